@@ -1,0 +1,1 @@
+"""Huashi 化事: the services that a county runs its grid coordination on."""

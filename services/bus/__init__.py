@@ -1,0 +1,1 @@
+"""How services talk and keep state. Imports ``grid``; imported by every service."""

@@ -1,0 +1,44 @@
+"""The type of the exception says what becomes of the input."""
+
+from __future__ import annotations
+
+
+class Retry(Exception):
+    """Not now: something that this input needs is away or not known yet.
+
+    A consumer keeps the message, backs off in the process and tries again; over HTTP it is
+    a 503 with ``Retry-After``.
+    """
+
+
+class BrokerAway(Retry):
+    """RabbitMQ can't be reached or did not confirm in time."""
+
+
+class DatabaseAway(Retry):
+    """MongoDB can't be reached or did not answer in time."""
+
+
+class Reject(Exception):
+    """Never: this input can't be processed, now or later.
+
+    A consumer parks it in ``huashi.dead`` with ``reason``, a short word for metrics and
+    headers, and the message, one line for a person.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Refused(Exception):
+    """A person's action that is not possible in this state of the case: a 409 over HTTP.
+
+    ``detail`` says why and what to do; ``facts`` are further members of the problem
+    document, such as who holds the case.
+    """
+
+    def __init__(self, detail: str, **facts: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts

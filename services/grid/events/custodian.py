@@ -1,0 +1,132 @@
+"""What the custodian (the escalation service) decides."""
+
+from __future__ import annotations
+
+from marshmallow import fields, validate
+
+from services.grid.events.case import RequestedSchema
+from services.grid.events.event_type import EventType
+from services.grid.events.parts import (
+    WORD,
+    AddressSchema,
+    CaseSchema,
+    InstantField,
+    Kept,
+    TokenSchema,
+)
+
+
+class EscalatedSchema(CaseSchema):
+    """``case.escalated``."""
+
+    reason = fields.String(required=True, validate=validate.OneOf(["deadline_missed", "requested"]))
+    previous = fields.Nested(AddressSchema, required=True)
+
+
+class ReleaseSchema(Kept):
+    """Which docket entry ends: the one of this token, at this address."""
+
+    token = fields.Nested(TokenSchema, required=True)
+    address = fields.Nested(AddressSchema, required=True)
+    why = fields.String(required=True, validate=validate.OneOf(["custody", "resolution"]))
+
+
+class ReleasedSchema(CaseSchema):
+    """``case.released``."""
+
+    released = fields.Nested(ReleaseSchema, required=True)
+
+
+class PassedSchema(Kept):
+    """A deadline whose time came: nominally, and when it was acted upon."""
+
+    kind = fields.String(required=True, validate=WORD)
+    of = fields.String(validate=WORD)
+    at = fields.String()
+    due = InstantField(required=True)
+    fired_at = InstantField(required=True)
+    count = fields.Integer(
+        strict=True,
+        load_default=1,
+        metadata={"description": "how many repeats this one stands for"},
+    )
+
+
+class PassedEventSchema(CaseSchema):
+    """``case.reminded`` and ``case.deadline_passed``."""
+
+    passed = fields.Nested(PassedSchema, required=True)
+
+
+class SupervisedSchema(PassedEventSchema):
+    """``case.supervised``."""
+
+    times = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
+    tell = fields.List(fields.String(), load_default=list)
+
+
+class RefusedSchema(RequestedSchema):
+    """``case.refused``."""
+
+    why = fields.String(required=True, validate=WORD)
+
+
+class MarkerSchema(Kept):
+    """``custodian.marker``: everything queued before it has been read when it comes back."""
+
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+
+
+TYPES = (
+    EventType(
+        "case.escalated",
+        "Custody moved up (提级), because a deadline passed or a desk asked for it.",
+        ("escalation",),
+        ("intake", "dispatch", "notify"),
+        EscalatedSchema,
+        custody=True,
+    ),
+    EventType(
+        "case.released",
+        "A docket entry is no longer the current one and ends.",
+        ("escalation",),
+        ("intake", "dispatch"),
+        ReleasedSchema,
+    ),
+    EventType(
+        "case.refused",
+        "A desk's request was not granted.",
+        ("escalation",),
+        ("intake", "dispatch"),
+        RefusedSchema,
+    ),
+    EventType(
+        "case.reminded",
+        "Part of a deadline's time has passed (催办).",
+        ("escalation",),
+        ("intake", "notify"),
+        PassedEventSchema,
+    ),
+    EventType(
+        "case.deadline_passed",
+        "A deadline passed without what it waited for.",
+        ("escalation",),
+        ("intake", "notify"),
+        PassedEventSchema,
+    ),
+    EventType(
+        "case.supervised",
+        "The last level's deadline passed; told upwards, and repeated (督办).",
+        ("escalation",),
+        ("intake", "notify"),
+        SupervisedSchema,
+    ),
+    EventType(
+        "custodian.marker",
+        "Sent by the custodian to itself, to know how far it has read.",
+        ("escalation",),
+        ("escalation",),
+        MarkerSchema,
+    ),
+)

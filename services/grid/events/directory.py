@@ -1,0 +1,124 @@
+"""The directory on its travels: owned by intake, followed by every other service.
+
+Each entry carries its ``version``; the greatest wins, so a republished directory changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from marshmallow import fields, validate
+
+from services.grid.events.event_type import EventType
+from services.grid.events.parts import CODE, WORD, Kept
+
+_FOLLOWERS = ("dispatch", "escalation", "notify")
+
+
+class EntrySchema(Kept):
+    """What every entry of the directory has."""
+
+    version = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
+    retired = fields.Boolean(load_default=False)
+
+
+class DivisionSchema(Kept):
+    """A unit of the tree of places (区划)."""
+
+    code = fields.String(required=True, validate=CODE)
+    name = fields.String(required=True, validate=validate.Length(1, 80))
+    level = fields.String(required=True, validate=WORD)
+    parent = fields.String(required=True, allow_none=True, validate=CODE)
+    kind = fields.String(required=True, validate=WORD)
+
+
+class UnitSchema(Kept):
+    """A department, team or centre (单位)."""
+
+    id = fields.String(required=True, validate=validate.Length(1, 80))
+    name = fields.String(required=True, validate=validate.Length(1, 80))
+    level = fields.String(required=True, validate=WORD)
+    division = fields.String(required=True, validate=CODE)
+
+
+class OfficerSchema(Kept):
+    """Who serves a division at a level (网格员, 网格长). Contacts do not travel."""
+
+    id = fields.String(required=True, validate=validate.Length(1, 80))
+    name = fields.String(required=True, validate=validate.Length(1, 80))
+    level = fields.String(required=True, validate=WORD)
+    division = fields.String(required=True, validate=CODE)
+    unit = fields.String(required=True, allow_none=True)
+    role = fields.String(required=True, validate=validate.OneOf(["officer", "lead"]))
+    on_duty = fields.Boolean(required=True)
+
+
+class ProfileSchema(Kept):
+    """A profile's rules as they stand in its YAML; the id is the hash of its content."""
+
+    id = fields.String(required=True)
+    name = fields.String(required=True, validate=WORD)
+    region = fields.String(required=True, validate=CODE)
+    rules = fields.Dict(required=True)
+
+
+class DivisionEventSchema(EntrySchema):
+    """``directory.division``."""
+
+    division = fields.Nested(DivisionSchema, required=True)
+
+
+class UnitEventSchema(EntrySchema):
+    """``directory.unit``."""
+
+    unit = fields.Nested(UnitSchema, required=True)
+
+
+class OfficerEventSchema(EntrySchema):
+    """``directory.officer``."""
+
+    officer = fields.Nested(OfficerSchema, required=True)
+
+
+class ProfileEventSchema(EntrySchema):
+    """``directory.profile``."""
+
+    profile = fields.Nested(ProfileSchema, required=True)
+
+
+class WantedSchema(Kept):
+    """``directory.wanted``."""
+
+    by = fields.String(required=True, validate=validate.Length(1, 80))
+
+
+TYPES = (
+    EventType(
+        "directory.division",
+        "A division as it now is.",
+        ("intake",),
+        _FOLLOWERS,
+        DivisionEventSchema,
+    ),
+    EventType("directory.unit", "A unit as it now is.", ("intake",), _FOLLOWERS, UnitEventSchema),
+    EventType(
+        "directory.officer",
+        "An officer as they now are.",
+        ("intake",),
+        _FOLLOWERS,
+        OfficerEventSchema,
+    ),
+    EventType(
+        "directory.profile",
+        "A version of a profile; it never changes, it only stops being the current one.",
+        ("intake",),
+        _FOLLOWERS,
+        ProfileEventSchema,
+    ),
+    EventType(
+        "directory.wanted",
+        "A service that comes late asks for the whole directory.",
+        _FOLLOWERS,
+        ("intake",),
+        WantedSchema,
+    ),
+)

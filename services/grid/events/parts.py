@@ -1,0 +1,162 @@
+"""The pieces that event data is made of: fields and schemas that families share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
+
+from services.grid.clock import Instant, parse
+from services.grid.tokens import STAGES
+
+# A mobile number or an 18-digit resident identity number (GB 11643) standing by itself.
+_PERSONAL_NUMBER = re.compile(
+    r"(?<!\d)(1[3-9]\d{9}|[1-9]\d{5}(18|19|20)\d{9}[\dXx])(?!\d)", re.ASCII
+)
+WORD = validate.Regexp(
+    r"^[a-z][a-z0-9_]{0,39}\Z", error="Write a lower-case word: a letter, then letters, digits, _."
+)
+CODE = validate.Regexp(
+    r"^[0-9]{6,32}\Z", error="Write a division code: 6 digits of the county, or more below it."
+)
+
+
+class Kept(Schema):
+    """A schema that keeps the fields it does not know: a newer publisher may send more."""
+
+    class Meta:
+        unknown = INCLUDE
+
+
+class InstantField(fields.Field[Instant]):
+    """An RFC 3339 time, kept as an instant (UTC, milliseconds)."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> Instant:
+        if not isinstance(value, str):
+            raise ValidationError("Write the time as text, such as 2026-11-23T08:30:00+08:00.")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValidationError(f"{error}.") from error
+
+
+def no_personal_number(text: str) -> None:
+    """Refuses text that goes over the bus and holds a phone or identity number."""
+    if _PERSONAL_NUMBER.search(text):
+        raise ValidationError(
+            "This text is shown to others: leave out phone and identity numbers "
+            "(a reporter's belong into reporter)."
+        )
+
+
+def public_text(longest: int, *, shortest: int = 0, **kwargs: Any) -> fields.String:
+    """Free text that events carry: bounded, and without numbers that point to a person."""
+    return fields.String(
+        validate=[validate.Length(shortest, longest), no_personal_number], **kwargs
+    )
+
+
+class TokenSchema(Kept):
+    """``{round, stage, hop, seq}``; see :class:`services.grid.tokens.Token`."""
+
+    round = fields.Integer(required=True, strict=True, validate=validate.Range(1, 10_000))
+    stage = fields.String(required=True, validate=validate.OneOf(STAGES))
+    hop = fields.Integer(required=True, strict=True, validate=validate.Range(0, 1_000_000))
+    seq = fields.Integer(required=True, strict=True, validate=validate.Range(0, 1_000_000))
+
+
+class AddressSchema(Kept):
+    """``{level, division, unit}``: where a case is (责任主体)."""
+
+    level = fields.String(required=True, validate=WORD)
+    division = fields.String(required=True, validate=CODE)
+    unit = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 80))
+
+
+class DeadlineSchema(Kept):
+    """One deadline with what explains it (时限)."""
+
+    kind = fields.String(required=True, validate=WORD)
+    of = fields.String(validate=WORD, metadata={"description": "what a reminder reminds of"})
+    at = fields.String(metadata={"description": "a reminder's place, such as 50%"})
+    due = InstantField(required=True)
+    rule = fields.String(required=True, metadata={"description": "where the profile says so"})
+    source = fields.String(required=True, metadata={"description": "what the rule quotes"})
+    calendar = fields.String(allow_none=True, load_default=None)
+    counted = fields.List(fields.String(), load_default=list)
+
+
+class ClockSchema(Kept):
+    """A clock: when it nominally started."""
+
+    started_at = InstantField(required=True)
+
+
+class ClocksSchema(Kept):
+    """The level's clock, new with each hop, and the case's own, which never restarts."""
+
+    level = fields.Nested(ClockSchema, required=True)
+    case = fields.Nested(ClockSchema, required=True)
+
+
+class AssignedSchema(Kept):
+    """Which officer is on duty for the case; ``officer`` is null where nobody is."""
+
+    officer = fields.String(required=True, allow_none=True)
+    why = fields.String(required=True)
+    at = InstantField(required=True)
+
+
+class AcknowledgedSchema(Kept):
+    """Who accepted the case (接单), and when."""
+
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+
+
+class ResolutionSchema(Kept):
+    """How the round ended (办结)."""
+
+    outcome = fields.String(required=True, validate=WORD)
+    note = public_text(2000, load_default="")
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+
+
+class StateSchema(Kept):
+    """The whole state that an event about a case results in."""
+
+    token = fields.Nested(TokenSchema, required=True)
+    address = fields.Nested(AddressSchema, required=True)
+    assigned = fields.Nested(AssignedSchema, load_default=None, allow_none=True)
+    acknowledged = fields.Nested(AcknowledgedSchema, load_default=None, allow_none=True)
+    clocks = fields.Nested(ClocksSchema, required=True)
+    deadlines = fields.List(fields.Nested(DeadlineSchema), required=True)
+    resolution = fields.Nested(ResolutionSchema, load_default=None, allow_none=True)
+
+
+class FactsSchema(Kept):
+    """What others need to know of a case; never who reported it."""
+
+    tracking = fields.String(required=True)
+    title = public_text(200, required=True, shortest=1)
+    category = fields.String(required=True, validate=WORD)
+    urgency = fields.String(required=True, validate=WORD)
+    source = fields.String(required=True, validate=WORD)
+    division = fields.String(required=True, validate=CODE)
+    triage = fields.Boolean(load_default=False)
+    profile = fields.String(required=True, metadata={"description": "the profile's version"})
+    ladder = fields.String(required=True)
+    also_tell = fields.List(fields.String(validate=WORD), load_default=list)
+    reported_at = InstantField(required=True)
+
+
+class CaseSchema(Kept):
+    """The data of every event about a case."""
+
+    case = fields.Nested(FactsSchema, required=True)
+    state = fields.Nested(StateSchema, required=True)

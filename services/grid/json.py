@@ -1,0 +1,83 @@
+"""JSON from outside: read strictly enough that whatever was read can also be stored.
+
+The standard reader accepts what no database or other reader takes (NaN, numbers beyond 64
+bits, half a surrogate pair, bottomless nesting); such a text is refused here with a reason.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_DEEPEST = 32
+
+
+class InvalidJson(ValueError):
+    """The text is not JSON that we can keep; the message says why and what is allowed."""
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) < 21 else 2**64
+    if not -(2**63) <= value < 2**63:
+        raise InvalidJson("an integer needs more than 64 bits: write it as text")
+    return value
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise InvalidJson("a number is too large for a double: write it as text")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise InvalidJson(f"{name} is not JSON: write null or a number")
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise InvalidJson(f"nested deeper than {_DEEPEST} levels")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidJson("text with half of a surrogate pair") from error
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if "\x00" in key:
+                raise InvalidJson("a field name with a NUL character")
+            _check(key, depth)
+            _check(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth + 1)
+
+
+def loads(body: bytes) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    :raises InvalidJson: what is wrong, in words for the sender.
+    """
+    try:
+        value = json.loads(
+            body.decode(), parse_int=_integer, parse_float=_number, parse_constant=_constant
+        )
+    except InvalidJson:
+        raise
+    except UnicodeDecodeError as error:
+        raise InvalidJson(f"not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise InvalidJson(f"nested deeper than {_DEEPEST} levels") from error
+    except ValueError as error:
+        raise InvalidJson(f"not JSON: {error}") from error
+    # The full walk only for a text that could hold what it looks for.
+    if b"\\u" in body or body.count(b"{") + body.count(b"[") > _DEEPEST:
+        _check(value, 0)
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON, Chinese text as it is, the same value always the same bytes."""
+    return json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
+    ).encode()
