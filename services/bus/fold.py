@@ -113,8 +113,9 @@ class Store(Protocol):
         """
 
     def clear(self, published: Mapping[str, Sequence[Event]], at: Instant) -> None:
-        """Removes just these events of these keys; ``at`` becomes the confirm time of keys
-        of which an event says who holds the case.
+        """Removes just these events of these keys.
+
+        ``at`` becomes the confirm time of keys of which an event says who holds the case.
         """
 
     def unpublished(self, before: float, limit: int) -> list[Record]:
@@ -179,7 +180,8 @@ class Fold:
         writes: list[Write] = []
         for key, indexes in pending.items():
             record = records.get(key) or Record(key)
-            document, events = record.document, []
+            document = record.document
+            events: list[Event] = []
             for index in indexes:
                 current = Record(
                     key, record.revision, document, record.unpublished, record.confirmed
@@ -220,8 +222,10 @@ class Fold:
         return len(confirmed)
 
     def sweep(self, older_than: float) -> int:
-        """Publishes what a crash or an outage left, if it was written over ``older_than``
-        real seconds ago; returns how many events were confirmed.
+        """Publishes what a crash or an outage left; returns how many events were confirmed.
+
+        Only what was written over ``older_than`` real seconds ago, so that it does not
+        double what another process is just publishing.
         """
         records = self.store.unpublished(self.clock.real() - older_than, _SWEEP_BATCH)
         return self._publish(
