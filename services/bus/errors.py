@@ -42,3 +42,11 @@ class Refused(Exception):
         super().__init__(detail)
         self.detail = detail
         self.facts = facts
+
+
+class Collision(Exception):
+    """Another document has this value of a field that must be unique; nothing was written."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"another document has the same {field}")
+        self.field = field

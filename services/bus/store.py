@@ -1,0 +1,169 @@
+"""Documents in MongoDB: one query to read a batch, one guarded bulk to write it.
+
+A record is ``{_id, revision, document, unpublished: [{written, custody, event}], confirmed}``.
+Every write names the revision that it read and upserts, so that a guard that fails shows as
+a duplicate ``_id``, for each document by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bson.errors import InvalidDocument
+from pymongo import MongoClient, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError
+
+from services.bus.errors import Collision, DatabaseAway, Reject
+from services.bus.fold import Record, Unpublished, Write
+from services.grid.clock import Instant
+from services.grid.events import Event
+
+_DUPLICATE = 11000
+_PATIENCE_MS = 5_000
+
+
+def connect(uri: str, application: str) -> Database[dict[str, Any]]:
+    """The database that ``uri`` names; nothing is asked of the server yet.
+
+    Writes are acknowledged by the majority and journalled: what a step acknowledges is kept.
+    """
+    client: MongoClient[dict[str, Any]] = MongoClient(
+        uri,
+        appname=application,
+        w="majority",
+        journal=True,
+        serverSelectionTimeoutMS=_PATIENCE_MS,
+        connectTimeoutMS=_PATIENCE_MS,
+        socketTimeoutMS=4 * _PATIENCE_MS,
+        tz_aware=True,
+    )
+    return client.get_default_database()
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turns what the driver raises into the exceptions that say what becomes of the input.
+
+    A refusal by the server (a missing right, no primary) is retried like an outage: the
+    operator can mend it, and nothing is lost meanwhile.
+    """
+    try:
+        yield
+    except (InvalidDocument, DocumentTooLarge, OverflowError) as error:
+        raise Reject("unstorable", f"MongoDB can't keep this document: {error}") from error
+    except PyMongoError as error:
+        raise DatabaseAway(f"MongoDB: {error}") from error
+
+
+class MongoStore:
+    """A collection of records; see :class:`services.bus.fold.Store` for the contract."""
+
+    def __init__(self, collection: Collection[dict[str, Any]]) -> None:
+        self.collection = collection
+
+    def ensure_indexes(self) -> None:
+        """Creates the index that the sweep reads; services add those of their own queries.
+
+        :raises DatabaseAway: the database can't be reached; try again later.
+        """
+        with database_errors():
+            self.collection.create_index("unpublished.written", sparse=True)
+
+    def read(self, keys: Sequence[str]) -> dict[str, Record]:
+        """See :class:`services.bus.fold.Store`."""
+        with database_errors():
+            return {
+                raw["_id"]: record_of(raw)
+                for raw in self.collection.find({"_id": {"$in": list(keys)}})
+            }
+
+    def write(self, writes: Sequence[Write], written: float) -> set[str]:
+        """See :class:`services.bus.fold.Store`."""
+        operations = [self._operation(write, written) for write in writes]
+        with database_errors():
+            try:
+                self.collection.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                return {writes[index].key for index in _conflicts(error)}
+        return set()
+
+    def clear(self, published: Mapping[str, Sequence[Event]], at: Instant) -> None:
+        """See :class:`services.bus.fold.Store`."""
+        custody = {key for key, events in published.items() if any(e.custody for e in events)}
+        with database_errors():
+            for keys, also in (
+                (custody, {"$max": {"confirmed": at}}),
+                (published.keys() - custody, {}),
+            ):
+                ids = [event.id for key in keys for event in published[key]]
+                if ids:
+                    self.collection.update_many(
+                        {"_id": {"$in": list(keys)}},
+                        {"$pull": {"unpublished": {"event.id": {"$in": ids}}}, **also},
+                    )
+
+    def unpublished(self, before: float, limit: int) -> list[Record]:
+        """See :class:`services.bus.fold.Store`."""
+        with database_errors():
+            found = self.collection.find({"unpublished.written": {"$lt": before}})
+            return [record_of(raw) for raw in found.sort("unpublished.written").limit(limit)]
+
+    def ping(self) -> None:
+        """Asks the server for a sign of life.
+
+        :raises DatabaseAway: there was none.
+        """
+        with database_errors():
+            self.collection.database.command("ping")
+
+    @staticmethod
+    def _operation(write: Write, written: float) -> UpdateOne:
+        change: dict[str, Any] = {
+            "$set": {"document": write.document, "revision": write.revision + 1}
+        }
+        if write.events:
+            entries = [
+                {"written": written, "custody": event.custody, "event": event.as_document()}
+                for event in write.events
+            ]
+            change["$push"] = {"unpublished": {"$each": entries}}
+        return UpdateOne({"_id": write.key, "revision": write.revision}, change, upsert=True)
+
+
+def record_of(raw: Mapping[str, Any]) -> Record:
+    """The record of a document as MongoDB returns it."""
+    return Record(
+        raw["_id"],
+        raw["revision"],
+        raw["document"],
+        tuple(
+            Unpublished(Event.of_document(entry["event"]), entry["written"])
+            for entry in raw.get("unpublished", ())
+        ),
+        raw.get("confirmed"),
+    )
+
+
+def _conflicts(error: BulkWriteError) -> list[int]:
+    """Which operations of a bulk lost the race for their revision.
+
+    :raises Collision: one broke another unique index.
+    :raises Reject: one can't be stored at all.
+    :raises DatabaseAway: the write concern was not met.
+    """
+    details = error.details or {}
+    conflicts = []
+    for failed in details.get("writeErrors", ()):
+        if failed["code"] != _DUPLICATE:
+            raise Reject("unstorable", f"MongoDB can't keep this document: {failed['errmsg']}")
+        fields = list(failed.get("keyPattern", {}))
+        if fields != ["_id"]:
+            raise Collision(fields[0].removeprefix("document.") if fields else "unknown field")
+        conflicts.append(failed["index"])
+    if details.get("writeConcernErrors"):
+        raise DatabaseAway(f"MongoDB: {details['writeConcernErrors'][0]['errmsg']}")
+    return conflicts
