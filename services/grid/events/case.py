@@ -31,6 +31,12 @@ class AssignedEventSchema(CaseSchema):
     unstaffed = fields.String(load_default=None, allow_none=True, validate=WORD)
 
 
+class AcknowledgedEventSchema(CaseSchema):
+    """``case.acknowledged``."""
+
+    note = public_text(2000, load_default="")
+
+
 TYPES = (
     EventType(
         "case.reported",
@@ -52,7 +58,7 @@ TYPES = (
         "The holder accepted the case (接单).",
         ("dispatch",),
         ("intake", "escalation", "notify"),
-        CaseSchema,
+        AcknowledgedEventSchema,
     ),
     EventType(
         "case.resolved",

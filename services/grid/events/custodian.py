@@ -66,8 +66,9 @@ class SupervisedSchema(PassedEventSchema):
 
 
 class RefusedSchema(RequestedSchema):
-    """``case.refused``."""
+    """``case.refused``; ``asked`` is the token under which the desk had asked."""
 
+    asked = fields.Nested(TokenSchema, required=True)
     why = fields.String(required=True, validate=WORD)
 
 

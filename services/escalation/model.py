@@ -1,0 +1,443 @@
+"""The custodian as a fold: one custody document for each case.
+
+It is ``{case, facts, state, seen, received_at, ahead, supervision, history, requests,
+answered, late_custody, next_due}``:
+
+- ``state`` is the greatest that any event carried: who holds the case, and its deadlines;
+- ``seen`` lists every hop ever heard of, ``{round, hop, address, token, released, deadlines,
+  open}``: each that is not the current one gets its release; ``deadlines`` are all that the
+  hop ever had, ``open`` the marks of those that its latest state still has;
+- ``received_at`` is when the custodian heard of, or decided, the present custody; ``ahead``
+  by how many seconds that custody's clock started ahead of it (a fast clock elsewhere);
+- ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
+- ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
+  by which a deadline fires once;
+- ``next_due`` is when to look at the case again, or none.
+
+:func:`merge` and :func:`decide` are for events, :func:`fire` for deadlines, :func:`explain`
+for people. A new *form* of deadline goes into ``services/grid/deadlines.py``: here a deadline
+is only ``{kind, due}``, and what follows when it passes is :meth:`_Decider.pass_deadline`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from services.bus.fold import Decision, Document, Record
+from services.grid import deadlines
+from services.grid.atlas import Atlas
+from services.grid.clock import Instant, plus, seconds_between
+from services.grid.events import Event
+from services.grid.events.making import case_event
+from services.grid.tokens import Address, Stage, Token
+
+CLIMBING = ("acknowledge", "resolve")
+"""The kinds of deadline that move a case on when they pass."""
+
+
+def key(event: Event) -> str:
+    """The custody document that an event is about: the case's."""
+    return event.subject
+
+
+def merge(document: Document | None, event: Event, received: Instant) -> Document:
+    """What the custodian knows after an event, in whatever order events come.
+
+    :param received: the custodian's own time; the deadlines of a custody that starts ahead
+        of it (a clock elsewhere runs fast) are taken back by as much.
+    """
+    document = document or _new(event, received)
+    state = event.data["state"]
+    token, known = Token.of(state["token"]), Token.of(document["state"]["token"])
+    document = {**document, "seen": _seen(document["seen"], token, state)}
+    if token > known:
+        document |= {"state": state, "facts": event.data["case"]}
+        if _hop(token) != _hop(known):
+            ahead = seconds_between(received, state["clocks"]["level"]["started_at"])
+            document |= {"received_at": received, "ahead": max(0.0, ahead), "supervision": None}
+    if event.type == "case.requested":
+        document["requests"] = _asked(document, event)
+    document["late_custody"] = _late_custody(document)
+    return document
+
+
+def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
+    """Answers requests, releases every docket entry that is not the current one, re-arms."""
+    decider = _Decider(document, atlas, now)
+    decider.answer_requests()
+    return decider.decision()
+
+
+def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decision:
+    """Acts on the deadlines of one case that were due by ``horizon``.
+
+    Nothing fires while an event that says who holds the case is unpublished, nor before
+    its confirm time plus the least of ``grace`` and the level's own time: after an outage
+    of ours a level still gets its chance. The next level's time starts when this one's
+    nominally ended, not when we got round to it.
+
+    :param horizon: up to where the custodian has read its own queue: what was answered
+        before it counts.
+    """
+    document = record.document
+    if document is None or not _held(document) or record.custody_unpublished:
+        return Decision(document)
+    decider = _Decider(document, atlas, now)
+    floor = decider.floor(record.confirmed)
+    if now < floor:
+        return Decision({**document, "next_due": floor})
+    due = [item for item in _pending(document) if item["due"] <= horizon]
+    decider.remind(due)
+    for item in due:
+        if item["kind"] in CLIMBING:
+            decider.pass_deadline(item)
+            break
+        if item["kind"] == "supervise":
+            decider.supervise(item)
+            break
+    return decider.decision()
+
+
+def explain(document: Document) -> list[dict[str, Any]]:
+    """Each deadline that the case ever had, by due time, with its rule and what became of it.
+
+    ``status`` is ``armed``, ``fired`` (with ``fired_at``), ``met`` (what it waited for was
+    done) or ``void`` (the case had moved on or ended before).
+    """
+    fired = {(item["round"], item["hop"], item["mark"]): item for item in document["history"]}
+    current = _hop(Token.of(document["state"]["token"]))
+    rows = []
+    for item in document["seen"]:
+        hop = item["round"], item["hop"]
+        for deadline in item["deadlines"]:
+            mark = deadlines.mark(deadline)
+            row = {"round": item["round"], "hop": item["hop"], **item["address"], **deadline}
+            past = fired.pop((*hop, mark), None)
+            if past is not None:
+                row |= {"status": "fired", "fired_at": past["fired_at"]}
+            elif mark not in item["open"]:
+                row["status"] = "met"
+            else:
+                row["status"] = "armed" if hop == current and _held(document) else "void"
+            rows.append(row)
+    for item in fired.values():
+        place = {"round": item["round"], "hop": item["hop"], **item["address"]}
+        rows.append(place | item["deadline"] | {"status": "fired", "fired_at": item["fired_at"]})
+    for repeat in _repeat(document):
+        place = {"round": current[0], "hop": current[1], **document["state"]["address"]}
+        rows.append(place | repeat | {"status": "armed"})
+    return sorted(rows, key=lambda row: (row["due"], row["kind"]))
+
+
+class _Decider:
+    """One decision in the making: the document as it becomes, and the events so far.
+
+    It replaces members of its own shallow copy of the document and never changes one, so
+    that the document it was given stays as it was.
+    """
+
+    def __init__(self, document: Document, atlas: Atlas, now: Instant) -> None:
+        self.document = dict(document)
+        self.atlas = atlas
+        self.now = now
+        self.events: list[Event] = []
+        self.profile = atlas.profile(document["facts"]["profile"])
+
+    @property
+    def address(self) -> Address:
+        """Who holds the case."""
+        return Address.of(self.document["state"]["address"])
+
+    @property
+    def token(self) -> Token:
+        """The current token."""
+        return Token.of(self.document["state"]["token"])
+
+    def decision(self) -> Decision:
+        """Releases what is no longer current, arms what is, and closes the decision."""
+        self.release()
+        self.document["next_due"] = self._next_due()
+        return Decision(self.document, self.events)
+
+    def floor(self, confirmed: Instant | None) -> Instant:
+        """Before this nothing fires: the holder must have had a chance to hear of it."""
+        received = self.document["received_at"]
+        own = deadlines.own_time(self.profile, self.document["facts"], self.address)
+        return plus(max(received, confirmed or received), min(self.profile.grace, own))
+
+    def answer_requests(self) -> None:
+        """Grants what the holder asks, refuses what came too late, keeps what came early."""
+        kept = []
+        for item in self.document["requests"]:
+            current, asked = self.token, Token.of(item["token"])
+            if asked.round > current.round or (
+                _held(self.document) and _hop(asked) > _hop(current)
+            ):
+                kept.append(item)
+                continue
+            self.document["answered"] = [*self.document["answered"], item["request"]["id"]]
+            above = self._above()
+            if _hop(asked) != _hop(current) or not _held(self.document):
+                self._refuse(item, "too_late")
+            elif above is None:
+                self._refuse(item, "last_level")
+            else:
+                self._move(above, self.now, "requested")
+        self.document["requests"] = kept
+
+    def release(self) -> None:
+        """A release for each hop seen that neither holds the case nor resolved it."""
+        seen = []
+        for item in self.document["seen"]:
+            why = _why_released(item, self.token, self.document["seen"])
+            if why is not None and item["released"] not in (why, "resolution"):
+                beaten = Token(item["round"], Stage.HELD, item["hop"], 0)
+                self._emit(
+                    "case.released",
+                    token=beaten,
+                    discriminator=f"{item['address']['level']}:{why}",
+                    addressed=Address.of(item["address"]),
+                    released={
+                        "token": beaten.as_dict(),
+                        "address": item["address"],
+                        "why": why,
+                    },
+                )
+                item = {**item, "released": why}  # noqa: PLW2901
+            seen.append(item)
+        self.document["seen"] = seen
+
+    def remind(self, due: list[dict[str, Any]]) -> None:
+        """One reminder for all that were missed; none of a deadline that passes as well."""
+        passing = {item["kind"] for item in due}
+        reminders = [item for item in due if item["kind"] == "remind"]
+        for item in reminders:
+            self._mark(item)
+        live = [item for item in reminders if item.get("of") not in passing]
+        if live:
+            self._tell("case.reminded", live[-1], count=len(live))
+
+    def pass_deadline(self, deadline: dict[str, Any]) -> None:
+        """A deadline passed: up one level, or supervision where there is none above."""
+        self._mark(deadline)
+        self._tell("case.deadline_passed", deadline)
+        above = self._above()
+        if above is None:
+            self.supervise(deadline)
+        else:
+            self._move(above, deadline["due"], "deadline_missed")
+
+    def supervise(self, deadline: dict[str, Any]) -> None:
+        """The last level is told upwards (督办); repeats that were missed count as one."""
+        then = deadlines.then(self.profile, self.document["facts"], self.address)
+        repeated = deadline["kind"] == "supervise"
+        if repeated:
+            self._mark(deadline)
+        count, due = 1, None
+        if then is not None:
+            late = max(0.0, seconds_between(deadline["due"], self.now))
+            count += math.floor(late / then.supervise_every)
+            due = plus(deadline["due"], count * then.supervise_every)
+        times = count + (self.document["supervision"] or {"times": 0})["times"]
+        repeat = {
+            **deadline,
+            "kind": "supervise",
+            "of": deadline["of"] if repeated else deadline["kind"],
+            "source": then.source if then is not None else deadline["source"],
+        }
+        self.document["supervision"] = {
+            "times": times,
+            "last": self.now,
+            "due": due,
+            "deadline": repeat,
+        }
+        tell = list(then.tell) if then is not None else []
+        self._tell("case.supervised", deadline, count=count, times=times, tell=tell)
+
+    def _above(self) -> Address | None:
+        ladder = self.document["facts"]["ladder"]
+        return self.profile.next_address(ladder, self.address, self.atlas.directory)
+
+    def _move(self, to: Address, started: Instant, reason: str) -> None:
+        """Custody goes to ``to``; its clock starts at ``started``, which may lie back."""
+        state = self.document["state"]
+        token = self.token.moved()
+        moved = {
+            **state,
+            "token": token.as_dict(),
+            "address": to.as_dict(),
+            "assigned": None,
+            "acknowledged": None,
+            "clocks": {**state["clocks"], "level": {"started_at": started}},
+            "deadlines": deadlines.for_level(self.profile, self.document["facts"], to, started),
+        }
+        self.document |= {
+            "state": moved,
+            "seen": _seen(self.document["seen"], token, moved),
+            "received_at": self.now,
+            "ahead": 0.0,
+            "supervision": None,
+        }
+        self._emit("case.escalated", reason=reason, previous=state["address"])
+
+    def _refuse(self, item: dict[str, Any], why: str) -> None:
+        asked = Token.of(item["token"])
+        hop = next(
+            seen for seen in self.document["seen"] if (seen["round"], seen["hop"]) == _hop(asked)
+        )
+        self._emit(
+            "case.refused",
+            token=asked,
+            discriminator=item["request"]["id"],
+            addressed=Address.of(hop["address"]),
+            request=item["request"],
+            asked=item["token"],
+            why=why,
+        )
+
+    def _mark(self, deadline: dict[str, Any]) -> None:
+        item = {
+            "round": self.token.round,
+            "hop": self.token.hop,
+            "address": self.document["state"]["address"],
+            "mark": deadlines.mark(deadline),
+            "deadline": deadline,
+            "fired_at": self.now,
+        }
+        self.document["history"] = [*self.document["history"], item]
+
+    def _next_due(self) -> Instant | None:
+        pending = _pending(self.document) if _held(self.document) else []
+        return max(pending[0]["due"], self.floor(None)) if pending else None
+
+    def _tell(self, kind: str, deadline: dict[str, Any], count: int = 1, **specific: Any) -> None:
+        names = ("kind", "of", "at", "due")
+        passed = {name: deadline[name] for name in names if name in deadline}
+        self._emit(
+            kind,
+            discriminator=deadlines.mark(deadline),
+            passed={**passed, "fired_at": self.now, "count": count},
+            **specific,
+        )
+
+    def _emit(self, kind: str, **specific: Any) -> None:
+        self.events.append(
+            case_event(
+                kind,
+                service="escalation",
+                case=self.document["case"],
+                facts=self.document["facts"],
+                state=self.document["state"],
+                now=self.now,
+                directory=self.atlas.directory,
+                **specific,
+            )
+        )
+
+
+def _new(event: Event, received: Instant) -> Document:
+    return {
+        "case": event.subject,
+        "facts": event.data["case"],
+        "state": {**event.data["state"], "token": Token(0, Stage.HELD, 0, 0).as_dict()},
+        "seen": [],
+        "received_at": received,
+        "ahead": 0.0,
+        "supervision": None,
+        "history": [],
+        "requests": [],
+        "answered": [],
+        "late_custody": False,
+        "next_due": None,
+    }
+
+
+def _hop(token: Token) -> tuple[int, int]:
+    return token.round, token.hop
+
+
+def _held(document: Document) -> bool:
+    return bool(document["state"]["token"]["stage"] == Stage.HELD.word)
+
+
+def _seen(seen: list[dict[str, Any]], token: Token, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """``seen`` with this state of a hop; ordered, so that arrival order leaves no trace."""
+    known = next((item for item in seen if (item["round"], item["hop"]) == _hop(token)), None)
+    item = known or {
+        "round": token.round,
+        "hop": token.hop,
+        "address": state["address"],
+        "token": Token(token.round, Stage.HELD, token.hop, -1).as_dict(),
+        "released": None,
+        "deadlines": [],
+        "open": [],
+    }
+    marks = {deadlines.mark(deadline): deadline for deadline in item["deadlines"]}
+    marks.update((deadlines.mark(deadline), deadline) for deadline in state["deadlines"])
+    item = {**item, "deadlines": [marks[mark] for mark in sorted(marks)]}
+    if token > Token.of(item["token"]):
+        opened = sorted(deadlines.mark(deadline) for deadline in state["deadlines"])
+        item |= {"token": token.as_dict(), "open": opened}
+    others = [other for other in seen if other is not known]
+    return sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
+
+
+def _resolved(item: dict[str, Any]) -> bool:
+    return Token.of(item["token"]).stage == Stage.RESOLVED
+
+
+def _late_custody(document: Document) -> bool:
+    """Whether the round was resolved by a desk from which the case had moved on."""
+    token = Token.of(document["state"]["token"])
+    return token.stage >= Stage.RESOLVED and any(
+        item["round"] == token.round and item["hop"] > token.hop for item in document["seen"]
+    )
+
+
+def _asked(document: Document, event: Event) -> list[dict[str, Any]]:
+    request = {"request": event.data["request"], "token": event.data["state"]["token"]}
+    requests: list[dict[str, Any]] = document["requests"]
+    known = [item["request"]["id"] for item in requests] + document["answered"]
+    if request["request"]["id"] in known:
+        return requests
+    return sorted([*requests, request], key=lambda item: str(item["request"]["id"]))
+
+
+def _why_released(item: dict[str, Any], current: Token, seen: list[dict[str, Any]]) -> str | None:
+    """Why the docket entry of ``item`` ends; none if it is the one that counts."""
+    if (item["round"], item["hop"]) == _hop(current) and current.stage != Stage.WITHDRAWN:
+        return None
+    if not _resolved(item):
+        return "custody"
+    # Of two resolutions in a round the greater token wins.
+    beaten = any(
+        other["round"] == item["round"] and other["hop"] > item["hop"] and _resolved(other)
+        for other in seen
+    )
+    return "resolution" if beaten else None
+
+
+def _pending(document: Document) -> list[dict[str, Any]]:
+    """The deadlines of the present hop that have not fired, earliest first."""
+    token = Token.of(document["state"]["token"])
+    marks = {
+        item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
+    }
+    pending = [
+        {**item, "due": plus(item["due"], -document["ahead"])} if document["ahead"] else item
+        for item in document["state"]["deadlines"]
+        if deadlines.mark(item) not in marks
+    ]
+    return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))
+
+
+def _repeat(document: Document) -> list[dict[str, Any]]:
+    """The next supervision, unless what it waits for was done meanwhile."""
+    supervision = document["supervision"]
+    if not _held(document) or supervision is None or supervision["due"] is None:
+        return []
+    deadline = supervision["deadline"]
+    if deadline["of"] == "acknowledge" and document["state"]["acknowledged"] is not None:
+        return []
+    return [{**deadline, "due": supervision["due"]}]

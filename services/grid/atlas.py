@@ -1,0 +1,104 @@
+"""What a service knows of the county: the directory's tree and every profile version.
+
+Built from the entries that ``directory.*`` events carry. Merging an entry keeps the greatest
+version, so that a republished directory changes nothing, in whatever order it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from services.grid.directory import Directory, Division, Officer, Unit
+from services.grid.events import Event
+from services.grid.profile import Profile
+
+_IDENTITY = {"division": "code", "unit": "id", "officer": "id", "profile": "id"}
+
+Entry = dict[str, Any]
+"""``{kind, version, retired, entry}``, ``entry`` being what the event's data holds."""
+
+
+class UnknownProfile(LookupError):
+    """No entry of this profile version has arrived yet."""
+
+
+def kind_of(event: Event) -> str:
+    """``division`` of ``directory.division``."""
+    return event.type.partition(".")[2]
+
+
+def entry_key(kind: str, entry: Mapping[str, Any]) -> str:
+    """The key of an entry: ``division:469002104214``."""
+    return f"{kind}:{entry[_IDENTITY[kind]]}"
+
+
+def entry_of(event: Event) -> tuple[str, Entry]:
+    """The key and the entry that a ``directory.*`` event carries."""
+    kind = kind_of(event)
+    data = event.data
+    entry = {
+        "kind": kind,
+        "version": data["version"],
+        "retired": data["retired"],
+        "entry": data[kind],
+    }
+    return entry_key(kind, data[kind]), entry
+
+
+def merge(document: Entry | None, entry: Entry) -> Entry:
+    """The entry with the greater version."""
+    if document is not None and document["version"] >= entry["version"]:
+        return document
+    return entry
+
+
+class Atlas:
+    """The directory and the profiles at one moment; immutable.
+
+    ``profiles`` holds every version by its id, also those that no new case gets any more;
+    ``current`` only those that new cases may get.
+    """
+
+    def __init__(
+        self, directory: Directory, profiles: Mapping[str, Profile], current: Iterable[str]
+    ) -> None:
+        self.directory = directory
+        self.profiles = dict(profiles)
+        self.current = tuple(self.profiles[name] for name in current)
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Atlas:
+        """The atlas of all entries; retired places and officers are left out."""
+        kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _IDENTITY}
+        profiles: dict[str, Profile] = {}
+        current: list[str] = []
+        for item in entries:
+            if item["kind"] == "profile":
+                profile = Profile.parse(item["entry"]["rules"])
+                profiles[item["entry"]["id"]] = profile
+                if not item["retired"]:
+                    current.append(item["entry"]["id"])
+            elif not item["retired"]:
+                kept[item["kind"]].append(item["entry"])
+        directory = Directory(
+            divisions=[_made(Division, entry) for entry in kept["division"]],
+            units=[_made(Unit, entry) for entry in kept["unit"]],
+            officers=[_made(Officer, entry) for entry in kept["officer"]],
+        )
+        return cls(directory, profiles, sorted(current))
+
+    def profile(self, version: str) -> Profile:
+        """The profile of this version.
+
+        :raises UnknownProfile: it has not arrived yet; whatever needs it must wait.
+        """
+        try:
+            return self.profiles[version]
+        except KeyError:
+            raise UnknownProfile(f"profile {version} has not arrived yet") from None
+
+
+def _made(kind: type[Any], entry: Mapping[str, Any]) -> Any:
+    """A directory entry without the fields that a newer publisher may have added."""
+    return kind(**{name: entry[name] for name in kind.__dataclass_fields__})
