@@ -1,14 +1,14 @@
 """The custodian as a fold: one custody document for each case.
 
-It is ``{case, facts, state, seen, received_at, ahead, supervision, history, requests,
-answered, late_custody, next_due}``:
+It is ``{case, facts, state, seen, received_at, supervision, history, requests, answered,
+late_custody, next_due}``:
 
 - ``state`` is the greatest that any event carried: who holds the case, and its deadlines;
-- ``seen`` lists every hop ever heard of, ``{round, hop, address, token, released, deadlines,
-  open}``: each that is not the current one gets its release; ``deadlines`` are all that the
-  hop ever had, ``open`` the marks of those that its latest state still has;
-- ``received_at`` is when the custodian heard of, or decided, the present custody; ``ahead``
-  by how many seconds that custody's clock started ahead of it (a fast clock elsewhere);
+- ``seen`` lists every hop ever heard of, ``{round, hop, address, token, ahead, released,
+  deadlines, open}``: each that is not the current one gets its release; ``ahead`` is by how
+  many seconds its clock started ahead of ours (a fast clock elsewhere), ``deadlines`` are all
+  that the hop ever had, ``open`` the marks of those that its latest state still has;
+- ``received_at`` is when the custodian heard of, or decided, the present custody;
 - ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
   by which a deadline fires once;
@@ -48,14 +48,14 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
         of it (a clock elsewhere runs fast) are taken back by as much.
     """
     document = document or _new(event, received)
-    state = event.data["state"]
-    token, known = Token.of(state["token"]), Token.of(document["state"]["token"])
-    document = {**document, "seen": _seen(document["seen"], token, state)}
+    token = Token.of(event.data["state"]["token"])
+    known = Token.of(document["state"]["token"])
+    state, seen = _seen(document["seen"], token, event.data["state"], received)
+    document = {**document, "seen": seen}
     if token > known:
         document |= {"state": state, "facts": event.data["case"]}
         if _hop(token) != _hop(known):
-            ahead = seconds_between(received, state["clocks"]["level"]["started_at"])
-            document |= {"received_at": received, "ahead": max(0.0, ahead), "supervision": None}
+            document |= {"received_at": received, "supervision": None}
     if event.type == "case.requested":
         document["requests"] = _asked(document, event)
     document["late_custody"] = _late_custody(document)
@@ -171,9 +171,8 @@ class _Decider:
         kept = []
         for item in self.document["requests"]:
             current, asked = self.token, Token.of(item["token"])
-            if asked.round > current.round or (
-                _held(self.document) and _hop(asked) > _hop(current)
-            ):
+            ahead = _held(self.document) and asked.hop > current.hop
+            if asked.round > current.round or (asked.round == current.round and ahead):
                 kept.append(item)
                 continue
             self.document["answered"] = [*self.document["answered"], item["request"]["id"]]
@@ -272,11 +271,11 @@ class _Decider:
             "clocks": {**state["clocks"], "level": {"started_at": started}},
             "deadlines": deadlines.for_level(self.profile, self.document["facts"], to, started),
         }
+        moved, seen = _seen(self.document["seen"], token, moved, self.now)
         self.document |= {
             "state": moved,
-            "seen": _seen(self.document["seen"], token, moved),
+            "seen": seen,
             "received_at": self.now,
-            "ahead": 0.0,
             "supervision": None,
         }
         self._emit("case.escalated", reason=reason, previous=state["address"])
@@ -343,7 +342,6 @@ def _new(event: Event, received: Instant) -> Document:
         "state": {**event.data["state"], "token": Token(0, Stage.HELD, 0, 0).as_dict()},
         "seen": [],
         "received_at": received,
-        "ahead": 0.0,
         "supervision": None,
         "history": [],
         "requests": [],
@@ -361,18 +359,30 @@ def _held(document: Document) -> bool:
     return bool(document["state"]["token"]["stage"] == Stage.HELD.word)
 
 
-def _seen(seen: list[dict[str, Any]], token: Token, state: dict[str, Any]) -> list[dict[str, Any]]:
-    """``seen`` with this state of a hop; ordered, so that arrival order leaves no trace."""
+def _seen(
+    seen: list[dict[str, Any]], token: Token, state: dict[str, Any], received: Instant
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The state on the custodian's own clock, and ``seen`` with this state of a hop.
+
+    ``seen`` stays ordered, so that the order of arrival leaves no trace.
+    """
     known = next((item for item in seen if (item["round"], item["hop"]) == _hop(token)), None)
     item = known or {
         "round": token.round,
         "hop": token.hop,
         "address": state["address"],
         "token": Token(token.round, Stage.HELD, token.hop, -1).as_dict(),
+        "ahead": max(0.0, seconds_between(received, state["clocks"]["level"]["started_at"])),
         "released": None,
         "deadlines": [],
         "open": [],
     }
+    if item["ahead"]:
+        taken_back = [
+            {**deadline, "due": plus(deadline["due"], -item["ahead"])}
+            for deadline in state["deadlines"]
+        ]
+        state = {**state, "deadlines": taken_back}
     marks = {deadlines.mark(deadline): deadline for deadline in item["deadlines"]}
     marks.update((deadlines.mark(deadline), deadline) for deadline in state["deadlines"])
     item = {**item, "deadlines": [marks[mark] for mark in sorted(marks)]}
@@ -380,7 +390,8 @@ def _seen(seen: list[dict[str, Any]], token: Token, state: dict[str, Any]) -> li
         opened = sorted(deadlines.mark(deadline) for deadline in state["deadlines"])
         item |= {"token": token.as_dict(), "open": opened}
     others = [other for other in seen if other is not known]
-    return sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
+    ordered = sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
+    return state, ordered
 
 
 def _resolved(item: dict[str, Any]) -> bool:
@@ -424,11 +435,7 @@ def _pending(document: Document) -> list[dict[str, Any]]:
     marks = {
         item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
     }
-    pending = [
-        {**item, "due": plus(item["due"], -document["ahead"])} if document["ahead"] else item
-        for item in document["state"]["deadlines"]
-        if deadlines.mark(item) not in marks
-    ]
+    pending = [item for item in document["state"]["deadlines"] if deadlines.mark(item) not in marks]
     return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))
 
 

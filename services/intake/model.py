@@ -1,0 +1,209 @@
+"""The register as a fold: one record for each case.
+
+It is ``{case, facts, state, report, request, under, late_custody, supervision}``:
+
+- ``facts`` and ``state`` as events carry them, ``state`` the greatest that any carried;
+- ``report`` is what only the register keeps: description, location, attachments, how the
+  place was found, the reference to the reporter;
+- ``request`` is ``{digest}`` of the report as it was sent, so that the same
+  ``Idempotency-Key`` gives the same answer and another report under it is refused;
+- ``under`` are the codes of the case's division and all above it, for queries by subtree;
+- ``supervision`` is ``{round, times, last}`` once a case was supervised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from stdnum import luhn
+
+from services.bus.errors import Refused
+from services.bus.fold import Decision, Document
+from services.grid import deadlines
+from services.grid.atlas import Atlas
+from services.grid.clock import Instant
+from services.grid.directory import Division
+from services.grid.events import Event
+from services.grid.events.making import case_event
+from services.grid.profile import Profile
+from services.grid.tokens import Address, Stage, Token
+
+# Crockford's alphabet: no I, L, O or U, which are read as other characters.
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None})
+_CODE_LENGTH = 9
+
+
+def tracking_code(case: str, attempt: int = 0) -> str:
+    """A code to read out on the phone: nine characters and a Luhn mod 32 check character.
+
+    :param attempt: another code for the same case, should this one be taken.
+    """
+    number = int.from_bytes(hashlib.sha256(f"{case}|{attempt}".encode()).digest())
+    characters = ""
+    for _ in range(_CODE_LENGTH):
+        number, index = divmod(number, len(ALPHABET))
+        characters += ALPHABET[index]
+    return characters + luhn.calc_check_digit(characters, ALPHABET)
+
+
+def read_tracking_code(text: str) -> str:
+    """The code that a person wrote, with confusable letters, hyphens and case mended.
+
+    :raises ValueError: its length or its check character is wrong.
+    """
+    code = text.upper().translate(_READ_AS)
+    if len(code) != _CODE_LENGTH + 1:
+        raise ValueError(f"a tracking code has {_CODE_LENGTH + 1} letters and digits")
+    if not luhn.is_valid(code, ALPHABET):
+        raise ValueError("a letter or digit of this tracking code is wrong: compare it again")
+    return code
+
+
+def open_case(
+    document: Document | None,
+    case: str,
+    report: Mapping[str, Any],
+    place: Division,
+    *,
+    certain: bool,
+    profile: Profile,
+    atlas: Atlas,
+    now: Instant,
+    attempt: int = 0,
+) -> Decision:
+    """Opens the first round of a case; the same report again gives the first answer.
+
+    :param report: the validated report without its reporter, with ``digest`` and ``reporter``
+        (a reference or none) in its place.
+    :param place: the lowest division that is certain.
+    :raises Refused: another report was sent under the same ``Idempotency-Key``.
+    """
+    if document is not None:
+        if document["request"] != {"digest": report["digest"]}:
+            raise Refused(
+                "this Idempotency-Key was used for another report: use a new key for a new report"
+            )
+        return Decision(document, answer=document)
+    entry = profile.enter(report, place.code, atlas.directory)
+    facts = {
+        "tracking": tracking_code(case, attempt),
+        "title": report["title"],
+        "category": report["category"],
+        "urgency": report["urgency"],
+        "source": report["source"],
+        "division": place.code,
+        "triage": entry.triage or not certain,
+        "profile": profile.id,
+        "ladder": entry.ladder,
+        "also_tell": list(entry.also_tell),
+        "reported_at": now,
+    }
+    state = {
+        "token": Token(1, Stage.HELD, 0, 0).as_dict(),
+        "address": entry.address.as_dict(),
+        "assigned": None,
+        "acknowledged": None,
+        "clocks": {"level": {"started_at": now}, "case": {"started_at": now}},
+        "deadlines": deadlines.for_level(profile, facts, entry.address, now),
+        "resolution": None,
+    }
+    kept = ("description", "occurred_at", "location", "attachments", "external", "address")
+    document = {
+        "case": case,
+        "facts": facts,
+        "tracking": facts["tracking"],
+        "state": state,
+        "report": {
+            **{name: report.get(name) for name in kept},
+            "reporter": report["reporter"],
+            "routed_by": entry.rule,
+        },
+        "request": {"digest": report["digest"]},
+        "under": [above.code for above in atlas.directory.ancestors(place.code)],
+        "late_custody": False,
+        "hops": [0],
+        "supervision": None,
+    }
+    event = case_event(
+        "case.reported",
+        service="intake",
+        case=case,
+        facts=facts,
+        state=state,
+        now=now,
+        directory=atlas.directory,
+    )
+    return Decision(document, [event], document)
+
+
+def key(event: Event) -> str:
+    """The register's record that an event is about: the case's."""
+    return event.subject
+
+
+def merge(document: Document | None, event: Event) -> Document:
+    """What the register shows after an event, in whatever order events come."""
+    facts, state = event.data["case"], event.data["state"]
+    document = document or _unknown(event)
+    token = Token.of(state["token"])
+    hops = (
+        sorted({*document["hops"], token.hop}) if token.round == _round(document) else [token.hop]
+    )
+    if token.round < _round(document):
+        hops = document["hops"]
+    document = {**document, "hops": hops}
+    if token > Token.of(document["state"]["token"]):
+        document |= {"facts": facts, "state": state}
+    if event.type == "case.supervised":
+        document["supervision"] = _supervised(document["supervision"], event)
+    current = Token.of(document["state"]["token"])
+    document["late_custody"] = current.stage >= Stage.RESOLVED and max(hops) > current.hop
+    return document
+
+
+def status(document: Document) -> str:
+    """What a person calls it: ``reported``, ``acknowledged``, or the stage that ended it."""
+    stage: str = document["state"]["token"]["stage"]
+    if stage != Stage.HELD.word:
+        return stage
+    return "acknowledged" if document["state"]["acknowledged"] else "reported"
+
+
+def address(document: Document) -> Address:
+    """Who holds the case."""
+    return Address.of(document["state"]["address"])
+
+
+def _round(document: Document) -> int:
+    number: int = document["state"]["token"]["round"]
+    return number
+
+
+def _supervised(known: dict[str, Any] | None, event: Event) -> dict[str, Any]:
+    told = {
+        "round": event.data["state"]["token"]["round"],
+        "times": event.data["times"],
+        "last": event.data["passed"]["fired_at"],
+    }
+    if known is None:
+        return told
+    return max(known, told, key=lambda item: (item["round"], item["last"], item["times"]))
+
+
+def _unknown(event: Event) -> Document:
+    """A record for a case that this register never opened (it was restored without it)."""
+    return {
+        "case": event.subject,
+        "facts": event.data["case"],
+        "tracking": event.data["case"]["tracking"],
+        "state": {**event.data["state"], "token": Token(0, Stage.HELD, 0, 0).as_dict()},
+        "report": None,
+        "request": None,
+        "under": [],
+        "late_custody": False,
+        "hops": [],
+        "supervision": None,
+    }
