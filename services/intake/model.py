@@ -1,6 +1,6 @@
 """The register as a fold: one record for each case.
 
-It is ``{case, facts, state, report, request, under, late_custody, supervision}``:
+It is ``{case, facts, state, report, request, under, reached, late_custody, supervision}``:
 
 - ``facts`` and ``state`` as events carry them, ``state`` the greatest that any carried;
 - ``report`` is what only the register keeps: description, location, attachments, how the
@@ -8,6 +8,8 @@ It is ``{case, facts, state, report, request, under, late_custody, supervision}`
 - ``request`` is ``{digest}`` of the report as it was sent, so that the same
   ``Idempotency-Key`` gives the same answer and another report under it is refused;
 - ``under`` are the codes of the case's division and all above it, for queries by subtree;
+- ``reached`` is the furthest ``[round, hop]`` heard of: a case that was resolved from an
+  earlier hop is marked ``late_custody``;
 - ``supervision`` is ``{round, times, last}`` once a case was supervised.
 """
 
@@ -124,7 +126,7 @@ def open_case(
         "request": {"digest": report["digest"]},
         "under": [above.code for above in atlas.directory.ancestors(place.code)],
         "late_custody": False,
-        "hops": [0],
+        "reached": [1, 0],
         "supervision": None,
     }
     event = case_event(
@@ -149,18 +151,15 @@ def merge(document: Document | None, event: Event) -> Document:
     facts, state = event.data["case"], event.data["state"]
     document = document or _unknown(event)
     token = Token.of(state["token"])
-    hops = (
-        sorted({*document["hops"], token.hop}) if token.round == _round(document) else [token.hop]
-    )
-    if token.round < _round(document):
-        hops = document["hops"]
-    document = {**document, "hops": hops}
+    reached = max(document["reached"], [token.round, token.hop])
+    document = {**document, "reached": reached}
     if token > Token.of(document["state"]["token"]):
         document |= {"facts": facts, "state": state}
     if event.type == "case.supervised":
         document["supervision"] = _supervised(document["supervision"], event)
     current = Token.of(document["state"]["token"])
-    document["late_custody"] = current.stage >= Stage.RESOLVED and max(hops) > current.hop
+    moved_on = reached > [current.round, current.hop]
+    document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on
     return document
 
 
@@ -175,11 +174,6 @@ def status(document: Document) -> str:
 def address(document: Document) -> Address:
     """Who holds the case."""
     return Address.of(document["state"]["address"])
-
-
-def _round(document: Document) -> int:
-    number: int = document["state"]["token"]["round"]
-    return number
 
 
 def _supervised(known: dict[str, Any] | None, event: Event) -> dict[str, Any]:
@@ -204,6 +198,6 @@ def _unknown(event: Event) -> Document:
         "request": None,
         "under": [],
         "late_custody": False,
-        "hops": [],
+        "reached": [0, 0],
         "supervision": None,
     }
