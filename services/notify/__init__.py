@@ -1,0 +1,1 @@
+"""Notify: tells people and systems what the profile says they are told."""

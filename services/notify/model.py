@@ -1,0 +1,168 @@
+"""Notifications as a fold: one document for each event that somebody is told of.
+
+It is ``{event, case, type, deliveries, next_try}``; a delivery is ``{id, recipient, channel,
+text, status, attempts, next_try, reason}``. Its id is stable, so that a recipient who gets it
+twice (a crash between sending and writing it down) can tell.
+
+A recipient is a reference: ``officer:<id>``, ``desk:<level>:<division>`` or
+``division:<code>``. How to reach it is a contact of this service and never leaves it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bus.fold import Decision, Document
+from services.grid.atlas import Atlas
+from services.grid.clock import Instant, plus
+from services.grid.events import Event
+from services.grid.events.envelope import event_id
+from services.grid.tokens import Address
+
+ATTEMPTS = 6
+_FIRST_BACK_OFF = 5.0
+"""Virtual seconds before the second attempt; it doubles with each."""
+
+
+def key(event: Event) -> str:
+    """The document that an event is about: one of its own."""
+    return event.id
+
+
+def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant) -> Decision:
+    """Decides once who is told of an event and how; nobody is told twice of a redelivery."""
+    if document is not None:
+        return Decision(document)
+    deliveries = []
+    profile = atlas.profile(event.data["case"]["profile"])
+    for template in profile.templates:
+        if template.on != event.type:
+            continue
+        text = _text(template.text, event, atlas)
+        for recipient in _recipients(template.tell, event, atlas):
+            for channel in template.by:
+                identity = event_id(event.id, recipient, channel)
+                deliveries.append(
+                    {
+                        "id": identity,
+                        "recipient": recipient,
+                        "channel": channel,
+                        "text": text,
+                        "status": "pending",
+                        "attempts": 0,
+                        "next_try": now,
+                        "reason": None,
+                    }
+                )
+    if not deliveries:
+        return Decision(None)
+    unique = {delivery["id"]: delivery for delivery in deliveries}
+    return Decision(
+        {
+            "event": event.id,
+            "case": event.subject,
+            "type": event.type,
+            "deliveries": list(unique.values()),
+            "next_try": now,
+        }
+    )
+
+
+def sent(document: Document, results: dict[str, str | None], *, now: Instant) -> Decision:
+    """Writes down what became of deliveries: id to None, or to why it failed.
+
+    A failure is tried again with a doubling pause; after ``ATTEMPTS`` it is given up, and
+    said so in an event.
+    """
+    events = []
+    deliveries = []
+    for delivery in document["deliveries"]:
+        if delivery["id"] not in results or delivery["status"] != "pending":
+            deliveries.append(delivery)
+            continue
+        reason = results[delivery["id"]]
+        attempts = delivery["attempts"] + 1
+        delivery = {**delivery, "attempts": attempts, "reason": reason}  # noqa: PLW2901
+        if reason is None:
+            delivery |= {"status": "delivered", "next_try": None}
+            events.append(_outcome("notification.delivered", document, delivery, now))
+        elif attempts >= ATTEMPTS:
+            delivery |= {"status": "failed", "next_try": None}
+            events.append(_outcome("notification.failed", document, delivery, now))
+        else:
+            delivery["next_try"] = plus(now, _FIRST_BACK_OFF * 2 ** (attempts - 1))
+        deliveries.append(delivery)
+    waiting = [delivery["next_try"] for delivery in deliveries if delivery["next_try"]]
+    document = {**document, "deliveries": deliveries, "next_try": min(waiting, default=None)}
+    return Decision(document, events)
+
+
+def waiting(document: Document, now: Instant) -> list[dict[str, Any]]:
+    """The deliveries whose next try is due."""
+    return [
+        delivery
+        for delivery in document["deliveries"]
+        if delivery["next_try"] is not None and delivery["next_try"] <= now
+    ]
+
+
+def _recipients(tell: tuple[str, ...], event: Event, atlas: Atlas) -> list[str]:
+    """The references that a template's words stand for, for this event."""
+    facts, state = event.data["case"], event.data["state"]
+    profile = atlas.profile(facts["profile"])
+    address = Address.of(state["address"])
+    found: list[str] = []
+    for word in tell:
+        if word == "holder":
+            assigned = state["assigned"]
+            officer = assigned and assigned["officer"]
+            found.append(f"officer:{officer}" if officer else _desk(address))
+        elif word == "above":
+            above = profile.next_address(facts["ladder"], address, atlas.directory)
+            found += [_desk(above)] if above is not None else []
+        elif word == "also_tell":
+            for level in facts["also_tell"]:
+                place = atlas.directory.ancestor(facts["division"], level)
+                found += [_desk(Address(level, place.code))] if place is not None else []
+        else:
+            found += [f"division:{code}" for code in event.data.get("tell", ())]
+    return found
+
+
+def _desk(address: Address) -> str:
+    return f"desk:{address.level}:{address.division}"
+
+
+def _text(template: str, event: Event, atlas: Atlas) -> str:
+    facts, state = event.data["case"], event.data["state"]
+    profile = atlas.profile(facts["profile"])
+    address = Address.of(state["address"])
+    dues = sorted(item["due"] for item in state["deadlines"] if item["kind"] != "remind")
+    return template.format(
+        title=facts["title"],
+        tracking=facts["tracking"],
+        division=atlas.directory.name(facts["division"]),
+        level=profile.level_title(facts["ladder"], address.level),
+        due=dues[0] if dues else "",
+    )
+
+
+def _outcome(kind: str, document: Document, delivery: dict[str, Any], now: Instant) -> Event:
+    return Event(
+        id=event_id(delivery["id"], "", kind),
+        type=kind,
+        subject=document["case"],
+        time=now,
+        source="huashi/notify",
+        data={
+            "notification": {
+                "event": document["event"],
+                "about": document["type"],
+                "recipient": delivery["recipient"],
+                "channel": delivery["channel"],
+                "attempts": delivery["attempts"],
+            },
+            "reason": delivery["reason"],
+        },
+        key=kind,
+    )
