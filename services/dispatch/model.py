@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.bus.errors import Refused
-from services.bus.fold import Decision, Document
+from services.bus.fold import Decision, Document, Work
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
 from services.grid.events import Event
@@ -25,6 +25,11 @@ from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
 
 ARRIVALS = frozenset({"case.reported", "case.escalated"})
+
+
+def work(event: Event, atlas: Atlas, now: Instant) -> Work:
+    """What an event does to the docket."""
+    return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
 
 def key(event: Event) -> str:

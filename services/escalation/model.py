@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from services.bus.fold import Decision, Document, Record
+from services.bus.fold import Decision, Document, Record, Work
 from services.grid import deadlines
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus, seconds_between
@@ -34,6 +34,16 @@ from services.grid.tokens import Address, Stage, Token
 
 CLIMBING = ("acknowledge", "resolve")
 """The kinds of deadline that move a case on when they pass."""
+
+
+def work(event: Event, atlas: Atlas, now: Instant) -> Work:
+    """What an event does to the custody of its case."""
+    return Work(key(event), lambda record: decide(merge(record.document, event, now), atlas, now))
+
+
+def due_work(case: str, atlas: Atlas, now: Instant, horizon: Instant) -> Work:
+    """What the time does to the custody of a case."""
+    return Work(case, lambda record: fire(record, atlas, now, horizon))
 
 
 def key(event: Event) -> str:

@@ -1,6 +1,7 @@
 """The register as a fold: one record for each case.
 
-It is ``{case, facts, state, report, request, under, reached, late_custody, supervision}``:
+It is ``{case, facts, state, report, request, under, reached, late_custody, supervision,
+status}``:
 
 - ``facts`` and ``state`` as events carry them, ``state`` the greatest that any carried;
 - ``report`` is what only the register keeps: description, location, attachments, how the
@@ -22,7 +23,7 @@ from typing import Any
 from stdnum import luhn
 
 from services.bus.errors import Refused
-from services.bus.fold import Decision, Document
+from services.bus.fold import Decision, Document, Work
 from services.grid import deadlines
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
@@ -30,7 +31,7 @@ from services.grid.directory import Division
 from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
-from services.grid.tokens import Address, Stage, Token
+from services.grid.tokens import Stage, Token
 
 # Crockford's alphabet: no I, L, O or U, which are read as other characters.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -128,6 +129,7 @@ def open_case(
         "late_custody": False,
         "reached": [1, 0],
         "supervision": None,
+        "status": "reported",
     }
     event = case_event(
         "case.reported",
@@ -139,6 +141,11 @@ def open_case(
         directory=atlas.directory,
     )
     return Decision(document, [event], document)
+
+
+def work(event: Event) -> Work:
+    """What an event does to the register."""
+    return Work(key(event), lambda record: Decision(merge(record.document, event)))
 
 
 def key(event: Event) -> str:
@@ -160,20 +167,16 @@ def merge(document: Document | None, event: Event) -> Document:
     current = Token.of(document["state"]["token"])
     moved_on = reached > [current.round, current.hop]
     document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on
+    document["status"] = status(document["state"])
     return document
 
 
-def status(document: Document) -> str:
+def status(state: Mapping[str, Any]) -> str:
     """What a person calls it: ``reported``, ``acknowledged``, or the stage that ended it."""
-    stage: str = document["state"]["token"]["stage"]
+    stage: str = state["token"]["stage"]
     if stage != Stage.HELD.word:
         return stage
-    return "acknowledged" if document["state"]["acknowledged"] else "reported"
-
-
-def address(document: Document) -> Address:
-    """Who holds the case."""
-    return Address.of(document["state"]["address"])
+    return "acknowledged" if state["acknowledged"] else "reported"
 
 
 def _supervised(known: dict[str, Any] | None, event: Event) -> dict[str, Any]:
@@ -200,4 +203,5 @@ def _unknown(event: Event) -> Document:
         "late_custody": False,
         "reached": [0, 0],
         "supervision": None,
+        "status": "reported",
     }

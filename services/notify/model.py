@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.bus.fold import Decision, Document
+from services.bus.fold import Decision, Document, Work
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
@@ -24,9 +24,9 @@ _FIRST_BACK_OFF = 5.0
 """Virtual seconds before the second attempt; it doubles with each."""
 
 
-def key(event: Event) -> str:
-    """The document that an event is about: one of its own."""
-    return event.id
+def work(event: Event, atlas: Atlas, now: Instant) -> Work:
+    """What an event does to the notifications: it may start one of its own."""
+    return Work(event.id, lambda record: announce(record.document, event, atlas, now))
 
 
 def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant) -> Decision:
@@ -77,21 +77,14 @@ def sent(document: Document, results: dict[str, str | None], *, now: Instant) ->
     events = []
     deliveries = []
     for delivery in document["deliveries"]:
-        if delivery["id"] not in results or delivery["status"] != "pending":
-            deliveries.append(delivery)
-            continue
-        reason = results[delivery["id"]]
-        attempts = delivery["attempts"] + 1
-        delivery = {**delivery, "attempts": attempts, "reason": reason}  # noqa: PLW2901
-        if reason is None:
-            delivery |= {"status": "delivered", "next_try": None}
-            events.append(_outcome("notification.delivered", document, delivery, now))
-        elif attempts >= ATTEMPTS:
-            delivery |= {"status": "failed", "next_try": None}
-            events.append(_outcome("notification.failed", document, delivery, now))
+        if delivery["id"] in results and delivery["status"] == "pending":
+            tried = _tried(delivery, results[delivery["id"]], now)
+            if tried["status"] != "pending":
+                kind = f"notification.{tried['status']}"
+                events.append(_outcome(kind, document, tried, now))
+            deliveries.append(tried)
         else:
-            delivery["next_try"] = plus(now, _FIRST_BACK_OFF * 2 ** (attempts - 1))
-        deliveries.append(delivery)
+            deliveries.append(delivery)
     waiting = [delivery["next_try"] for delivery in deliveries if delivery["next_try"]]
     document = {**document, "deliveries": deliveries, "next_try": min(waiting, default=None)}
     return Decision(document, events)
@@ -104,6 +97,17 @@ def waiting(document: Document, now: Instant) -> list[dict[str, Any]]:
         for delivery in document["deliveries"]
         if delivery["next_try"] is not None and delivery["next_try"] <= now
     ]
+
+
+def _tried(delivery: dict[str, Any], reason: str | None, now: Instant) -> dict[str, Any]:
+    """A delivery after one more attempt, that failed for ``reason`` or succeeded."""
+    attempts = delivery["attempts"] + 1
+    tried = {**delivery, "attempts": attempts, "reason": reason, "next_try": None}
+    if reason is None:
+        return {**tried, "status": "delivered"}
+    if attempts >= ATTEMPTS:
+        return {**tried, "status": "failed"}
+    return {**tried, "next_try": plus(now, _FIRST_BACK_OFF * 2 ** (attempts - 1))}
 
 
 def _recipients(tell: tuple[str, ...], event: Event, atlas: Atlas) -> list[str]:
