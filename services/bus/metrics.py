@@ -1,0 +1,101 @@
+"""Every metric there is, in one list.
+
+Names start with ``huashi_``, times are seconds. Labels have few values (a level, a type, a
+reason, an outcome), never an id or a division code. Which process it is, Prometheus knows
+from where it scraped; ``huashi_process_info`` says which service and level that is.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_LATE = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+# -- the process ---------------------------------------------------------------------------
+
+# Always 1: joins the service and the level to any other metric of this process.
+PROCESS_INFO = Gauge("huashi_process_info", "Which service runs here.", ["service", "level"])
+
+# -- the bus -------------------------------------------------------------------------------
+
+# Events taken from a queue and done with. outcome: done, rejected.
+EVENTS_CONSUMED = Counter(
+    "huashi_events_consumed_total", "Events read and acknowledged.", ["type", "outcome"]
+)
+# Events that the broker confirmed.
+EVENTS_PUBLISHED = Counter(
+    "huashi_events_published_total", "Events published and confirmed.", ["type"]
+)
+# Events that no queue took: a binding is missing, and the event waits in its document.
+EVENTS_RETURNED = Counter(
+    "huashi_events_returned_total", "Events that no queue took; they will be retried.", ["type"]
+)
+# Messages parked as dead letters. reason: a short word such as invalid_event.
+EVENTS_REJECTED = Counter(
+    "huashi_events_rejected_total", "Messages parked as dead letters.", ["reason"]
+)
+# Messages that came a second time, after a crash or a lost connection.
+EVENTS_REDELIVERED = Counter(
+    "huashi_events_redelivered_total", "Messages that were delivered again."
+)
+# How many messages were handled together.
+BATCH_SIZE = Histogram("huashi_batch_size", "Messages a batch.", ["queue"], buckets=_SIZES)
+# Waiting for RabbitMQ or MongoDB with a batch in hand. cause: broker, database, other.
+RETRIES = Counter("huashi_retries_total", "Steps put off because something is away.", ["cause"])
+# 1 while this process has its connection. peer: broker, database.
+CONNECTED = Gauge("huashi_connected", "1 while the connection is there.", ["peer"])
+
+# -- the step ------------------------------------------------------------------------------
+
+# Reading, deciding, writing and publishing of one batch. input: events, http, deadlines.
+STEP_SECONDS = Histogram(
+    "huashi_step_seconds", "Duration of one step over a batch.", ["input"], buckets=_FAST
+)
+# A document was changed by another process in between; the step was tried again.
+CONFLICTS = Counter("huashi_conflicts_total", "Guarded writes that had to be repeated.")
+# Age of the oldest event that was written and is not published yet: 0 when all is well.
+UNPUBLISHED_OLDEST = Gauge(
+    "huashi_unpublished_oldest_seconds", "Age of the oldest unpublished event."
+)
+# Sweeps of what a crash or an outage left. outcome: clean, published, away.
+SWEEPS = Counter("huashi_sweeps_total", "Sweeps for unpublished events.", ["outcome"])
+
+# -- deadlines (escalation) ----------------------------------------------------------------
+
+# Deadlines that passed and were acted upon. kind: acknowledge, resolve, remind, supervise.
+DEADLINES_FIRED = Counter("huashi_deadlines_fired_total", "Deadlines fired.", ["level", "kind"])
+# From when a deadline was due to when it fired, in real seconds.
+DEADLINE_LATENESS = Histogram(
+    "huashi_deadline_lateness_seconds",
+    "How late deadlines fired, in real seconds.",
+    ["level", "kind"],
+    buckets=_LATE,
+)
+# How long the oldest deadline that should have fired has been waiting, in real seconds.
+DEADLINES_OVERDUE = Gauge(
+    "huashi_deadlines_overdue_seconds", "Age of the oldest deadline due and not fired."
+)
+# Custody that arrived with a time ahead of ours: a clock elsewhere runs fast.
+TIMES_CLAMPED = Counter("huashi_times_clamped_total", "Times from elsewhere that lay ahead.")
+# Cases in flight by the level that holds them.
+CASES_OPEN = Gauge("huashi_cases_open", "Cases held, by level.", ["level"])
+
+# -- notify --------------------------------------------------------------------------------
+
+# Recipients told, or given up. outcome: delivered, failed.
+NOTIFICATIONS = Counter(
+    "huashi_notifications_total", "Notifications by channel.", ["channel", "outcome"]
+)
+
+# -- HTTP ----------------------------------------------------------------------------------
+
+# Requests answered. route is the template (/v1/cases/<case>), or "none".
+HTTP_REQUESTS = Counter(
+    "huashi_http_requests_total", "HTTP requests answered.", ["method", "route", "status"]
+)
+# From the request's head to the answer.
+HTTP_SECONDS = Histogram(
+    "huashi_http_request_seconds", "Duration of requests.", ["method", "route"], buckets=_FAST
+)
