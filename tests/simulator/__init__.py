@@ -1,0 +1,1 @@
+"""The four services' pure functions on a bus that reorders, duplicates and crashes."""

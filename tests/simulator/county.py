@@ -1,0 +1,70 @@
+"""A small county for histories: one village with a household grid, four levels, no names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.grid.atlas import Atlas
+from services.grid.directory import Directory, Division, Officer
+from services.grid.profile import Profile
+
+GRID = "46900210421403007"
+LEVELS = ("household", "group", "village", "township")
+
+RULES: dict[str, Any] = {
+    "profile": "sample",
+    "title": {"zh": "样例", "en": "Sample"},
+    "region": "469002",
+    "timezone": "Asia/Shanghai",
+    "ladders": {"default": [{"level": level, "title": level} for level in LEVELS]},
+    "categories": {"facility": {"zh": "设施", "en": "Facility"}},
+    "urgencies": {
+        "ordinary": {"zh": "一般", "en": "Ordinary"},
+        "urgent": {"zh": "紧急", "en": "Urgent"},
+    },
+    "sources": {"app": {"zh": "手机", "en": "App"}},
+    "outcomes": {"settled": {"zh": "办结", "en": "Settled"}},
+    "routing": [],
+    "unstaffed": "deputy",
+    "grace": "10m",
+    "deadlines": [
+        {
+            "level": "household",
+            "acknowledge": "2h",
+            "resolve": "1d",
+            "remind": ["50%"],
+            "source": "assumption",
+        },
+        {"level": "group", "acknowledge": "2h", "resolve": "12h", "source": "assumption"},
+        {"level": "village", "acknowledge": "4h", "resolve": "3d", "source": "assumption"},
+        {
+            "level": "township",
+            "acknowledge": "4h",
+            "resolve": "7d",
+            "then": {"supervise": "1d", "tell": ["469002"]},
+            "source": "assumption",
+        },
+    ],
+    "templates": [
+        {"on": "case.assigned", "tell": ["holder"], "by": ["log"], "text": "{title} {tracking}"},
+        {"on": "case.supervised", "tell": ["told", "above"], "by": ["log"], "text": "{title}"},
+    ],
+}
+
+DIVISIONS = (
+    Division("469002", "琼海市", "county", None, "county"),
+    Division("469002104", "博鳌镇", "township", "469002", "township"),
+    Division("469002104214", "沙美村", "village", "469002104", "village"),
+)
+OFFICERS = (
+    Officer("h-1", "户网格员", "household", GRID, None, "officer", on_duty=True),
+    Officer("g-1", "组网格长", "group", "46900210421403", None, "lead", on_duty=True),
+    Officer("v-1", "村网格长", "village", "469002104214", None, "lead", on_duty=False),
+)
+
+
+def atlas(**changes: Any) -> Atlas:
+    """The county with its profile, ``changes`` made to the rules."""
+    profile = Profile.parse({**RULES, **changes})
+    directory = Directory(divisions=DIVISIONS, units=(), officers=OFFICERS)
+    return Atlas(directory, {profile.id: profile}, [profile.id])
