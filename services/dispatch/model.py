@@ -1,10 +1,12 @@
 """A desk's docket as a fold: one entry for each time a case came to this desk.
 
-An entry is ``{case, round, hop, facts, state, status, ended, held, under}``:
+An entry is ``{case, round, hop, facts, state, arrived, status, ended, held, refused, under}``:
 
 - ``status`` is ``live`` until the desk resolves the case or the custodian releases it;
   ``ended`` then says why: ``resolved``, ``custody`` or ``resolution`` (another's counts);
+- ``arrived`` is when its clock nominally started, none while only its release is known;
 - ``held`` is who holds the case now, as the release told it;
+- ``refused`` is the custodian's last refusal of what this desk asked;
 - ``under`` are the codes of the division and all above it, for queries by subtree.
 
 A release may overtake the arrival: then the entry is born ended.
@@ -151,6 +153,7 @@ def _arrived(document: Document | None, event: Event) -> Document:
         "hop": token["hop"],
         "facts": event.data["case"],
         "state": event.data["state"],
+        "arrived": event.data["state"]["clocks"]["level"]["started_at"],
         "under": [],
         "refused": None,
     }
@@ -165,6 +168,7 @@ def _released(document: Document | None, event: Event) -> Document:
         "hop": released["token"]["hop"],
         "facts": event.data["case"],
         "state": None,
+        "arrived": None,
         "under": [],
         "refused": None,
         "status": "live",

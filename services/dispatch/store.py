@@ -1,0 +1,53 @@
+"""A desk's collection, ``docket_<level>``, and the questions that are asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bus.fold import Record
+from services.bus.store import MongoStore, database_errors, record_of
+
+
+class Docket(MongoStore):
+    """One record for each time a case came to this desk."""
+
+    name = "docket_{level}"
+
+    def ensure_indexes(self) -> None:
+        """One index for each question below."""
+        super().ensure_indexes()
+        with database_errors():
+            self.collection.create_index(
+                [("document.case", 1), ("document.round", -1), ("document.hop", -1)]
+            )
+            self.collection.create_index(
+                [
+                    ("document.under", 1),
+                    ("document.status", 1),
+                    ("document.arrived", -1),
+                    ("_id", -1),
+                ]
+            )
+            self.collection.create_index(
+                [("document.status", 1), ("document.arrived", -1), ("_id", -1)]
+            )
+
+    def latest(self, case: str) -> Record | None:
+        """The entry of the last time that a case came to this desk."""
+        with database_errors():
+            raw = self.collection.find_one(
+                {"document.case": case},
+                sort=[("document.round", -1), ("document.hop", -1)],
+            )
+        return None if raw is None else record_of(raw)
+
+    def entries(
+        self, division: str | None, status: str | None, cursor: str | None, limit: int
+    ) -> tuple[list[Record], str | None]:
+        """A page of entries, the latest arrival first; see :meth:`MongoStore.page`."""
+        where: dict[str, Any] = {"document.arrived": {"$ne": None}}
+        if division is not None:
+            where["document.under"] = division
+        if status is not None:
+            where["document.status"] = status
+        return self.page(where, "document.arrived", cursor, limit)

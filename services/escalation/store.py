@@ -1,0 +1,43 @@
+"""The custodian's collection, ``custody``, and the questions that are asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bus.store import MongoStore, database_errors
+from services.grid.clock import Instant
+
+
+class Custody(MongoStore):
+    """One record a case; ``next_due`` says when to look at it again."""
+
+    name = "custody"
+
+    def ensure_indexes(self) -> None:
+        """A plain index on ``next_due``: a partial one is not used by ``$lte``."""
+        super().ensure_indexes()
+        with database_errors():
+            self.collection.create_index("document.next_due")
+
+    def due(self, horizon: Instant, limit: int) -> list[str]:
+        """Cases with something due by ``horizon``, the longest overdue first.
+
+        Without those of which others may not know yet who holds them: the sweep is at work.
+        """
+        where = {"document.next_due": {"$lte": horizon}, **self._known_to_all()}
+        with database_errors():
+            found = self.collection.find(where, {"_id": 1}).sort("document.next_due")
+            return [raw["_id"] for raw in found.limit(limit)]
+
+    def next_due(self) -> Instant | None:
+        """When the next case is due, or none if no case is open."""
+        where = {"document.next_due": {"$gt": ""}, **self._known_to_all()}
+        with database_errors():
+            raw = self.collection.find_one(
+                where, {"document.next_due": 1}, sort=[("document.next_due", 1)]
+            )
+        return None if raw is None else Instant(raw["document"]["next_due"])
+
+    @staticmethod
+    def _known_to_all() -> dict[str, Any]:
+        return {"unpublished.custody": {"$ne": True}}

@@ -1,0 +1,181 @@
+"""Intake's collections: ``register``, ``timeline``, and ``reporters`` with their keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
+
+from services.bus.errors import DatabaseAway
+from services.bus.fold import Record
+from services.bus.store import MongoStore, database_errors
+from services.grid import json
+from services.grid.clock import Instant
+from services.grid.events import Event
+
+_DUPLICATE = 11000
+
+
+class Register(MongoStore):
+    """The register (台账): one record a case."""
+
+    name = "register"
+
+    def ensure_indexes(self) -> None:
+        """Tracking codes are unique; one index for each way to ask for a list."""
+        super().ensure_indexes()
+        with database_errors():
+            self.collection.create_index("document.tracking", unique=True)
+            by_time = [("document.facts.reported_at", -1), ("_id", -1)]
+            self.collection.create_index(by_time)
+            self.collection.create_index([("document.under", 1), *by_time])
+            self.collection.create_index([("document.status", 1), *by_time])
+
+    def by_tracking(self, code: str) -> dict[str, Any] | None:
+        """The document with this tracking code."""
+        with database_errors():
+            raw = self.collection.find_one({"document.tracking": code})
+        return None if raw is None else dict(raw["document"])
+
+    def cases(
+        self, filters: dict[str, Any], cursor: str | None, limit: int
+    ) -> tuple[list[Record], str | None]:
+        """A page of cases, the latest report first; see :meth:`MongoStore.page`.
+
+        ``filters``: any of division (with all below it), status, level, category,
+        reported_from, reported_to (not included).
+        """
+        where: dict[str, Any] = {}
+        for name, field in (
+            ("division", "under"),
+            ("status", "status"),
+            ("level", "state.address.level"),
+            ("category", "facts.category"),
+        ):
+            if filters.get(name) is not None:
+                where[f"document.{field}"] = filters[name]
+        times = {
+            operator: filters[name]
+            for operator, name in (("$gte", "reported_from"), ("$lt", "reported_to"))
+            if filters.get(name) is not None
+        }
+        if times:
+            where["document.facts.reported_at"] = times
+        return self.page(where, "document.facts.reported_at", cursor, limit)
+
+
+class Timeline:
+    """The timeline (流转记录): every event of a case, appended and never changed."""
+
+    name = "timeline"
+
+    def __init__(self, collection: Collection[dict[str, Any]]) -> None:
+        self._collection = collection
+
+    def ensure_indexes(self) -> None:
+        """A case's events in their order."""
+        with database_errors():
+            self._collection.create_index([("case", 1), ("time", 1), ("_id", 1)])
+
+    def append(self, events: Sequence[Event], received: Instant) -> None:
+        """Adds those events that are not there yet; the same again changes nothing."""
+        documents = {
+            event.id: {
+                "_id": event.id,
+                "case": event.subject,
+                "type": event.type,
+                "time": event.time,
+                "received": received,
+                "source": event.source,
+                "data": event.data,
+            }
+            for event in events
+        }
+        if not documents:
+            return
+        with database_errors():
+            try:
+                self._collection.insert_many(list(documents.values()), ordered=False)
+            except BulkWriteError as error:
+                details = error.details or {}
+                others = [
+                    failed
+                    for failed in details.get("writeErrors", ())
+                    if failed["code"] != _DUPLICATE
+                ]
+                if others or details.get("writeConcernErrors"):
+                    raise DatabaseAway(f"MongoDB: {error}") from error
+
+    def of(self, case: str, limit: int = 1000) -> list[dict[str, Any]]:
+        """The events of a case in the order of their time, at most ``limit``."""
+        with database_errors():
+            found = self._collection.find({"case": case})
+            return list(found.sort([("time", 1), ("_id", 1)]).limit(limit))
+
+
+class Reporters:
+    """Keys of reporters, one a person, sealed with the service's own key.
+
+    What a reporter told about themselves is encrypted with their key and kept with the case;
+    without the key, which :meth:`shred` deletes, nobody can read it any more.
+    """
+
+    name = "reporters"
+
+    def __init__(self, collection: Collection[dict[str, Any]], seal_key: str) -> None:
+        self._collection = collection
+        self._secret = seal_key.encode()
+        self._seal = Fernet(self._secret)
+
+    def digest(self, value: Any) -> str:
+        """A keyed digest: tells whether two values are the same, and nothing else."""
+        return hmac.new(self._secret, json.dumps(value), hashlib.sha256).hexdigest()
+
+    def seal(self, reporter: dict[str, Any], case: str) -> dict[str, str]:
+        """``{reference, sealed}`` of what a person told about themselves.
+
+        The reference is the same for the same phone number, so that all that a person ever
+        reported is shredded together; without one it is the case's own.
+        """
+        phone = reporter.get("phone")
+        reference = self.digest(["phone", phone] if phone else ["case", case])
+        wrapped = self._seal.encrypt(Fernet.generate_key()).decode()
+        with database_errors():
+            self._collection.update_one(
+                {"_id": reference}, {"$setOnInsert": {"key": wrapped}}, upsert=True
+            )
+            # Who was forgotten once gets a new key for what they report from now on.
+            self._collection.update_one({"_id": reference, "key": None}, {"$set": {"key": wrapped}})
+            raw = self._collection.find_one({"_id": reference}) or {"key": wrapped}
+        sealed = self._key(raw["key"]).encrypt(json.dumps(reporter)).decode()
+        return {"reference": reference, "sealed": sealed}
+
+    def open(self, sealed: dict[str, str]) -> dict[str, Any] | None:
+        """What the person told, or none if it was shredded.
+
+        :raises cryptography.fernet.InvalidToken: SEAL_KEY is not the one it was sealed with.
+        """
+        with database_errors():
+            raw = self._collection.find_one({"_id": sealed["reference"]})
+        if raw is None or raw["key"] is None:
+            return None
+        key = self._key(raw["key"])
+        try:
+            reporter: dict[str, Any] = json.loads(key.decrypt(sealed["sealed"].encode()))
+        except InvalidToken:
+            # Sealed with a key that was shredded since.
+            return None
+        return reporter
+
+    def shred(self, reference: str) -> None:
+        """Deletes the key of a reporter; what it sealed can't be read any more."""
+        with database_errors():
+            self._collection.update_one({"_id": reference}, {"$set": {"key": None}})
+
+    def _key(self, wrapped: str) -> Fernet:
+        return Fernet(self._seal.decrypt(wrapped.encode()))
