@@ -1,0 +1,266 @@
+"""The directory (区划): the tree of places, the units, and who is on duty where.
+
+A division code has 6 digits for the county, 9 for the township, 12 for the village (the
+national statistical code); below a village, by default, 2 more for the group and 3 more for
+the household grid. The parent is what the directory says; groups and household grids that it
+doesn't list are *implied* under a village that it does, with the parent by prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from services.grid.places import Gazetteer, Located
+
+LEVEL_OF_LENGTH = {6: "county", 9: "township", 12: "village", 14: "group", 17: "household"}
+"""The default level of a code by its number of digits."""
+
+KINDS = (
+    *("county", "township", "village", "community", "farm", "group", "household"),
+    *("area", "estate", "building", "hazard", "online", "police"),
+)
+"""What a division can be (类型): 片区 area, 小区 estate, 楼栋 building, 专属 hazard grid, ..."""
+
+ROLES = ("officer", "lead")
+"""网格员 and 网格长."""
+
+_SPLIT = (2, 4, 6, 9, 12, 14, 17)
+_CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
+
+
+class DivisionError(ValueError):
+    """A division code that can't be used; the message says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """A unit of the tree of places; ``parent`` is None for a county."""
+
+    code: str
+    name: str
+    level: str
+    parent: str | None
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A department, association, team or centre (单位) at a level and division."""
+
+    id: str
+    name: str
+    level: str
+    division: str
+
+
+@dataclass(frozen=True, slots=True)
+class Officer:
+    """Who serves a division at a level, or a unit there; ``role`` is one of :data:`ROLES`."""
+
+    id: str
+    name: str
+    level: str
+    division: str
+    unit: str | None
+    role: str
+    on_duty: bool
+
+
+class Directory:
+    """All places, units and officers at one moment; immutable.
+
+    Building it is linear; a lookup takes a step for each level at most. Entries may come in
+    any order and incomplete: a place whose parent has not arrived yet is a root until then.
+    """
+
+    def __init__(
+        self,
+        divisions: Iterable[Division] = (),
+        units: Iterable[Unit] = (),
+        officers: Iterable[Officer] = (),
+    ) -> None:
+        self.divisions = {division.code: division for division in divisions}
+        self.units = {unit.id: unit for unit in units}
+        self._on_duty: dict[tuple[str, str, str | None], list[Officer]] = {}
+        self._leads: dict[str, list[Officer]] = {}
+        for officer in sorted(officers, key=lambda officer: officer.id):
+            if not officer.on_duty:
+                continue
+            place = (officer.level, officer.division, officer.unit)
+            self._on_duty.setdefault(place, []).append(officer)
+            if officer.role == "lead" and officer.unit is None:
+                self._leads.setdefault(officer.division, []).append(officer)
+
+    def division(self, code: str) -> Division | None:
+        """The division of this code, listed or implied, or None."""
+        found = self.divisions.get(code)
+        if found is not None or len(code) not in (14, 17) or not _CODE.fullmatch(code):
+            return found
+        size = 2 if len(code) == 14 else 3
+        number = int(code[-size:])
+        parent = self.division(code[:-size])
+        if number == 0 or parent is None:
+            return None
+        if size == 2:
+            return Division(code, f"{number}组", "group", parent.code, "group")
+        return Division(code, f"{number}户", "household", parent.code, "household")
+
+    def known(self, code: str) -> Division:
+        """The division of this code.
+
+        :raises DivisionError: ill-formed or unknown, with what is allowed.
+        """
+        wrong = self.check_code(code)
+        if wrong is not None:
+            raise DivisionError(wrong)
+        division = self.division(code)
+        assert division is not None  # noqa: S101
+        return division
+
+    def check_code(self, code: str) -> str | None:
+        """None for a code that can be used, else what is wrong with it and what is allowed."""
+        if not _CODE.fullmatch(code):
+            return (
+                f"{code!r} is not a division code: write digits only, 6 for the county, 9 for "
+                "the township, 12 for the village, 14 for the group, 17 for the household grid"
+            )
+        if self.division(code) is not None:
+            return None
+        for length in range(len(code) - 1, 5, -1):
+            nearest = self.division(code[:length])
+            if nearest is not None:
+                said = f"the nearest that is known is {nearest.code} {nearest.name}"
+                if length >= 12:
+                    said += (
+                        "; below a village write 2 digits for the group (01 to 99) and 3 more "
+                        "for the household grid (001 to 999)"
+                    )
+                return f"{code} is not in the directory: {said}"
+        known = ", ".join(f"{root.code} {root.name}" for root in self.roots[:5])
+        return f"{code} is not in the directory, which has {known or 'no divisions yet'}"
+
+    def parent(self, code: str) -> Division | None:
+        """The division right above, or None at a root and for an unknown code."""
+        division = self.division(code)
+        if division is None or division.parent is None:
+            return None
+        return self.division(division.parent)
+
+    def ancestors(self, code: str) -> tuple[Division, ...]:
+        """The division itself first, then all above it; empty for an unknown code."""
+        found: dict[str, Division] = {}
+        division = self.division(code)
+        # A circle, which only contradictory entries can make, ends where it closes.
+        while division is not None and division.code not in found:
+            found[division.code] = division
+            division = None if division.parent is None else self.division(division.parent)
+        return tuple(found.values())
+
+    def ancestor(self, code: str, level: str) -> Division | None:
+        """The division of this level at or above ``code``, or None."""
+        return next((place for place in self.ancestors(code) if place.level == level), None)
+
+    def within(self, code: str, root: str) -> bool:
+        """Whether ``code`` is ``root`` or, by the directory's parents, somewhere below it."""
+        return any(place.code == root for place in self.ancestors(code))
+
+    def common(self, codes: Iterable[str]) -> Division | None:
+        """The lowest division that all of these are at or below, or None."""
+        chains = [self.ancestors(code) for code in codes]
+        if not chains:
+            return None
+        shared = set.intersection(*({place.code for place in chain} for chain in chains))
+        return next((place for place in chains[0] if place.code in shared), None)
+
+    @cached_property
+    def roots(self) -> tuple[Division, ...]:
+        """The divisions that have nothing above them: the counties."""
+        return tuple(
+            division
+            for code, division in sorted(self.divisions.items())
+            if division.parent is None or division.parent not in self.divisions
+        )
+
+    def path(self, code: str) -> str:
+        """The routing path: ``46.90.02.104.214.03.007``.
+
+        Each place's path begins with its parent's. Where its code continues the parent's at a
+        place where codes are split (2.2.2.3.3.2.3), what it adds follows, split likewise; else
+        its whole code follows as one word, so that a binding on the parent still gets it. A
+        code that is not in the directory is split by default.
+        """
+        above = ""
+        words: list[str] = []
+        for place in reversed(self.ancestors(code)):
+            if not above:
+                words = _split(place.code, 0)
+            elif place.code.startswith(above) and len(above) in _SPLIT:
+                words += _split(place.code, len(above))
+            else:
+                words.append(place.code)
+            above = place.code
+        return ".".join(words or _split(code, 0))
+
+    def name(self, code: str) -> str:
+        """The full name, ``琼海市博鳌镇沙美村委会3组7户``; for an unknown code the code."""
+        full = above = ""
+        for place in reversed(self.ancestors(code)):
+            # Some names repeat the name of what is above: 彬村山华侨农场 + 彬村山华侨农场北片.
+            full += place.name.removeprefix(above) or place.name
+            above = place.name
+        return full or code
+
+    def locate(self, text: str, within: str | None = None) -> Located:
+        """Finds the lowest division that an address or place name certainly means.
+
+        ``certain`` only if it means exactly one village or lower; otherwise the lowest
+        division that holds for every reading, at least ``within`` or the only root.
+
+        :raises DivisionError: ``within`` is unknown, or it is needed because the directory
+            has several roots and the text names none.
+        """
+        return self._gazetteer.locate(text, self._start(within))
+
+    def on_duty(self, level: str, division: str, unit: str | None = None) -> tuple[Officer, ...]:
+        """Who is on duty exactly there, by id: the officers, or where there are none the leads."""
+        present = self._on_duty.get((level, division, unit), [])
+        officers = tuple(officer for officer in present if officer.role == "officer")
+        return officers or tuple(present)
+
+    def lead(self, level: str, division: str) -> Officer | None:
+        """The lead (网格长) on duty of this division, else of the nearest above that has one.
+
+        Of several leads of one division the one of this level comes first, then by id. The
+        leads of units lead their unit only.
+        """
+        for place in self.ancestors(division):
+            leads = self._leads.get(place.code, [])
+            if leads:
+                return min(leads, key=lambda lead: (lead.level != level, lead.id))
+        return None
+
+    @cached_property
+    def _gazetteer(self) -> Gazetteer:
+        return Gazetteer(self)
+
+    def _start(self, within: str | None) -> Division:
+        if within is not None:
+            return self.known(within)
+        if len(self.roots) != 1:
+            known = ", ".join(f"{root.code} {root.name}" for root in self.roots)
+            raise DivisionError(
+                f"say in which county the place is: {known}"
+                if known
+                else "the directory has no divisions yet"
+            )
+        return self.roots[0]
+
+
+def _split(code: str, start: int) -> list[str]:
+    """``code`` from ``start`` on, cut where codes are split; what is longer stays one word."""
+    cuts = [start, *(cut for cut in _SPLIT if start < cut < len(code)), len(code)]
+    return [code[left:right] for left, right in pairwise(cuts) if left < right]

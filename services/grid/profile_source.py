@@ -1,0 +1,149 @@
+"""Reading a profile's YAML: plain values, and the line of each.
+
+Stricter than YAML 1.1, where ``on`` is true, ``08:30`` is 510 and the second of two equal
+keys wins: only ``true``, ``false``, ``null`` and decimal numbers are not text, and a key
+given twice is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.grid.problems import Problem, ProfileError
+
+Place = tuple[str | int, ...]
+"""Where a value stands: ``("deadlines", 3, "resolve")``."""
+
+
+def field_name(place: Place) -> str:
+    """``deadlines[3].resolve``."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rules as plain values; ``lines`` is empty where they did not come from a file."""
+
+    file: str
+    rules: Any
+    lines: Mapping[Place, int] = field(default_factory=dict)
+
+    def line(self, place: Place) -> int:
+        """The line of a value, or of the nearest that holds it; 0 without lines."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 0)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of JSON, and without aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed: write the value out", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"null|~|"), ["n", "~", ""])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"-?(0|[1-9][0-9]{0,17})"), list("-0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}"),
+    list("-0123456789"),
+)
+
+
+def read(path: Path) -> Source:
+    """Reads a YAML file.
+
+    :raises ProfileError: it can't be read, or isn't the YAML that is allowed here.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ProfileError([Problem(path.name, 0, "", f"can't be read: {error}")]) from error
+    except UnicodeDecodeError as error:
+        wrong = f"not UTF-8 at byte {error.start}: save it as UTF-8"
+        raise ProfileError([Problem(path.name, 0, "", wrong)]) from error
+    return _Reader(path.name).read(text)
+
+
+class _Reader:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[Place, int] = {}
+        self.problems: list[Problem] = []
+
+    def read(self, text: str) -> Source:
+        loader = None
+        try:
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            rules = None if node is None else self._value(node, (), loader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark is not None else 0
+            self._problem(line, (), f"not YAML: {error.problem or error.context}")
+        except yaml.YAMLError as error:
+            self._problem(0, (), f"not YAML: {' '.join(str(error).split())}")
+        except RecursionError:
+            self._problem(0, (), "not a profile: it is nested too deeply")
+        finally:
+            if loader is not None:
+                loader.dispose()
+        if self.problems:
+            raise ProfileError(self.problems)
+        return Source(self.file, rules, self.lines)
+
+    def _value(self, node: yaml.Node, place: Place, loader: _Loader) -> Any:
+        self.lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, place, loader)
+        if isinstance(node, yaml.SequenceNode):
+            return [
+                self._value(item, (*place, index), loader) for index, item in enumerate(node.value)
+            ]
+        value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            line = node.start_mark.line + 1
+            self._problem(line, place, "text with half of a surrogate pair")
+        return value
+
+    def _mapping(self, node: yaml.MappingNode, place: Place, loader: _Loader) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = key_node.value
+            if not isinstance(key, str) or not key_node.tag.endswith(":str"):
+                shown = key if isinstance(key, str) else "a list or mapping"
+                self._problem(line, place, f"{shown} can't be a key: write a word or quote it")
+                continue
+            inner = (*place, key)
+            if key in found:
+                first = self.lines[inner]
+                self._problem(line, inner, f"given twice, first in line {first}: keep one of them")
+                continue
+            self.lines[inner] = line
+            found[key] = self._value(value_node, inner, loader)
+        return found
+
+    def _problem(self, line: int, place: Place, text: str) -> None:
+        self.problems.append(Problem(self.file, line, field_name(place), text))
