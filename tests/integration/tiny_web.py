@@ -1,0 +1,83 @@
+"""A tiny service for the tests of the web side, run as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+# First: it patches the standard library.
+from services.bus import run
+
+# isort: split
+import eventlet
+from marshmallow import Schema, fields, validate
+
+from services.bus.auth import Identity
+from services.bus.config import Config
+from services.bus.errors import DatabaseAway, Refused, Reject
+from services.bus.problems import Problem
+from services.bus.web import Answer, Call, Operations, route
+
+
+class ReporterSchema(Schema):
+    """Part of a body, to see how nested fields are named."""
+
+    name = fields.String(validate=validate.Length(1, 40))
+    phone = fields.String(validate=validate.Length(1, 20))
+
+
+class ReportSchema(Schema):
+    """A body."""
+
+    title = fields.String(required=True, validate=validate.Length(1, 200))
+    reporter = fields.Nested(ReporterSchema)
+    tags = fields.List(fields.String(validate=validate.Length(1, 5)))
+
+
+class PageSchema(Schema):
+    """Query parameters."""
+
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 100))
+
+
+class Service(Operations):
+    """Answers what it was asked, or fails in a chosen way."""
+
+    name = "tiny"
+
+    @route("POST", "/v1/things", body=ReportSchema(), may=("reporter", "operator"))
+    def make(self, call: Call) -> Answer:
+        """Echoes what passed the checks."""
+        echo = {"body": call.body, "key": call.idempotency_key, "trace": call.traceparent}
+        return Answer({**echo, "by": call.identity.subject}, 201, {"Location": "/v1/things/1"})
+
+    @route("GET", "/v1/things", query=PageSchema(), may=("operator",))
+    def page(self, call: Call) -> dict[str, Any]:
+        """Echoes the query."""
+        return dict(call.query)
+
+    @route("GET", "/v1/tracking/<code>")
+    def tracking(self, call: Call, code: str) -> dict[str, Any]:
+        """Public."""
+        return {"code": code, "anonymous": call.identity == Identity("", "anonymous")}
+
+    @route("POST", "/v1/fail/<how>")
+    def fail(self, call: Call, how: str) -> dict[str, Any]:
+        """Raises what ``how`` names."""
+        if how == "slowly":
+            eventlet.sleep(3600)
+        raise {
+            "refused": Refused("another desk holds it", held_by={"level": "village"}, status=1),
+            "away": DatabaseAway("MongoDB: secret-host:27017"),
+            "reject": Reject("unstorable", "this can't be kept"),
+            "missing": Problem(404, "no such case"),
+        }.get(how, RuntimeError("inside: secret"))
+
+
+if __name__ == "__main__":
+    from services.bus import logs
+
+    config = Config.from_environment("escalation", os.environ)
+    logs.configure("debug", service="tiny")
+    sys.exit(run.serve(Service, config))
