@@ -8,7 +8,6 @@ hand), 2 the configuration is wrong (starting again does not help).
 from __future__ import annotations
 
 # ruff: noqa: E402 - what is imported below must see the patched standard library
-
 import warnings
 
 # It announces its retirement at each start; nameko stands on it.

@@ -131,7 +131,7 @@ class Server(Listener):
         return _Application(self._providers, self.container.config)
 
 
-class Route(Entrypoint):  # type: ignore[misc]
+class Route(Entrypoint):
     """The nameko entrypoint behind :func:`route`."""
 
     server = Server()
@@ -222,7 +222,7 @@ def route(
     return decorate
 
 
-class _Operations(DependencyProvider):  # type: ignore[misc]
+class _Operations(DependencyProvider):
     """Answers for the operator, in the connection's own thread."""
 
     server = Server()

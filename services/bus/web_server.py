@@ -78,7 +78,7 @@ class _Bounded:
         return data
 
 
-class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
+class Protocol(wsgi.HttpProtocol):
     """Reads one connection's requests; refuses what could be read in two ways."""
 
     _lingers = False
@@ -171,7 +171,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         """Nothing: the application logs each answer, without its target."""
 
 
-class Listener(ProviderCollector, SharedExtension):  # type: ignore[misc]
+class Listener(ProviderCollector, SharedExtension):
     """One listening socket for each service process, on ``HTTP_BIND`` and nothing else.
 
     ``draining`` is set once the service stops; requests that come after it are put off.

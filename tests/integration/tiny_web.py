@@ -13,6 +13,7 @@ from services.bus import run
 import eventlet
 from marshmallow import Schema, fields, validate
 
+from services.bus import logs
 from services.bus.auth import Identity
 from services.bus.config import Config
 from services.bus.errors import DatabaseAway, Refused, Reject
@@ -65,8 +66,10 @@ class Service(Operations):
     @route("POST", "/v1/fail/<how>")
     def fail(self, call: Call, how: str) -> dict[str, Any]:
         """Raises what ``how`` names."""
-        if how == "slowly":
-            eventlet.sleep(3600)
+        if how == "late":
+            logs.get("tiny").info("a late answer begins")
+            eventlet.sleep(0.5)
+            return {"late": True}
         raise {
             "refused": Refused("another desk holds it", held_by={"level": "village"}, status=1),
             "away": DatabaseAway("MongoDB: secret-host:27017"),
@@ -76,8 +79,6 @@ class Service(Operations):
 
 
 if __name__ == "__main__":
-    from services.bus import logs
-
     config = Config.from_environment("escalation", os.environ)
-    logs.configure("debug", service="tiny")
+    logs.configure(config.log_level, service="tiny")
     sys.exit(run.serve(Service, config))

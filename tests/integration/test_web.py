@@ -1,0 +1,406 @@
+"""The web side over real HTTP, on a tiny service in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.bus import auth
+from services.grid.clock import ScaledClock, monotonic
+
+KEY = "k" * 40
+HERE = Path(__file__).parent
+
+
+def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """What ``condition`` comes to say, within a limit."""
+    limit = monotonic() + seconds
+    while monotonic() < limit:
+        try:
+            value = condition()
+        except httpx.TransportError:
+            value = None
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not come to pass in time")
+
+
+@dataclass
+class Tiny:
+    """The service's process, its port, and where its log goes."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def raw(self, request: bytes) -> bytes:
+        """Everything that comes back for these bytes, until the connection is closed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(port: int) -> dict[str, str]:
+    """What the tiny service needs; the servers are not there, and it does not ask for them."""
+    return {
+        **os.environ,
+        "AMQP_URI": "amqp://nobody@127.0.0.1:1/",
+        "MONGODB_URI": "mongodb://127.0.0.1:1/huashi",
+        "HTTP_BIND": f"127.0.0.1:{port}",
+        "TOKEN_KEY": KEY,
+        "LOG_LEVEL": "debug",
+        "PYTHONPATH": str(HERE.parent.parent),
+    }
+
+
+def start(folder: Path) -> Tiny:
+    """A tiny service that answers."""
+    port, log = free_port(), folder / "tiny.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "tiny_web.py")],
+            env=environment(port),
+            stdout=stream,
+            stderr=stream,
+        )
+    tiny = Tiny(process, port, log)
+    until(lambda: httpx.get(f"{tiny.url}/healthz").status_code == 200)
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """One tiny service for all tests of this module."""
+    running = start(tmp_path_factory.mktemp("tiny"))
+    yield running
+    running.process.terminate()
+    assert running.process.wait(20) == 0
+
+
+def bearer(role: str = "operator", lifetime: float = 600) -> dict[str, str]:
+    """The header of a valid token."""
+    token = auth.issue(KEY, "someone", role, ScaledClock().real(), lifetime)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem document of an answer, checked for what all of them have."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert {"type", "title", "detail"} <= document.keys()
+    assert "Traceback" not in answer.text
+    return document
+
+
+def test_a_request_that_is_right_reaches_the_handler(tiny: Tiny) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    answer = httpx.post(
+        f"{tiny.url}/v1/things",
+        json={"title": "路灯不亮", "reporter": {"name": "王"}},
+        headers={**bearer(), "Idempotency-Key": '"abc-1"', "traceparent": trace},
+    )
+    assert answer.status_code == 201
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["location"] == "/v1/things/1"
+    assert answer.json() == {
+        "body": {"title": "路灯不亮", "reporter": {"name": "王"}},
+        "key": "abc-1",
+        "trace": trace,
+        "by": "someone",
+    }
+    assert "路灯不亮".encode() in answer.content
+
+
+def test_a_public_route_needs_no_token(tiny: Tiny) -> None:
+    answer = httpx.get(f"{tiny.url}/v1/tracking/七号")
+    assert answer.json() == {"code": "七号", "anonymous": True}
+
+
+def test_every_wrong_field_is_named(tiny: Tiny) -> None:
+    body = {"titel": "x", "reporter": {"fone": "1", "name": ""}, "tags": ["long-tag", "ok"]}
+    document = problem(httpx.post(f"{tiny.url}/v1/things", json=body, headers=bearer()), 422)
+    errors = {error["field"]: error["detail"] for error in document["errors"]}
+    assert errors.keys() == {"title", "titel", "reporter.fone", "reporter.name", "tags.0"}
+    assert "did you mean title?" in errors["titel"]
+    assert "did you mean phone? the fields are name, phone" in errors["reporter.fone"]
+    assert document["type"] == "urn:huashi:problem:invalid"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=500", "limit"),
+        ("limit=x", "limit"),
+        ("page=2", "page"),
+        ("limit=1&limit=2", "limit"),
+    ],
+)
+def test_query_parameters_are_checked_too(tiny: Tiny, query: str, field: str) -> None:
+    document = problem(httpx.get(f"{tiny.url}/v1/things?{query}", headers=bearer()), 422)
+    assert [error["field"] for error in document["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b'{"title": NaN}', "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b'"\\ud800"', "application/json", 400),
+        (b"[" * 60_000, "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b"", "application/json", 422),
+        (b"title=x", "application/x-www-form-urlencoded", 415),
+        (b"<a/>", "text/xml", 415),
+    ],
+)
+def test_a_body_that_is_not_right(tiny: Tiny, body: bytes, content_type: str, status: int) -> None:
+    headers = {**bearer(), "Content-Type": content_type}
+    problem(httpx.post(f"{tiny.url}/v1/things", content=body, headers=headers), status)
+
+
+def test_a_body_that_is_too_large_is_refused_and_its_sender_hears_why(tiny: Tiny) -> None:
+    headers = {**bearer(), "Content-Type": "application/json"}
+    large = b'{"title":"' + b"x" * 3_000_000 + b'"}'
+    document = problem(httpx.post(f"{tiny.url}/v1/things", content=large, headers=headers), 413)
+    assert "65536 bytes" in document["detail"]
+    chunks = iter([large[i : i + 50_000] for i in range(0, len(large), 50_000)])
+    problem(httpx.post(f"{tiny.url}/v1/things", content=chunks, headers=headers), 413)
+    chunks = iter([b'{"title":', b'"small"}'])
+    assert httpx.post(f"{tiny.url}/v1/things", content=chunks, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", '"', "a b", "é".encode().decode("latin-1"), "k" * 201])
+def test_an_idempotency_key_must_be_one(tiny: Tiny, key: str) -> None:
+    headers = {**bearer(), "Idempotency-Key": key.encode("latin-1")}
+    answer = httpx.post(f"{tiny.url}/v1/things", json={"title": "x"}, headers=headers)
+    assert problem(answer, 400)["type"] == "urn:huashi:problem:idempotency_key"
+
+
+def test_who_may_not_is_told_why(tiny: Tiny) -> None:
+    url = f"{tiny.url}/v1/things"
+    answer = httpx.get(url)
+    problem(answer, 401)
+    assert answer.headers["www-authenticate"] == 'Bearer realm="huashi"'
+    for header in ("Basic dTpw", "Bearer", "Bearer x.y.z", bearer(lifetime=-60)["Authorization"]):
+        answer = httpx.get(url, headers={"Authorization": header})
+        problem(answer, 401)
+        assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    document = problem(httpx.get(url, headers=bearer("reporter")), 403)
+    assert (document["role"], document["may"]) == ("reporter", ["operator"])
+
+
+def test_paths_and_methods(tiny: Tiny) -> None:
+    problem(httpx.get(f"{tiny.url}/v1/nothing"), 404)
+    problem(httpx.get(f"{tiny.url}/v1/things/"), 404)
+    answer = httpx.put(f"{tiny.url}/v1/things")
+    problem(answer, 405)
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    answer = httpx.options(f"{tiny.url}/v1/things")
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+    head = httpx.head(f"{tiny.url}/healthz")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "kind"),
+    [
+        ("refused", 409, "urn:huashi:problem:refused"),
+        ("away", 503, "urn:huashi:problem:away"),
+        ("reject", 422, "urn:huashi:problem:unstorable"),
+        ("missing", 404, "about:blank"),
+        ("surprise", 500, "about:blank"),
+    ],
+)
+def test_what_a_handler_raises_becomes_a_problem(
+    tiny: Tiny, how: str, status: int, kind: str
+) -> None:
+    answer = httpx.post(f"{tiny.url}/v1/fail/{how}")
+    document = problem(answer, status)
+    assert document["type"] == kind
+    assert "secret" not in answer.text
+    if how == "refused":
+        assert document["held_by"] == {"level": "village"}
+    if how == "away":
+        assert answer.headers["retry-after"] == "2"
+
+
+def test_a_surprise_can_be_found_in_the_log(tiny: Tiny) -> None:
+    instance = httpx.post(f"{tiny.url}/v1/fail/surprise").json()["instance"]
+    lines = tiny.log.read_text().splitlines()
+    line = next(json.loads(line) for line in lines if instance in line)
+    assert "RuntimeError" in line["exception"]
+    assert (line["service"], line["route"]) == ("tiny", "/v1/fail/<how>")
+
+
+def test_no_tracking_code_and_no_body_reaches_the_log(tiny: Tiny) -> None:
+    httpx.get(f"{tiny.url}/v1/tracking/SECRET-CODE?x=SECRET-QUERY")
+    httpx.post(f"{tiny.url}/v1/things", json={"title": "SECRET-TITLE"}, headers=bearer())
+    tiny.raw(b"GET /SECRET-PATH HTTP/9.9\r\n\r\n")
+    log = tiny.log.read_text()
+    assert "/v1/tracking/<code>" in log
+    assert "SECRET" not in log
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ],
+)
+def test_a_request_that_can_be_read_in_two_ways_or_not_at_all(
+    tiny: Tiny, request_bytes: bytes, status: int
+) -> None:
+    head, _, body = tiny.raw(request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+    assert b"application/problem+json" in head
+    assert b"Connection: close" in head
+    # One answer: what came after the refused request was not read as another one.
+    assert json.loads(body)["status"] == status
+
+
+def _chunked(chunks: bytes) -> bytes:
+    token = bearer()["Authorization"].encode()
+    return (
+        b"POST /v1/things HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Authorization: " + token + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    )
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"zz\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"5\r\nab",
+        b"5;" + b"x" * 20_000 + b"\r\nabcde\r\n0\r\n\r\n",
+    ],
+)
+def test_broken_chunks_end_the_connection(tiny: Tiny, chunks: bytes) -> None:
+    head, _, body = tiny.raw(_chunked(chunks)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["detail"].startswith("the body broke off")
+
+
+def test_a_short_body_and_a_client_that_leaves(tiny: Tiny) -> None:
+    token = bearer()["Authorization"].encode()
+    head = (
+        b"POST /v1/things HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Authorization: " + token + b"\r\nContent-Length: 50\r\n\r\n{"
+    )
+    assert tiny.raw(head).startswith(b"HTTP/1.1 400 ")
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", tiny.port)) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            gone.sendall(head)
+    assert httpx.get(f"{tiny.url}/healthz").status_code == 200
+    assert tiny.process.poll() is None
+
+
+def test_two_requests_on_one_connection(tiny: Tiny) -> None:
+    one = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert tiny.raw(one + one).count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_what_happened_is_counted_by_route(tiny: Tiny) -> None:
+    httpx.get(f"{tiny.url}/v1/tracking/a")
+    page = httpx.get(f"{tiny.url}/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=")
+    counted = 'huashi_http_requests_total{method="GET",route="/v1/tracking/<code>",status="200"}'
+    assert counted in page.text
+    assert "/v1/tracking/a" not in page.text
+    assert 'huashi_process_info{level="",service="escalation"} 1.0' in page.text
+
+
+def test_it_listens_on_nothing_but_its_address(tiny: Tiny) -> None:
+    inodes = {link.readlink().name for link in Path(f"/proc/{tiny.process.pid}/fd").iterdir()}
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for row in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                listening.append(fields[1])
+    assert listening == [f"0100007F:{tiny.port:04X}"]
+
+
+def test_a_second_process_cannot_share_the_port(tiny: Tiny) -> None:
+    second = subprocess.run(
+        [sys.executable, str(HERE / "tiny_web.py")],
+        env=environment(tiny.port),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert b"Address already in use" in second.stdout
+
+
+def test_a_stop_lets_a_request_finish(tmp_path: Path) -> None:
+    tiny = start(tmp_path)
+    with socket.create_connection(("127.0.0.1", tiny.port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/fail/late HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        until(lambda: "a late answer begins" in tiny.log.read_text())
+        tiny.process.send_signal(signal.SIGTERM)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer
+    assert tiny.process.wait(20) == 0
+
+
+def test_a_wrong_configuration_is_said_in_sentences() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "services.bus.run", "intake"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE.parent.parent)},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert b"HTTP_BIND is not set: write host:port" in result.stderr
+    assert b"Traceback" not in result.stderr
