@@ -54,10 +54,16 @@ class Follower:
                 if outcome.document is not None:
                     self._take(outcome.document)
 
+    def entries(self) -> list[Entry]:
+        """Every entry that there is now, retired ones too."""
+        with self._lock:
+            self._refresh()
+            return list(self._entries.values())
+
     def atlas(self) -> Atlas:
         """What is known now; asks the database at most every few seconds.
 
-        :raises DatabaseAway: it can't be asked and nothing is known yet.
+        :raises DatabaseAway: it can't be asked.
         """
         with self._lock:
             if monotonic() - self._refreshed > _REFRESH_SECONDS:

@@ -7,7 +7,6 @@ a duplicate ``_id``, for each document by itself.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError
 
 from services.bus.errors import Collision, DatabaseAway, Reject
 from services.bus.fold import Record, Unpublished, Write
-from services.grid import json
+from services.bus.paging import Cursor
 from services.grid.clock import Instant
 from services.grid.events import Event
 
@@ -115,17 +114,22 @@ class MongoStore:
             return [record_of(raw) for raw in found.sort("unpublished.written").limit(limit)]
 
     def page(
-        self, where: Mapping[str, Any], by: str, cursor: str | None, limit: int
+        self, where: Mapping[str, Any], by: str, cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
         """One page of records, the greatest ``by`` first, and the cursor of the next page.
 
         :param by: a document field that every record has; an index on it must end in ``_id``.
-        :raises ValueError: the cursor is not one that an earlier page gave.
         """
         conditions: list[Mapping[str, Any]] = [where]
         if cursor is not None:
-            value, key = _read_cursor(cursor)
-            conditions.append({"$or": [{by: {"$lt": value}}, {by: value, "_id": {"$lt": key}}]})
+            conditions.append(
+                {
+                    "$or": [
+                        {by: {"$lt": cursor.value}},
+                        {by: cursor.value, "_id": {"$lt": cursor.key}},
+                    ]
+                }
+            )
         with database_errors():
             found = self.collection.find({"$and": conditions})
             raws = list(found.sort([(by, -1), ("_id", -1)]).limit(limit + 1))
@@ -135,7 +139,7 @@ class MongoStore:
         last: Any = raws[limit - 1]
         for name in by.split("."):
             last = last[name]
-        return records, _cursor(last, raws[limit - 1]["_id"])
+        return records, Cursor(last, raws[limit - 1]["_id"]).text()
 
     def ping(self) -> None:
         """Asks the server for a sign of life.
@@ -171,20 +175,6 @@ def record_of(raw: Mapping[str, Any]) -> Record:
         ),
         raw.get("confirmed"),
     )
-
-
-def _cursor(value: Any, key: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([value, key])).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[str, str]:
-    try:
-        value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError:
-        value = key = None
-    if not (isinstance(value, str) and isinstance(key, str)):
-        raise ValueError("not a cursor: use next of an earlier answer as it is, or leave it out")
-    return value, key
 
 
 def _conflicts(error: BulkWriteError) -> list[int]:

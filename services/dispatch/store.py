@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.bus.fold import Record
+from services.bus.paging import Cursor
 from services.bus.store import MongoStore, database_errors, record_of
 
 
@@ -42,7 +43,7 @@ class Docket(MongoStore):
         return None if raw is None else record_of(raw)
 
     def entries(
-        self, division: str | None, status: str | None, cursor: str | None, limit: int
+        self, division: str | None, status: str | None, cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
         """A page of entries, the latest arrival first; see :meth:`MongoStore.page`."""
         where: dict[str, Any] = {"document.arrived": {"$ne": None}}

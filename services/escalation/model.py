@@ -22,6 +22,7 @@ is only ``{kind, due}``, and what follows when it passes is :meth:`_Decider.pass
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from services.bus.fold import Decision, Document, Record, Work
@@ -89,10 +90,12 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
 
     :param horizon: up to where the custodian has read its own queue: what was answered
         before it counts.
+    :returns: with what fired now, as in ``history``, as the answer.
     """
     document = record.document
     if document is None or not _held(document) or record.custody_unpublished:
         return Decision(document)
+    before = len(document["history"])
     decider = _Decider(document, atlas, now)
     floor = decider.floor(record.confirmed)
     if now < floor:
@@ -106,7 +109,8 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
         if item["kind"] == "supervise":
             decider.supervise(item)
             break
-    return decider.decision()
+    decision = decider.decision()
+    return replace(decision, answer=decider.document["history"][before:])
 
 
 def explain(document: Document) -> list[dict[str, Any]]:

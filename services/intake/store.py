@@ -13,6 +13,7 @@ from pymongo.errors import BulkWriteError
 
 from services.bus.errors import DatabaseAway
 from services.bus.fold import Record
+from services.bus.paging import Cursor
 from services.bus.store import MongoStore, database_errors
 from services.grid import json
 from services.grid.clock import Instant
@@ -43,7 +44,7 @@ class Register(MongoStore):
         return None if raw is None else dict(raw["document"])
 
     def cases(
-        self, filters: dict[str, Any], cursor: str | None, limit: int
+        self, filters: dict[str, Any], cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
         """A page of cases, the latest report first; see :meth:`MongoStore.page`.
 

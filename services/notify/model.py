@@ -68,35 +68,46 @@ def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant
     )
 
 
+def claim(document: Document, *, now: Instant, until: Instant) -> Decision:
+    """Takes what is due in hand until ``until``; nobody else sends it meanwhile.
+
+    :returns: with ``({case, type}, [delivery, ...])`` as the answer.
+    """
+    due = [item for item in document["deliveries"] if item["next_try"] and item["next_try"] <= now]
+    taken = [
+        {**item, "next_try": until} if item in due else item for item in document["deliveries"]
+    ]
+    told = {"case": document["case"], "type": document["type"]}
+    return Decision(_with(document, taken), answer=(told, due))
+
+
 def sent(document: Document, results: dict[str, str | None], *, now: Instant) -> Decision:
     """Writes down what became of deliveries: id to None, or to why it failed.
 
     A failure is tried again with a doubling pause; after ``ATTEMPTS`` it is given up, and
     said so in an event.
+
+    :returns: with ``[(channel, status), ...]`` of what ended as the answer.
     """
     events = []
     deliveries = []
+    ended = []
     for delivery in document["deliveries"]:
         if delivery["id"] in results and delivery["status"] == "pending":
             tried = _tried(delivery, results[delivery["id"]], now)
             if tried["status"] != "pending":
                 kind = f"notification.{tried['status']}"
                 events.append(_outcome(kind, document, tried, now))
+                ended.append((tried["channel"], tried["status"]))
             deliveries.append(tried)
         else:
             deliveries.append(delivery)
-    waiting = [delivery["next_try"] for delivery in deliveries if delivery["next_try"]]
-    document = {**document, "deliveries": deliveries, "next_try": min(waiting, default=None)}
-    return Decision(document, events)
+    return Decision(_with(document, deliveries), events, ended)
 
 
-def waiting(document: Document, now: Instant) -> list[dict[str, Any]]:
-    """The deliveries whose next try is due."""
-    return [
-        delivery
-        for delivery in document["deliveries"]
-        if delivery["next_try"] is not None and delivery["next_try"] <= now
-    ]
+def _with(document: Document, deliveries: list[dict[str, Any]]) -> Document:
+    waiting = [item["next_try"] for item in deliveries if item["next_try"]]
+    return {**document, "deliveries": deliveries, "next_try": min(waiting, default=None)}
 
 
 def _tried(delivery: dict[str, Any], reason: str | None, now: Instant) -> dict[str, Any]:

@@ -22,11 +22,21 @@ class Notifications(MongoStore):
         with database_errors():
             self.collection.create_index("document.next_try")
 
-    def due(self, now: Instant, limit: int) -> list[dict[str, Any]]:
-        """Documents with a delivery whose next try has come, the longest waiting first."""
+    def due(self, now: Instant, limit: int) -> list[str]:
+        """Keys of those with a delivery whose next try has come, the longest waiting first."""
         with database_errors():
-            found = self.collection.find({"document.next_try": {"$lte": now}})
-            return [raw["document"] for raw in found.sort("document.next_try").limit(limit)]
+            found = self.collection.find({"document.next_try": {"$lte": now}}, {"_id": 1})
+            return [raw["_id"] for raw in found.sort("document.next_try").limit(limit)]
+
+    def next_try(self) -> Instant | None:
+        """When the next delivery is due, or none if nothing waits."""
+        with database_errors():
+            raw = self.collection.find_one(
+                {"document.next_try": {"$gt": ""}},
+                {"document.next_try": 1},
+                sort=[("document.next_try", 1)],
+            )
+        return None if raw is None else Instant(raw["document"]["next_try"])
 
 
 class Contacts:

@@ -1,0 +1,57 @@
+"""A desk as a nameko service: the table of what it listens to and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bus.alarm import every
+from services.bus.consumer import Batch, events
+from services.bus.fold import Outcome
+from services.bus.shell import Shell
+from services.bus.web import Answer, Call, Operations, route
+from services.dispatch import api, model
+from services.dispatch.store import Docket
+
+
+class Service(Operations):
+    """The desk (受理台) of one level."""
+
+    name = "dispatch"
+    shell = Shell(Docket, directory="directory_{level}")
+
+    @events("events")
+    def on_events(self, batch: Batch) -> list[Outcome]:
+        """Arrivals, releases and refusals for this level."""
+        atlas, now = self.shell.atlas_for(batch.events), self.shell.now
+        works = [model.work(event, atlas, now) for event in batch.events]
+        return self.shell.fold.run(works, batch.acknowledge)
+
+    @events("directory")
+    def on_directory(self, batch: Batch) -> list[Outcome]:
+        """The directory as intake publishes it."""
+        return self.shell.absorb_directory(batch.events, batch.acknowledge)
+
+    @every(1)
+    def sweep(self) -> None:
+        """Publishes what a crash left."""
+        self.shell.sweep()
+
+    @route("GET", "/v1/desks/<level>/cases", query=api.DocketQuery(), may=api.READERS)
+    def cases(self, call: Call, level: str) -> dict[str, Any]:
+        """The docket."""
+        return api.entries(self.shell, call, level)
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/acknowledge",
+        body=api.AcknowledgeBody(),
+        may=api.ACTORS,
+    )
+    def acknowledge(self, call: Call, level: str, case: str) -> Answer:
+        """接单."""
+        return api.acknowledge(self.shell, call, level, case)
+
+    @route("POST", "/v1/desks/<level>/cases/<case>/resolve", body=api.ResolveBody(), may=api.ACTORS)
+    def resolve(self, call: Call, level: str, case: str) -> Answer:
+        """办结."""
+        return api.resolve(self.shell, call, level, case)

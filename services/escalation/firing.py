@@ -1,0 +1,140 @@
+"""When the custodian acts on deadlines: as soon as they are due, and no sooner than it may.
+
+The custodian fires only what was due by the last marker that came back through its own
+queue, plus a small slack: what was answered in time has then been read, even if the
+custodian was away in between.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+
+from nameko.extensions import DependencyProvider
+
+from services.bus import logs, metrics
+from services.bus.errors import Retry
+from services.bus.fold import Outcome
+from services.bus.shell import Shell
+from services.escalation import model
+from services.escalation.store import Custody
+from services.grid.atlas import UnknownProfile
+from services.grid.clock import Clock, Instant, plus, seconds_between
+from services.grid.events import Event
+
+log = logs.get(__name__)
+
+BATCH = 200
+SLACK_SECONDS = 1.5
+"""Real seconds: markers go out each second, so without trouble nothing waits for them."""
+MARKER = "custodian.marker"
+_IDLE_SECONDS = 1.0
+_BLOCKED_SECONDS = 0.05
+
+Custodian = Shell[Custody]
+
+
+class Markers:
+    """How far the custodian has read its own queue."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by = str(uuid.uuid4())
+        self._caught_up: Instant | None = None
+
+    def next(self) -> Event:
+        """The marker to send now."""
+        now = self._clock.now()
+        return Event(
+            id=str(uuid.uuid4()),
+            type=MARKER,
+            subject=self._by,
+            time=now,
+            source="huashi/escalation",
+            data={"by": self._by, "at": now},
+            key=MARKER,
+        )
+
+    def came_back(self, event: Event) -> None:
+        """A marker was read: so was everything queued before it."""
+        at = min(event.data["at"], self._clock.now())
+        self._caught_up = max(self._caught_up or at, at)
+
+    def horizon(self) -> Instant | None:
+        """Up to which due time deadlines may fire; none before the first marker is back."""
+        if self._caught_up is None:
+            return None
+        slack = SLACK_SECONDS / self._clock.real_seconds(1)
+        return min(self._clock.now(), plus(self._caught_up, slack))
+
+
+class MarkersProvider(DependencyProvider):
+    """One :class:`Markers` for the process."""
+
+    def setup(self) -> None:
+        """See nameko's ``Extension``."""
+        self._markers = Markers(self.container.config["CLOCK"])
+
+    def get_dependency(self, worker_ctx: object) -> Markers:
+        """See nameko's ``DependencyProvider``."""
+        return self._markers
+
+
+def absorb(
+    custodian: Custodian,
+    markers: Markers,
+    events: Sequence[Event],
+    written: Callable[[], None],
+) -> list[Outcome]:
+    """Takes a batch from the custodian's queue, and then the markers among it."""
+    about_cases = [event for event in events if event.type != MARKER]
+    atlas, now = custodian.atlas_for(about_cases), custodian.now
+    works = [model.work(event, atlas, now) for event in about_cases]
+    outcomes = iter(custodian.fold.run(works, written))
+    for event in events:
+        if event.type == MARKER:
+            markers.came_back(event)
+    custodian.bell.ring()
+    return [Outcome() if event.type == MARKER else next(outcomes) for event in events]
+
+
+def send_marker(custodian: Custodian, markers: Markers) -> None:
+    """Sends the custodian's queue a marker; without the broker, deadlines wait for it."""
+    try:
+        custodian.publisher.publish([markers.next()])
+    except Retry as error:
+        log.warning("no marker could be sent", why=str(error))
+
+
+def fire(custodian: Custodian, markers: Markers) -> float:
+    """Acts on what is due, at most ``BATCH`` cases; returns real seconds until the next."""
+    clock, horizon = custodian.clock, markers.horizon()
+    if horizon is None:
+        return _IDLE_SECONDS
+    cases = custodian.store.due(horizon, BATCH)
+    if cases:
+        atlas, now = custodian.county.atlas(), clock.now()
+        works = [model.due_work(case, atlas, now, horizon) for case in cases]
+        try:
+            outcomes = custodian.fold.run(works)
+        except UnknownProfile as error:
+            raise Retry(str(error)) from error
+        for outcome in outcomes:
+            _count(clock, outcome)
+    if len(cases) == BATCH:
+        return 0.0
+    due = custodian.store.next_due()
+    if due is None:
+        metrics.DEADLINES_OVERDUE.set(0)
+        return _IDLE_SECONDS
+    wait = clock.real_seconds(seconds_between(clock.now(), due))
+    metrics.DEADLINES_OVERDUE.set(max(0.0, -wait))
+    return max(_BLOCKED_SECONDS, wait)
+
+
+def _count(clock: Clock, outcome: Outcome) -> None:
+    for item in outcome.answer or ():
+        level, kind = item["address"]["level"], item["deadline"]["kind"]
+        late = seconds_between(item["deadline"]["due"], item["fired_at"])
+        metrics.DEADLINES_FIRED.labels(level, kind).inc()
+        metrics.DEADLINE_LATENESS.labels(level, kind).observe(max(0.0, clock.real_seconds(late)))

@@ -1,0 +1,51 @@
+"""The custodian as a nameko service: the table of what it listens to and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bus.alarm import alarm, every
+from services.bus.consumer import Batch, events
+from services.bus.fold import Outcome
+from services.bus.shell import Shell
+from services.bus.web import Call, Operations, route
+from services.escalation import api, firing
+from services.escalation.store import Custody
+
+
+class Service(Operations):
+    """Who holds each case (当前责任), and until when."""
+
+    name = "escalation"
+    shell = Shell(Custody, directory="directory_escalation")
+    markers = firing.MarkersProvider()
+
+    @events("events")
+    def on_events(self, batch: Batch) -> list[Outcome]:
+        """Everything that intake and the desks say about cases, and its own markers."""
+        return firing.absorb(self.shell, self.markers, batch.events, batch.acknowledge)
+
+    @events("directory")
+    def on_directory(self, batch: Batch) -> list[Outcome]:
+        """The directory as intake publishes it."""
+        return self.shell.absorb_directory(batch.events, batch.acknowledge)
+
+    @alarm
+    def fire(self) -> float:
+        """Acts on deadlines as soon as they are due."""
+        return firing.fire(self.shell, self.markers)
+
+    @every(1)
+    def send_marker(self) -> None:
+        """So that it knows how far it has read."""
+        firing.send_marker(self.shell, self.markers)
+
+    @every(1)
+    def sweep(self) -> None:
+        """Publishes what a crash left."""
+        self.shell.sweep()
+
+    @route("GET", "/v1/cases/<case>/deadlines", may=api.READERS)
+    def deadlines(self, call: Call, case: str) -> dict[str, Any]:
+        """Each past and coming deadline of a case."""
+        return api.deadlines(self.shell, call, case)

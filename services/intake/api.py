@@ -1,0 +1,344 @@
+"""Intake over HTTP: reports come in; cases, timelines and tracking go out."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from services.bus import problems
+from services.bus.errors import Collision
+from services.bus.fold import Decision, Document, Record, Work
+from services.bus.paging import PageQuery
+from services.bus.problems import Problem
+from services.bus.web import Answer, Call
+from services.grid.atlas import Atlas
+from services.grid.clock import Instant, plus
+from services.grid.directory import Division, DivisionError
+from services.grid.events.envelope import NAMESPACE
+from services.grid.events.parts import CODE, WORD, InstantField, public_text
+from services.grid.profile import Profile, profile_for
+from services.intake import model
+from services.intake.shell import IntakeShell
+
+REPORTERS = ("reporter", "officer", "lead", "operator", "system")
+READERS = ("officer", "lead", "operator", "auditor")
+CONTACTERS = ("officer", "lead", "operator")
+
+_CLOCK_TOLERANCE_SECONDS = 300
+_CODE_ATTEMPTS = 10
+
+
+class LocationSchema(Schema):
+    """WGS 84, degrees."""
+
+    lat = fields.Float(required=True, validate=validate.Range(-90, 90))
+    long = fields.Float(required=True, validate=validate.Range(-180, 180))
+
+
+class AttachmentSchema(Schema):
+    """A picture or document that lies elsewhere, and the digest by which it is known."""
+
+    url = fields.Url(required=True, schemes={"http", "https"}, require_tld=False)
+    sha256 = fields.String(
+        required=True,
+        validate=validate.Regexp(
+            r"^[0-9a-f]{64}\Z", error="Write the SHA-256 digest: 64 lower-case hex digits."
+        ),
+    )
+    name = fields.String(validate=validate.Length(1, 200))
+
+
+class ReporterSchema(Schema):
+    """Who reports: kept encrypted, in no event, log or metric."""
+
+    name = fields.String(validate=validate.Length(1, 80))
+    phone = fields.String(
+        validate=validate.Regexp(
+            r"^\+?[0-9][0-9 -]{3,18}[0-9]\Z", error="Write a phone number: digits, spaces, hyphens."
+        )
+    )
+    address = fields.String(validate=validate.Length(1, 200))
+
+
+class ExternalSchema(Schema):
+    """The same matter in another system."""
+
+    system = fields.String(required=True, validate=WORD)
+    reference = fields.String(required=True, validate=validate.Length(1, 100))
+
+
+class ReportBody(Schema):
+    """Body of ``POST /v1/cases``."""
+
+    division = fields.String(validate=CODE, load_default=None, allow_none=True)
+    address = fields.String(validate=validate.Length(1, 200), load_default=None, allow_none=True)
+    title = public_text(200, required=True, shortest=1)
+    description = fields.String(validate=validate.Length(max=5000), load_default="")
+    category = fields.String(required=True, validate=WORD)
+    urgency = fields.String(required=True, validate=WORD)
+    source = fields.String(required=True, validate=WORD)
+    occurred_at = InstantField(load_default=None, allow_none=True)
+    location = fields.Nested(LocationSchema, load_default=None, allow_none=True)
+    attachments = fields.List(
+        fields.Nested(AttachmentSchema), load_default=list, validate=validate.Length(max=20)
+    )
+    reporter = fields.Nested(ReporterSchema, load_default=None, allow_none=True)
+    external = fields.Nested(ExternalSchema, load_default=None, allow_none=True)
+
+    @validates_schema
+    def _says_where(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if data["division"] is None and data["address"] is None:
+            raise ValidationError(
+                "Say where: a division code, or an address or place name in address.", "division"
+            )
+
+
+class CasesQuery(PageQuery):
+    """Filters of ``GET /v1/cases``."""
+
+    division = fields.String(validate=CODE, load_default=None)
+    status = fields.String(
+        validate=validate.OneOf(["reported", "acknowledged", "withdrawn", "resolved", "closed"]),
+        load_default=None,
+    )
+    level = fields.String(validate=WORD, load_default=None)
+    category = fields.String(validate=WORD, load_default=None)
+    reported_from = InstantField(load_default=None)
+    reported_to = InstantField(load_default=None)
+
+
+def report(intake: IntakeShell, call: Call) -> Answer:
+    """Opens a case; the same ``Idempotency-Key`` gives the same case again."""
+    body, now = call.body, intake.now
+    case = str(
+        uuid.uuid5(NAMESPACE, f"{call.identity.subject}|{call.idempotency_key}")
+        if call.idempotency_key
+        else uuid.uuid4()
+    )
+    atlas = intake.county.atlas()
+    place, certain = _place(atlas, body)
+    profile = _profile(atlas, place, body)
+    if body["occurred_at"] and body["occurred_at"] > plus(now, _CLOCK_TOLERANCE_SECONDS):
+        raise problems.invalid(
+            {"occurred_at": f"lies in the future (it is {now}): write when it was seen"}
+        )
+    reporter = body.pop("reporter")
+    told = {**body, "reporter": reporter}
+    sealed = intake.reporters.seal(reporter, case) if reporter else None
+    kept = {**body, "digest": intake.reporters.digest(told), "reporter": sealed}
+    for attempt in range(_CODE_ATTEMPTS):
+
+        def change(record: Record, attempt: int = attempt) -> Decision:
+            return model.open_case(
+                record.document,
+                case,
+                kept,
+                place,
+                certain=certain,
+                profile=profile,
+                atlas=atlas,
+                now=now,
+                attempt=attempt,
+            )
+
+        try:
+            document = intake.act(Work(case, change))
+        except Collision:
+            continue
+        return Answer(_opened(document), 201, {"Location": f"/v1/cases/{case}"})
+    raise Problem(503, "no free tracking code was found: send the report again")
+
+
+def show(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
+    """A case with its address, token, clocks and deadlines; never who reported it."""
+    return shown(_document(intake, case), intake.county.atlas())
+
+
+def timeline(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
+    """Every event of a case, in the order of their time."""
+    _document(intake, case)
+    events = [
+        {
+            "id": raw["_id"],
+            "type": raw["type"],
+            "time": raw["time"],
+            "received": raw["received"],
+            "source": raw["source"],
+            "data": raw["data"],
+        }
+        for raw in intake.timeline.of(case)
+    ]
+    return {"case": case, "events": events}
+
+
+def cases(intake: IntakeShell, call: Call) -> dict[str, Any]:
+    """A page of cases, the latest report first."""
+    filters = dict(call.query)
+    cursor, limit = filters.pop("cursor"), filters.pop("limit")
+    atlas = intake.county.atlas()
+    if filters["division"] is not None:
+        _known(atlas, filters["division"])
+    records, following = intake.store.cases(filters, cursor, limit)
+    return {
+        "cases": [shown(record.document or {}, atlas) for record in records],
+        "next": following,
+    }
+
+
+def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
+    """What anybody who knows the code may see: how far it is, and nothing about people."""
+    try:
+        read = model.read_tracking_code(code)
+    except ValueError as error:
+        raise problems.invalid({"code": str(error)}) from error
+    document = intake.store.by_tracking(read)
+    if document is None:
+        raise Problem(404, "no case has this tracking code: compare it with what you were given")
+    facts, state = document["facts"], document["state"]
+    profile = intake.county.profile(facts["profile"])
+    return {
+        "tracking": facts["tracking"],
+        "status": document["status"],
+        "level": state["address"]["level"],
+        "level_title": profile.level_title(facts["ladder"], state["address"]["level"]),
+        "reported_at": facts["reported_at"],
+        "due": _next_due(state),
+        "outcome": state["resolution"] and state["resolution"]["outcome"],
+        "ended_at": state["resolution"] and state["resolution"]["at"],
+    }
+
+
+def reporter(intake: IntakeShell, _call: Call, case: str) -> Answer:
+    """Who reported a case, for those who have to call back."""
+    document = _document(intake, case)
+    sealed = (document["report"] or {}).get("reporter")
+    opened = intake.reporters.open(sealed) if sealed else None
+    if opened is None:
+        raise Problem(404, "nobody left a name or number with this case, or it was deleted")
+    return Answer({"case": case, "reporter": opened}, headers={"Cache-Control": "no-store"})
+
+
+def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
+    """A case as people see it."""
+    facts, state = document["facts"], document["state"]
+    case = document["case"]
+    told = document["report"] or {}
+    address = state["address"]
+    return {
+        "id": case,
+        "tracking": facts["tracking"],
+        "status": document["status"],
+        "title": facts["title"],
+        "description": told.get("description", ""),
+        "category": facts["category"],
+        "urgency": facts["urgency"],
+        "source": facts["source"],
+        "division": _named(facts["division"], atlas),
+        "triage": facts["triage"],
+        "address": {**address, "name": atlas.directory.name(address["division"])},
+        "token": state["token"],
+        "assigned": state["assigned"],
+        "acknowledged": state["acknowledged"],
+        "clocks": state["clocks"],
+        "deadlines": state["deadlines"],
+        "resolution": state["resolution"],
+        "late_custody": document["late_custody"],
+        "supervised": document["supervision"],
+        "profile": facts["profile"],
+        "ladder": facts["ladder"],
+        "reported_at": facts["reported_at"],
+        "occurred_at": told.get("occurred_at"),
+        "location": told.get("location"),
+        "place": told.get("address"),
+        "attachments": told.get("attachments", []),
+        "external": told.get("external"),
+        "links": _links(document),
+    }
+
+
+def _opened(document: Document) -> dict[str, Any]:
+    """The answer to a report; the same for the same case, whatever has happened since."""
+    facts = document["facts"]
+    return {
+        "id": document["case"],
+        "tracking": facts["tracking"],
+        "division": facts["division"],
+        "triage": facts["triage"],
+        "profile": facts["profile"],
+        "reported_at": facts["reported_at"],
+        "links": _links(document),
+    }
+
+
+def _links(document: Document) -> dict[str, str]:
+    own = f"/v1/cases/{document['case']}"
+    return {
+        "self": own,
+        "timeline": f"{own}/timeline",
+        "tracking": f"/v1/tracking/{document['facts']['tracking']}",
+    }
+
+
+def _next_due(state: dict[str, Any]) -> Instant | None:
+    dues = [item["due"] for item in state["deadlines"] if item["kind"] != "remind"]
+    return min(dues, default=None)
+
+
+def _named(code: str, atlas: Atlas) -> dict[str, str]:
+    return {"code": code, "name": atlas.directory.name(code)}
+
+
+def _document(intake: IntakeShell, case: str) -> Document:
+    record = intake.store.read([case]).get(case)
+    if record is None or record.document is None:
+        raise Problem(404, f"there is no case {case}")
+    return record.document
+
+
+def _known(atlas: Atlas, code: str) -> Division:
+    try:
+        return atlas.directory.known(code)
+    except DivisionError as error:
+        raise problems.invalid({"division": str(error)}) from error
+
+
+def _place(atlas: Atlas, body: dict[str, Any]) -> tuple[Division, bool]:
+    """The lowest division that is certain, and whether that is as low as was meant."""
+    code, address = body["division"], body["address"]
+    given = _known(atlas, code) if code is not None else None
+    if address is None:
+        assert given is not None  # noqa: S101 - the schema wants one of the two
+        return given, True
+    try:
+        located = atlas.directory.locate(address, within=code)
+    except DivisionError as error:
+        raise problems.invalid({"address": str(error)}) from error
+    if given is None:
+        return located.division, located.certain
+    # A code is certain by itself; an address beside it may only say more.
+    below = atlas.directory.within(located.division.code, given.code)
+    return (located.division if located.certain and below else given), True
+
+
+def _profile(atlas: Atlas, place: Division, body: dict[str, Any]) -> Profile:
+    """The profile for a place, if its rules know the words of the report."""
+    profile = profile_for(atlas.current, place.code, atlas.directory)
+    if profile is None:
+        regions = ", ".join(sorted({each.region for each in atlas.current}))
+        raise problems.invalid(
+            {"division": f"{place.code} is in no profile's region: report below {regions}"}
+        )
+    wrong = {
+        field: f"{body[field]!r} is not in profile {profile.name}: write {', '.join(allowed)}"
+        for field, allowed in (
+            ("category", profile.categories),
+            ("urgency", profile.urgencies),
+            ("source", profile.sources),
+        )
+        if body[field] not in allowed
+    }
+    if wrong:
+        raise problems.invalid(wrong)
+    return profile

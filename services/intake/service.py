@@ -1,0 +1,66 @@
+"""Intake as a nameko service: the table of what it listens to and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bus.alarm import every
+from services.bus.consumer import Batch, events
+from services.bus.fold import Outcome
+from services.bus.web import Answer, Call, Operations, route
+from services.intake import api
+from services.intake.shell import IntakeShell
+from services.intake.store import Register
+
+
+class Service(Operations):
+    """Reports come in here; it keeps the register (台账), the timeline and the directory."""
+
+    name = "intake"
+    shell = IntakeShell(Register, directory="directory")
+
+    @events("events")
+    def on_events(self, batch: Batch) -> list[Outcome]:
+        """Everything that happens to cases and notifications."""
+        return self.shell.absorb(batch.events, batch.acknowledge)
+
+    @events("directory")
+    def on_wanted(self, batch: Batch) -> list[Outcome]:
+        """A service that came late asks for the directory."""
+        self.shell.republish(batch.acknowledge)
+        return [Outcome() for _ in batch.events]
+
+    @every(1)
+    def sweep(self) -> None:
+        """Publishes what a crash left."""
+        self.shell.sweep()
+
+    @route("POST", "/v1/cases", body=api.ReportBody(), may=api.REPORTERS)
+    def report(self, call: Call) -> Answer:
+        """A report."""
+        return api.report(self.shell, call)
+
+    @route("GET", "/v1/cases", query=api.CasesQuery(), may=api.READERS)
+    def cases(self, call: Call) -> dict[str, Any]:
+        """A list of cases."""
+        return api.cases(self.shell, call)
+
+    @route("GET", "/v1/cases/<case>", may=api.READERS)
+    def show(self, call: Call, case: str) -> dict[str, Any]:
+        """A case."""
+        return api.show(self.shell, call, case)
+
+    @route("GET", "/v1/cases/<case>/timeline", may=api.READERS)
+    def timeline(self, call: Call, case: str) -> dict[str, Any]:
+        """What happened to a case."""
+        return api.timeline(self.shell, call, case)
+
+    @route("GET", "/v1/cases/<case>/reporter", may=api.CONTACTERS)
+    def reporter(self, call: Call, case: str) -> Answer:
+        """Who reported a case."""
+        return api.reporter(self.shell, call, case)
+
+    @route("GET", "/v1/tracking/<code>")
+    def tracking(self, call: Call, code: str) -> dict[str, Any]:
+        """How far a case is, for whoever knows its code."""
+        return api.tracking(self.shell, call, code)

@@ -1,0 +1,34 @@
+"""Notify over HTTP: how a recipient can be reached."""
+
+from __future__ import annotations
+
+import re
+
+from marshmallow import Schema, fields
+
+from services.bus import problems
+from services.bus.web import Answer, Call
+from services.notify.shell import NotifyShell
+
+KEEPERS = ("operator", "system")
+
+_RECIPIENT = re.compile(
+    r"officer:[^\s/]{1,80}|desk:[a-z][a-z0-9_]{0,39}:[0-9]{6,32}|division:[0-9]{6,32}", re.ASCII
+)
+
+
+class ContactBody(Schema):
+    """Body of ``PUT /v1/contacts/{recipient}``; a webhook of null forgets it."""
+
+    webhook = fields.Url(
+        required=True, allow_none=True, schemes={"http", "https"}, require_tld=False
+    )
+
+
+def put_contact(notify: NotifyShell, call: Call, recipient: str) -> Answer:
+    """Keeps where a recipient's webhook is; it travels nowhere else."""
+    if not _RECIPIENT.fullmatch(recipient):
+        allowed = "officer:<id>, desk:<level>:<division> or division:<code>"
+        raise problems.invalid({"recipient": f"{recipient!r} is not a recipient: write {allowed}"})
+    notify.contacts.put(recipient, call.body["webhook"])
+    return Answer({"recipient": recipient, "webhook": call.body["webhook"]})

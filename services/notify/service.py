@@ -1,0 +1,47 @@
+"""Notify as a nameko service: the table of what it listens to and what it answers."""
+
+from __future__ import annotations
+
+from services.bus.alarm import alarm, every
+from services.bus.consumer import Batch, events
+from services.bus.fold import Outcome
+from services.bus.web import Answer, Call, Operations, route
+from services.notify import api, model
+from services.notify.shell import NotifyShell
+from services.notify.store import Notifications
+
+
+class Service(Operations):
+    """Tells people and systems what the profile says they are told."""
+
+    name = "notify"
+    shell = NotifyShell(Notifications, directory="directory_notify")
+
+    @events("events")
+    def on_events(self, batch: Batch) -> list[Outcome]:
+        """Everything that a profile's templates may name."""
+        atlas, now = self.shell.atlas_for(batch.events), self.shell.now
+        works = [model.work(event, atlas, now) for event in batch.events]
+        outcomes = self.shell.fold.run(works, batch.acknowledge)
+        self.shell.bell.ring()
+        return outcomes
+
+    @events("directory")
+    def on_directory(self, batch: Batch) -> list[Outcome]:
+        """The directory as intake publishes it."""
+        return self.shell.absorb_directory(batch.events, batch.acknowledge)
+
+    @alarm
+    def deliver(self) -> float:
+        """Sends what is due."""
+        return self.shell.deliver()
+
+    @every(1)
+    def sweep(self) -> None:
+        """Publishes what a crash left."""
+        self.shell.sweep()
+
+    @route("PUT", "/v1/contacts/<recipient>", body=api.ContactBody(), may=api.KEEPERS)
+    def put_contact(self, call: Call, recipient: str) -> Answer:
+        """Keeps how a recipient is reached."""
+        return api.put_contact(self.shell, call, recipient)
