@@ -117,6 +117,11 @@ def report(intake: IntakeShell, call: Call) -> Answer:
         if call.idempotency_key
         else uuid.uuid4()
     )
+    digest = intake.reporters.digest(body)
+    first = intake.store.read([case]).get(case) if call.idempotency_key else None
+    if first is not None and first.document is not None:
+        # Answered before any rule is asked: they may have changed since.
+        return _answer(model.same_report(first.document, digest))
     atlas = intake.county.atlas()
     place, certain = _place(atlas, body)
     profile = _profile(atlas, place, body)
@@ -125,9 +130,8 @@ def report(intake: IntakeShell, call: Call) -> Answer:
             {"occurred_at": f"lies in the future (it is {now}): write when it was seen"}
         )
     reporter = body.pop("reporter")
-    told = {**body, "reporter": reporter}
     sealed = intake.reporters.seal(reporter, case) if reporter else None
-    kept = {**body, "digest": intake.reporters.digest(told), "reporter": sealed}
+    kept = {**body, "digest": digest, "reporter": sealed}
     for attempt in range(_CODE_ATTEMPTS):
 
         def change(record: Record, attempt: int = attempt) -> Decision:
@@ -147,7 +151,7 @@ def report(intake: IntakeShell, call: Call) -> Answer:
             document = intake.act(Work(case, change))
         except Collision:
             continue
-        return Answer(_opened(document), 201, {"Location": f"/v1/cases/{case}"})
+        return _answer(document)
     raise Problem(503, "no free tracking code was found: send the report again")
 
 
@@ -258,18 +262,19 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
     }
 
 
-def _opened(document: Document) -> dict[str, Any]:
+def _answer(document: Document) -> Answer:
     """The answer to a report; the same for the same case, whatever has happened since."""
-    facts = document["facts"]
-    return {
+    facts, links = document["facts"], _links(document)
+    body = {
         "id": document["case"],
         "tracking": facts["tracking"],
         "division": facts["division"],
         "triage": facts["triage"],
         "profile": facts["profile"],
         "reported_at": facts["reported_at"],
-        "links": _links(document),
+        "links": links,
     }
+    return Answer(body, 201, {"Location": links["self"]})
 
 
 def _links(document: Document) -> dict[str, str]:

@@ -85,11 +85,7 @@ def open_case(
     :raises Refused: another report was sent under the same ``Idempotency-Key``.
     """
     if document is not None:
-        if document["request"] != {"digest": report["digest"]}:
-            raise Refused(
-                "this Idempotency-Key was used for another report: use a new key for a new report"
-            )
-        return Decision(document, answer=document)
+        return Decision(document, answer=same_report(document, report["digest"]))
     entry = profile.enter(report, place.code, atlas.directory)
     facts = {
         "tracking": tracking_code(case, attempt),
@@ -141,6 +137,18 @@ def open_case(
         directory=atlas.directory,
     )
     return Decision(document, [event], document)
+
+
+def same_report(document: Document, digest: str) -> Document:
+    """The record that a report opened, when it is sent again.
+
+    :raises Refused: it is another report under the same ``Idempotency-Key``.
+    """
+    if document["request"] != {"digest": digest}:
+        raise Refused(
+            "this Idempotency-Key was used for another report: use a new key for a new report"
+        )
+    return document
 
 
 def work(event: Event) -> Work:
