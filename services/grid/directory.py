@@ -19,6 +19,9 @@ from services.grid.places import Gazetteer, Located
 LEVEL_OF_LENGTH = {6: "county", 9: "township", 12: "village", 14: "group", 17: "household"}
 """The default level of a code by its number of digits."""
 
+IMPLIED_LEVELS = frozenset({"group", "household"})
+"""The levels below a village, whose divisions need not be listed."""
+
 KINDS = (
     *("county", "township", "village", "community", "farm", "group", "household"),
     *("area", "estate", "building", "hazard", "online", "police"),

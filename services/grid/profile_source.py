@@ -8,7 +8,7 @@ given twice is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,24 +49,28 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(
                 problem="aliases (*name) are not allowed: write the value out", problem_mark=mark
             )
         return super().compose_node(parent, index)
 
 
+def _null(_: str) -> None:
+    return None
+
+
+_SCALARS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "bool": (r"(true|false)\Z", "tf", lambda text: text == "true"),
+    "null": (r"(null|~|)\Z", "n~", _null),
+    "int": (r"-?(0|[1-9][0-9]{0,17})\Z", "-0123456789", int),
+    "float": (r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}\Z", "-0123456789", float),
+}
+_TAG = "tag:yaml.org,2002:"
 _Loader.yaml_implicit_resolvers = {}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"null|~|"), ["n", "~", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"-?(0|[1-9][0-9]{0,17})"), list("-0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}"),
-    list("-0123456789"),
-)
+for _name, (_pattern, _first, _) in _SCALARS.items():
+    _starts = [*_first, ""] if _name == "null" else list(_first)
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), _starts)
 
 
 def read(path: Path) -> Source:
@@ -95,7 +99,7 @@ class _Reader:
         try:
             loader = _Loader(text)
             node = loader.get_single_node()
-            rules = None if node is None else self._value(node, (), loader)
+            rules = None if node is None else self._value(node, ())
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark is not None else 0
@@ -111,23 +115,29 @@ class _Reader:
             raise ProfileError(self.problems)
         return Source(self.file, rules, self.lines)
 
-    def _value(self, node: yaml.Node, place: Place, loader: _Loader) -> Any:
+    def _value(self, node: yaml.Node, place: Place) -> Any:
         self.lines.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, place, loader)
+            return self._mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
-            return [
-                self._value(item, (*place, index), loader) for index, item in enumerate(node.value)
-            ]
-        value = loader.construct_object(node)  # type: ignore[no-untyped-call]
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            line = node.start_mark.line + 1
-            self._problem(line, place, "text with half of a surrogate pair")
-        return value
+            return [self._value(item, (*place, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node, place)
 
-    def _mapping(self, node: yaml.MappingNode, place: Place, loader: _Loader) -> dict[str, Any]:
+    def _scalar(self, node: yaml.Node, place: Place) -> Any:
+        line = node.start_mark.line + 1
+        kind = node.tag.removeprefix(_TAG)
+        if kind == "str":
+            try:
+                node.value.encode()
+            except UnicodeEncodeError:
+                self._problem(line, place, "text with half of a surrogate pair")
+            return node.value
+        if kind in _SCALARS and re.match(_SCALARS[kind][0], node.value):
+            return _SCALARS[kind][2](node.value)
+        self._problem(line, place, f"the tag {node.tag} is not allowed: leave it out")
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
@@ -142,7 +152,7 @@ class _Reader:
                 self._problem(line, inner, f"given twice, first in line {first}: keep one of them")
                 continue
             self.lines[inner] = line
-            found[key] = self._value(value_node, inner, loader)
+            found[key] = self._value(value_node, inner)
         return found
 
     def _problem(self, line: int, place: Place, text: str) -> None:

@@ -1,0 +1,258 @@
+"""Reading the directory's CSV files; every mistake is found, with file, line and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.grid.directory import (
+    KINDS,
+    LEVEL_OF_LENGTH,
+    ROLES,
+    Directory,
+    Division,
+    Officer,
+    Unit,
+)
+from services.grid.problems import Problem, ProfileError, not_among
+
+_CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def read_divisions(path: Path) -> list[Division]:
+    """Reads ``code,level,name,parent[,kind]``.
+
+    An empty parent is the longest other code that this one continues; an empty kind follows
+    from the name (社区 is a community, 生活区 a farm) and the level.
+
+    :raises ProfileError: everything that is wrong.
+    """
+    rows = _Rows(path, ("code", "level", "name", "parent"), ("kind",))
+    codes = {row.cells["code"] for row in rows}
+    found: dict[str, tuple[Division, _Row]] = {}
+    for row in rows:
+        code = row.code("code")
+        level = row.word("level")
+        name = row.text("name")
+        parent = row.cells["parent"] or _prefix(code, codes)
+        if parent is not None and parent not in codes:
+            row.problem("parent", f"{parent} is not in this file: add it or write another code")
+        kind = row.choice("kind", KINDS) if row.cells.get("kind") else _kind(level, name)
+        if code in found:
+            first = found[code][1].line
+            row.problem("code", f"{code} is given twice, first in line {first}: keep one of them")
+        elif code:
+            found[code] = (Division(code, name, level, parent, kind), row)
+    _refuse_circles(found)
+    rows.check()
+    return [division for division, _ in found.values()]
+
+
+def read_units(path: Path) -> list[Unit]:
+    """Reads ``id,name,level,division``.
+
+    :raises ProfileError: everything that is wrong.
+    """
+    rows = _Rows(path, ("id", "name", "level", "division"))
+    found = [
+        Unit(row.identity(), row.text("name"), row.word("level"), row.code("division"))
+        for row in rows
+    ]
+    rows.check()
+    return found
+
+
+def read_officers(path: Path) -> list[Officer]:
+    """Reads ``id,name,level,division,unit,role,on_duty``; an empty unit is none.
+
+    :raises ProfileError: everything that is wrong.
+    """
+    rows = _Rows(path, ("id", "name", "level", "division", "unit", "role", "on_duty"))
+    found = [
+        Officer(
+            row.identity(),
+            row.text("name"),
+            row.word("level"),
+            row.code("division"),
+            row.cells["unit"] or None,
+            row.choice("role", ROLES),
+            row.truth("on_duty"),
+        )
+        for row in rows
+    ]
+    rows.check()
+    return found
+
+
+def check_places(
+    path: Path, entries: Sequence[Unit | Officer], directory: Directory
+) -> list[Problem]:
+    """What units or officers, in the order of their file, say that the directory does not know."""
+    problems = []
+    rows = _Rows(path, ())
+    for row, entry in zip(rows, entries, strict=True):
+        wrong = directory.check_code(entry.division)
+        if wrong is not None:
+            row.problem("division", wrong)
+            continue
+        levels = [place.level for place in directory.ancestors(entry.division)]
+        if entry.level not in levels:
+            row.problem("level", f"{entry.division} is not in a {entry.level}: {levels[0]}?")
+        if isinstance(entry, Officer) and entry.unit is not None:
+            unit = directory.units.get(entry.unit)
+            if unit is None:
+                row.problem("unit", not_among(entry.unit, sorted(directory.units)))
+            elif (unit.level, unit.division) != (entry.level, entry.division):
+                row.problem(
+                    "unit", f"{unit.id} is of {unit.level} {unit.division}: write these here too"
+                )
+    problems += rows.problems
+    return problems
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    cells: dict[str, str]
+    report: Callable[[Problem], None]
+    file: str
+    identities: dict[str, int]
+
+    def problem(self, column: str, text: str) -> None:
+        self.report(Problem(self.file, self.line, column, text))
+
+    def text(self, column: str) -> str:
+        value = self.cells[column]
+        if not 0 < len(value) <= 80:
+            self.problem(column, "write 1 to 80 characters")
+        return value
+
+    def word(self, column: str) -> str:
+        value = self.cells[column]
+        if not _WORD.fullmatch(value):
+            self.problem(
+                column, f"{value!r}: write a lower-case word, such as {LEVEL_OF_LENGTH[12]}"
+            )
+        return value
+
+    def code(self, column: str) -> str:
+        value = self.cells[column]
+        if not _CODE.fullmatch(value):
+            self.problem(column, f"{value!r}: write a division code of 6 to 32 digits")
+            return ""
+        return value
+
+    def identity(self) -> str:
+        value = self.cells["id"]
+        if not _ID.fullmatch(value):
+            self.problem("id", f"{value!r}: write letters, digits, '.', '_' and '-', at most 80")
+        elif value in self.identities:
+            first = self.identities[value]
+            self.problem("id", f"{value} is given twice, first in line {first}: keep one of them")
+        self.identities.setdefault(value, self.line)
+        return value
+
+    def choice(self, column: str, allowed: Sequence[str]) -> str:
+        value = self.cells[column]
+        if value not in allowed:
+            self.problem(column, not_among(value, allowed))
+        return value
+
+    def truth(self, column: str) -> bool:
+        value = _TRUTH.get(self.cells[column].lower())
+        if value is None:
+            self.problem(column, f"{self.cells[column]!r}: write true or false")
+        return bool(value)
+
+
+class _Rows:
+    """The rows of a CSV file with a header; whatever is wrong is collected."""
+
+    def __init__(self, path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+        self.problems: list[Problem] = []
+        self._rows = list(self._read(path, required, optional))
+
+    def __iter__(self) -> Iterator[_Row]:
+        return iter(self._rows)
+
+    def check(self) -> None:
+        """Raises what was found."""
+        if self.problems:
+            raise ProfileError(self.problems)
+
+    def _read(self, path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[_Row]:
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            wrong = f"can't be read: {error.strerror}"
+            raise ProfileError([Problem(path.name, 0, "", wrong)]) from error
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            wrong = "not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)"
+            raise ProfileError([Problem(path.name, line, "", wrong)]) from error
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        identities: dict[str, int] = {}
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            self._check_header(path, header, required, optional)
+            for cells in reader:
+                if not any(cells):
+                    continue
+                if len(cells) != len(header):
+                    wrong = f"has {len(cells)} columns, the header has {len(header)}"
+                    self.problems.append(Problem(path.name, reader.line_num, "", wrong))
+                    continue
+                named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+                yield _Row(reader.line_num, named, self.problems.append, path.name, identities)
+        except csv.Error as error:
+            self.problems.append(Problem(path.name, reader.line_num, "", f"not CSV: {error}"))
+
+    def _check_header(
+        self, path: Path, header: list[str], required: Sequence[str], optional: Sequence[str]
+    ) -> None:
+        if not required:
+            return
+        missing = [name for name in required if name not in header]
+        if missing:
+            wrong = f"the first line must name the columns {','.join(required)}"
+            raise ProfileError([Problem(path.name, 1, missing[0], wrong)])
+        for name in header:
+            if name not in (*required, *optional):
+                self.problems.append(
+                    Problem(path.name, 1, name, not_among(name, (*required, *optional)))
+                )
+
+
+def _prefix(code: str, codes: set[str]) -> str | None:
+    """The longest other code that ``code`` continues: its parent by default."""
+    shorter = (code[:length] for length in range(len(code) - 1, 5, -1))
+    return next((other for other in shorter if other in codes), None)
+
+
+def _kind(level: str, name: str) -> str:
+    if level == "village" and name.endswith(("社区", "居委会", "居民委员会")):
+        return "community"
+    if level == "village" and name.endswith("生活区"):
+        return "farm"
+    return level if level in KINDS else "area"
+
+
+def _refuse_circles(found: dict[str, tuple[Division, _Row]]) -> None:
+    sound: set[str] = set()
+    for code, (division, row) in found.items():
+        chain = [code]
+        above = division.parent
+        while above in found and above not in sound and above not in chain:
+            chain.append(above)
+            above = found[above][0].parent
+        if above in chain:
+            circle = " > ".join([*chain[chain.index(above) :], above])
+            row.problem("parent", f"the parents go round in a circle: {circle}")
+        sound.update(chain)

@@ -1,0 +1,262 @@
+"""Profiles (模式): one region's rules, checked when they are loaded, immutable after that.
+
+:func:`load` reads ``profile.yaml``, :func:`load_folder` also the directory's files beside it;
+:meth:`Profile.parse` reads the plain rules that ``directory.profile`` events carry. A profile
+is known by the hash of its rules: the same rules are the same version everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from services.grid import json
+from services.grid.conditions import ALWAYS
+from services.grid.directory import IMPLIED_LEVELS, Directory, Division, Officer, Unit
+from services.grid.directory_source import (
+    check_places,
+    read_divisions,
+    read_officers,
+    read_units,
+)
+from services.grid.problems import Problem, ProfileError, not_among
+from services.grid.profile_rules import (
+    DEFAULT_LADDER,
+    LadderLevel,
+    Route,
+    Rules,
+    Template,
+    read_rules,
+)
+from services.grid.profile_source import Source, field_name, read
+from services.grid.tokens import Address
+
+__all__ = [
+    "Entry",
+    "LadderLevel",
+    "Loaded",
+    "Problem",
+    "Profile",
+    "ProfileError",
+    "Template",
+    "load",
+    "load_folder",
+    "profile_for",
+]
+
+FILE = "profile.yaml"
+_DEFAULT_ROUTE = Route("default", ALWAYS, DEFAULT_LADDER, None, ())
+
+
+class Entry(NamedTuple):
+    """Where a new case begins; ``rule`` says why, ``triage`` that a person must place it (分拨)."""
+
+    ladder: str
+    address: Address
+    also_tell: tuple[str, ...]
+    rule: str
+    triage: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Rules):
+    """One version of a region's rules; ``rules`` is their plain form, JSON-safe."""
+
+    id: str
+    rules: dict[str, Any]
+
+    @classmethod
+    def parse(cls, rules: Mapping[str, Any]) -> Profile:
+        """The profile of plain rules, as events carry them.
+
+        :raises ProfileError: everything that is wrong with them.
+        """
+        try:
+            return _parsed(json.dumps(rules))
+        except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, ProfileError):
+                raise
+            wrong = f"the rules are not JSON: {error}"
+            raise ProfileError([Problem(FILE, 0, "", wrong)]) from error
+
+    def enter(self, facts: Mapping[str, Any], division: str, directory: Directory) -> Entry:
+        """Where a case with these facts, reported at ``division``, begins.
+
+        On the ladder of the first route that matches, at the level that it names or the lowest
+        one, or else the next above it that has a division at or above the report's. A report
+        from above the whole ladder goes to the last level with its division as it is.
+
+        :raises DivisionError: the division is unknown.
+        """
+        directory.known(division)
+        route = next((item for item in self.routing if item.when.matches(facts)), _DEFAULT_ROUTE)
+        address = self._lowest(route.ladder, route.enter, division, directory)
+        triage = address is None
+        if address is None:
+            address = Address(self.ladders[route.ladder][-1].level, division)
+        return Entry(route.ladder, address, route.also_tell, route.name, triage)
+
+    def next_address(self, ladder: str, address: Address, directory: Directory) -> Address | None:
+        """One level up, skipping levels that have no division there; None at the top."""
+        levels = self._levels(ladder)
+        if address.level not in levels or self.is_last(ladder, address.level):
+            return None
+        above = levels[levels.index(address.level) + 1]
+        return self._lowest(ladder, above, address.division, directory)
+
+    def is_last(self, ladder: str, level: str) -> bool:
+        """Whether a case at this level can't go further up on this ladder."""
+        return self.ladders[ladder][-1].level == level
+
+    def level_title(self, ladder: str, level: str) -> str:
+        """What the county calls a level: 户联系; a level of another ladder by its id."""
+        return next((step.title for step in self.ladders[ladder] if step.level == level), level)
+
+    def _levels(self, ladder: str) -> list[str]:
+        return [step.level for step in self.ladders[ladder]]
+
+    def _lowest(
+        self, ladder: str, lowest: str | None, division: str, directory: Directory
+    ) -> Address | None:
+        """The lowest step from ``lowest`` on that has a division at or above this one."""
+        levels = self._levels(ladder)
+        for level in levels[levels.index(lowest) if lowest is not None else 0 :]:
+            place = directory.ancestor(division, level)
+            if place is not None:
+                return Address(level, place.code)
+        return None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A profile folder: the profile and its region's directory."""
+
+    profile: Profile
+    divisions: tuple[Division, ...]
+    units: tuple[Unit, ...]
+    officers: tuple[Officer, ...]
+
+    @property
+    def directory(self) -> Directory:
+        """The directory of this folder alone."""
+        return Directory(self.divisions, self.units, self.officers)
+
+
+def load(folder: Path) -> Profile:
+    """Reads and checks ``profile.yaml``.
+
+    :raises ProfileError: everything that is wrong, with file, line, field and cure.
+    """
+    return _profile(read(folder / FILE))
+
+
+def load_folder(folder: Path) -> Loaded:
+    """Reads and checks a whole folder; ``units.csv`` and ``officers.csv`` may be absent.
+
+    :raises ProfileError: everything that is wrong, in all files.
+    """
+    if not folder.is_dir():
+        raise ProfileError([Problem(str(folder), 0, "", "is not a folder with a profile.yaml")])
+    problems: list[Problem] = []
+    found: dict[str, Any] = {}
+    for name, reader in (
+        (FILE, read),
+        ("divisions.csv", read_divisions),
+        ("units.csv", read_units),
+        ("officers.csv", read_officers),
+    ):
+        if name in ("units.csv", "officers.csv") and not (folder / name).exists():
+            found[name] = []
+            continue
+        try:
+            found[name] = reader(folder / name)
+        except ProfileError as error:
+            problems += error.problems
+    profile = None
+    if FILE in found:
+        try:
+            profile = _profile(found[FILE])
+        except ProfileError as error:
+            problems += error.problems
+    if problems or profile is None:
+        raise ProfileError(problems)
+    directory = Directory(found["divisions.csv"], found["units.csv"], found["officers.csv"])
+    problems += _places(found[FILE], profile, directory)
+    for name in ("units.csv", "officers.csv"):
+        if found[name]:
+            problems += check_places(folder / name, found[name], directory)
+    if problems:
+        raise ProfileError(problems)
+    return Loaded(
+        profile,
+        tuple(found["divisions.csv"]),
+        tuple(found["units.csv"]),
+        tuple(found["officers.csv"]),
+    )
+
+
+def profile_for(profiles: Iterable[Profile], division: str, directory: Directory) -> Profile | None:
+    """The profile whose region is the nearest at or above ``division``, or None."""
+    by_region = {
+        profile.region: profile
+        for profile in sorted(profiles, key=lambda profile: profile.id, reverse=True)
+    }
+    for place in directory.ancestors(division):
+        if place.code in by_region:
+            return by_region[place.code]
+    return None
+
+
+@lru_cache(maxsize=64)
+def _parsed(canonical: bytes) -> Profile:
+    # Every change of the directory parses all profiles again: the same text, the same profile.
+    return _profile(Source(FILE, json.loads(canonical)))
+
+
+def _profile(source: Source) -> Profile:
+    rules = read_rules(source)
+    digest = hashlib.sha256(json.dumps(source.rules)).hexdigest()[:12]
+    return Profile(id=f"{rules.name}@{digest}", rules=source.rules, **vars(rules))
+
+
+def _places(source: Source, profile: Profile, directory: Directory) -> list[Problem]:
+    """What the rules say of places and levels that the directory does not bear out."""
+    problems = []
+
+    def note(wrong: str | None, *place: str | int) -> None:
+        if wrong is not None:
+            where = source.line(place), field_name(place)
+            problems.append(Problem(source.file, *where, wrong))
+
+    note(directory.check_code(profile.region), "region")
+    for index, line in enumerate(source.rules["deadlines"]):
+        for code in line.get("then", {}).get("tell", ()):
+            note(directory.check_code(code), "deadlines", index, "then", "tell")
+    there = {place.level for place in directory.divisions.values()} | IMPLIED_LEVELS
+    disorder = _disorder(profile.levels, directory)
+    for name, steps in profile.ladders.items():
+        for index, step in enumerate(steps):
+            place = ("ladders", name, index, "level")
+            if step.level not in there:
+                note(not_among(step.level, sorted(there)), *place)
+            note(disorder.get(step.level), *place)
+    return problems
+
+
+def _disorder(levels: tuple[str, ...], directory: Directory) -> dict[str, str]:
+    """Levels that the ladders have above another, but the directory has below it."""
+    found = {}
+    for code in directory.divisions:
+        chain = [place for place in directory.ancestors(code) if place.level in levels]
+        for lower, upper in pairwise(chain):
+            if levels.index(lower.level) > levels.index(upper.level):
+                found[lower.level] = (
+                    f"stands above {upper.level}, but {lower.code} {lower.name} is below "
+                    f"{upper.code} {upper.name}: write {lower.level} before {upper.level}"
+                )
+    return found

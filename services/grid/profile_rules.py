@@ -1,0 +1,485 @@
+"""The rules of a profile, and how they are read: every mistake is found, with its cure.
+
+What a profile may say is what the ``_Reader``'s methods read, one for each part; a key that
+none of them reads is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from string import Formatter
+from typing import Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from services.grid import deadlines
+from services.grid.conditions import ALWAYS, FIELDS, Condition, uncovered, unreachable
+from services.grid.deadlines import DeadlineRule, Reminder, Term, Then
+from services.grid.directory import LEVEL_OF_LENGTH
+from services.grid.events import of_consumer
+from services.grid.problems import Problem, ProfileError, not_among
+from services.grid.profile_source import Place, Source, field_name
+
+UNSTAFFED = ("deputy", "skip", "hold")
+TELL = ("holder", "above", "also_tell", "told")
+CHANNELS = ("log", "webhook")
+PLACEHOLDERS = ("title", "tracking", "division", "level", "due")
+DEFAULT_LADDER = "default"
+
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+_CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
+_UPWARDS = tuple(LEVEL_OF_LENGTH[length] for length in sorted(LEVEL_OF_LENGTH, reverse=True))
+_VOCABULARIES = {"urgency": "urgencies", "category": "categories", "source": "sources"}
+
+_MISSING: Any = object()
+"""In place of a required value that is not there, which was noted already."""
+
+Read = TypeVar("Read")
+Titles = Mapping[str, Mapping[str, str]]
+"""``{id: {"zh": ..., "en": ...}}``."""
+
+
+class LadderLevel(NamedTuple):
+    """One step of a ladder and what the county calls it: ``household``, 户联系."""
+
+    level: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of ``routing``; ``enter`` None is the lowest level at or above the report."""
+
+    name: str
+    when: Condition
+    ladder: str
+    enter: str | None
+    also_tell: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Who is told what, and how, when an event of type ``on`` happens."""
+
+    on: str
+    tell: tuple[str, ...]
+    by: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a profile says.
+
+    ``levels`` are those of all ladders, lowest first; ``grace`` is in seconds; ``deadlines``
+    are by level, in the order in which they are tried.
+    """
+
+    name: str
+    title: Mapping[str, str]
+    region: str
+    timezone: str
+    ladders: Mapping[str, tuple[LadderLevel, ...]]
+    levels: tuple[str, ...]
+    routing: tuple[Route, ...]
+    unstaffed: str
+    grace: float
+    categories: Titles
+    urgencies: Titles
+    sources: Titles
+    outcomes: Titles
+    deadlines: Mapping[str, tuple[DeadlineRule, ...]]
+    templates: tuple[Template, ...]
+
+
+def read_rules(source: Source) -> Rules:
+    """Reads and checks the rules of a profile.
+
+    :raises ProfileError: everything that is wrong.
+    """
+    return _Reader(source).rules()
+
+
+class _Reader:
+    """Reads part by part; what is wrong is noted, and something harmless goes on in its place."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.problems: list[Problem] = []
+        self.vocabularies: dict[str, Titles] = {}
+        self.ladders: dict[str, tuple[LadderLevel, ...]] = {}
+        self.levels: tuple[str, ...] = ()
+
+    def rules(self) -> Rules:
+        top = self.mapping(
+            (),
+            self.source.rules,
+            required=(
+                *("profile", "title", "region", "timezone", "ladders"),
+                *("categories", "urgencies", "sources", "outcomes", "deadlines"),
+            ),
+            optional=("routing", "unstaffed", "grace", "templates"),
+        )
+        for name in ("categories", "urgencies", "sources", "outcomes"):
+            self.vocabularies[name] = self.titles((name,), top[name])
+        self.ladders = self.read_ladders(top["ladders"])
+        self.levels = self.order()
+        rules = Rules(
+            name=self.word(("profile",), top["profile"]),
+            title=self.title(("title",), top["title"]),
+            region=self.code(("region",), top["region"]),
+            timezone=self.zone(top["timezone"]),
+            ladders=self.ladders,
+            levels=self.levels,
+            routing=self.routing(top.get("routing", [])),
+            unstaffed=self.choice(("unstaffed",), top.get("unstaffed", "deputy"), UNSTAFFED),
+            grace=self.parsed(("grace",), top.get("grace", "10m"), deadlines.duration, 0.0),
+            categories=self.vocabularies["categories"],
+            urgencies=self.vocabularies["urgencies"],
+            sources=self.vocabularies["sources"],
+            outcomes=self.vocabularies["outcomes"],
+            deadlines=self.deadlines(top["deadlines"]),
+            templates=self.templates(top.get("templates", [])),
+        )
+        if self.problems:
+            raise ProfileError(self.problems)
+        return rules
+
+    # -- parts ---------------------------------------------------------------------------
+
+    def zone(self, value: Any) -> str:
+        name = self.text(("timezone",), value)
+        try:
+            if name:
+                ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            close = not_among(name, sorted(available_timezones())).partition(" Allowed")[0]
+            hint = close if "did you mean" in close else f"{name!r} is not known"
+            self.problem(("timezone",), f"{hint}: write an IANA time zone such as Asia/Shanghai")
+        return name
+
+    def titles(self, place: Place, value: Any) -> Titles:
+        """A vocabulary: ids with their titles, at least one."""
+        entries = self.entries(place, value)
+        for key in entries:
+            self.word((*place, key), key)
+        return {key: self.title((*place, key), title) for key, title in entries.items()}
+
+    def read_ladders(self, value: Any) -> dict[str, tuple[LadderLevel, ...]]:
+        ladders = {}
+        for name, steps in self.entries(("ladders",), value).items():
+            place: Place = ("ladders", name)
+            self.word(place, name)
+            levels: list[LadderLevel] = []
+            for index, item in enumerate(self.items(place, steps)):
+                step = self.mapping((*place, index), item, required=("level", "title"))
+                level = self.word((*place, index, "level"), step["level"])
+                title = self.text((*place, index, "title"), step["title"])
+                self.ascending((*place, index, "level"), level, [known.level for known in levels])
+                levels.append(LadderLevel(level, title))
+            ladders[name] = tuple(levels)
+        if ladders and DEFAULT_LADDER not in ladders:
+            self.problem(("ladders",), f"there is no ladder named {DEFAULT_LADDER}: add it")
+        return ladders
+
+    def ascending(self, place: Place, level: str, below: Sequence[str]) -> None:
+        if level in below:
+            self.problem(place, f"{level} stands in this ladder twice: keep one")
+        elif level in _UPWARDS:
+            above = [known for known in below if known in _UPWARDS]
+            wrong = [known for known in above if _UPWARDS.index(known) > _UPWARDS.index(level)]
+            if wrong:
+                said = f"a ladder goes upwards, but {level} is below {wrong[0]}"
+                self.problem(place, f"{said}: write {level} before {wrong[0]}")
+
+    def order(self) -> tuple[str, ...]:
+        """All levels, lowest first, as the ladders together order them."""
+        below: dict[str, set[str]] = {}
+        for ladder in self.ladders.values():
+            for lower, upper in zip((None, *ladder), ladder, strict=False):
+                below.setdefault(upper.level, set()).update([lower.level] if lower else [])
+        present = [level for level in _UPWARDS if level in below]
+        for known, above in pairwise(present):
+            below[above].add(known)
+        try:
+            return tuple(TopologicalSorter(below).static_order())
+        except CycleError as error:
+            circle = " < ".join(reversed(error.args[1]))
+            if not self.problems:
+                self.problem(("ladders",), f"the ladders contradict each other: {circle}")
+            return tuple(below)
+
+    def routing(self, value: Any) -> tuple[Route, ...]:
+        routes: list[Route] = []
+        for index, item in enumerate(self.items(("routing",), value, least=0)):
+            place: Place = ("routing", index)
+            line = self.mapping(
+                place, item, optional=("when", "ladder", "enter", "also_tell", "source")
+            )
+            ladder = line.get("ladder", DEFAULT_LADDER)
+            ladder = self.choice((*place, "ladder"), ladder, tuple(self.ladders))
+            steps = tuple(step.level for step in self.ladders.get(ladder, ()))
+            enter = line.get("enter")
+            tell = self.texts((*place, "also_tell"), line.get("also_tell", []), least=0)
+            for level in tell:
+                self.choice((*place, "also_tell"), level, self.levels)
+            if "source" in line:
+                self.text((*place, "source"), line["source"])
+            routes.append(
+                Route(
+                    name=f"{self.source.file} {field_name(place)}",
+                    when=self.condition((*place, "when"), line.get("when", {})),
+                    ladder=ladder,
+                    enter=None if enter is None else self.choice((*place, "enter"), enter, steps),
+                    also_tell=tell,
+                )
+            )
+        self.reachable(
+            [("routing", index) for index in range(len(routes))], [route.when for route in routes]
+        )
+        return tuple(routes)
+
+    def deadlines(self, value: Any) -> dict[str, tuple[DeadlineRule, ...]]:
+        rules: dict[str, list[DeadlineRule]] = {}
+        places: dict[str, list[Place]] = {}
+        for index, item in enumerate(self.items(("deadlines",), value)):
+            place: Place = ("deadlines", index)
+            rule = self.deadline(place, item)
+            rules.setdefault(rule.level, []).append(rule)
+            places.setdefault(rule.level, []).append(place)
+        for level, lines in rules.items():
+            self.reachable(places[level], [rule.when for rule in lines])
+        for name, steps in self.ladders.items():
+            for index, step in enumerate(steps):
+                self.covered(("ladders", name, index, "level"), step.level, rules, places)
+        return {level: tuple(lines) for level, lines in rules.items()}
+
+    def deadline(self, place: Place, value: Any) -> DeadlineRule:
+        line = self.mapping(
+            place,
+            value,
+            required=("level", "resolve", "source"),
+            optional=("when", "acknowledge", "remind", "then"),
+        )
+        level = self.choice((*place, "level"), line["level"], self.levels)
+        source = self.text((*place, "source"), line["source"])
+        terms: dict[str, tuple[Term, ...]] = {}
+        for kind in deadlines.KINDS:
+            if kind in line:
+                terms[kind] = self.each((*place, kind), line[kind], deadlines.term)
+        reminders: tuple[Reminder, ...] = ()
+        if "remind" in line:
+            reminders = self.each((*place, "remind"), line["remind"], deadlines.reminder)
+        return DeadlineRule(
+            name=f"{self.source.file} {field_name(place)}",
+            level=level,
+            when=self.condition((*place, "when"), line.get("when", {})),
+            terms=terms,
+            reminders=reminders,
+            then=self.then((*place, "then"), line["then"], level, source)
+            if "then" in line
+            else None,
+            source=source,
+        )
+
+    def then(self, place: Place, value: Any, level: str, source: str) -> Then:
+        lasts = [steps[-1].level for steps in self.ladders.values() if steps]
+        if level in self.levels and level not in lasts:
+            self.problem(
+                place,
+                f"only for the last level of a ladder ({', '.join(lasts)}): "
+                f"a case that {level} does not settle goes one level up by itself",
+            )
+        line = self.mapping(place, value, required=("supervise",), optional=("tell",))
+        told = self.texts((*place, "tell"), line.get("tell", []), least=0)
+        for code in told:
+            self.code((*place, "tell"), code)
+        every = self.parsed((*place, "supervise"), line["supervise"], deadlines.duration, 1.0)
+        return Then(every, told, source)
+
+    def templates(self, value: Any) -> tuple[Template, ...]:
+        types = tuple(kind.name for kind in of_consumer("notify") if kind.name.startswith("case."))
+        templates = []
+        for index, item in enumerate(self.items(("templates",), value, least=0)):
+            place: Place = ("templates", index)
+            line = self.mapping(place, item, required=("on", "tell", "by", "text"))
+            tell = self.texts((*place, "tell"), line["tell"])
+            by = self.texts((*place, "by"), line["by"])
+            text = self.text((*place, "text"), line["text"], longest=500)
+            for word in tell:
+                self.choice((*place, "tell"), word, TELL)
+            for channel in by:
+                self.choice((*place, "by"), channel, CHANNELS)
+            self.placeholders((*place, "text"), text)
+            on = self.choice((*place, "on"), line["on"], types)
+            templates.append(Template(on, tell, by, text))
+        return tuple(templates)
+
+    def placeholders(self, place: Place, text: str) -> None:
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            self.problem(place, f"{error}: write a single brace twice, {{{{ or }}}}")
+            return
+        for _, name, form, conversion in parts:
+            if name is not None and (name not in PLACEHOLDERS or form or conversion):
+                allowed = " ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+                self.problem(place, f"{{{name}}} can't be filled in: write {allowed}")
+
+    def condition(self, place: Place, value: Any) -> Condition:
+        line = self.mapping(place, value, optional=FIELDS)
+        values = {}
+        for name, wanted in line.items():
+            known = self.vocabularies[_VOCABULARIES[name]]
+            words = self.texts((*place, name), wanted)
+            for word in words:
+                self.choice((*place, name), word, tuple(known))
+            values[name] = frozenset(words)
+        return Condition(values) if values else ALWAYS
+
+    # -- rules that no case reaches, and cases that no rule reaches ---------------------------
+
+    def known_values(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(self.vocabularies[_VOCABULARIES[name]]) for name in FIELDS}
+
+    def reachable(self, places: Sequence[Place], conditions: Sequence[Condition]) -> None:
+        if self.problems:
+            return
+        for index, covering in unreachable(conditions, self.known_values()).items():
+            by = " and ".join(
+                f"{field_name(places[other])} (line {self.source.line(places[other])})"
+                for other in covering
+            )
+            self.problem(
+                places[index], f"never applies: {by} covers all its cases; move it up or remove it"
+            )
+
+    def covered(
+        self,
+        place: Place,
+        level: str,
+        rules: Mapping[str, Sequence[DeadlineRule]],
+        places: Mapping[str, Sequence[Place]],
+    ) -> None:
+        if level not in rules:
+            self.problem(place, f"{level} has no deadline: add a line for it to deadlines")
+        elif not self.problems:
+            facts = uncovered([rule.when for rule in rules[level]], self.known_values())
+            if facts is not None:
+                missing = ", ".join(f"{name} {value}" for name, value in facts.items())
+                self.problem(
+                    places[level][-1],
+                    f"{level} has no deadline for a case of {missing or 'any other kind'}: "
+                    "add a last line for the level without when",
+                )
+
+    # -- values --------------------------------------------------------------------------
+
+    def problem(self, place: Place, text: str) -> None:
+        found = Problem(self.source.file, self.source.line(place), field_name(place), text)
+        if found not in self.problems:
+            self.problems.append(found)
+
+    def mapping(
+        self, place: Place, value: Any, required: Sequence[str] = (), optional: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        allowed = (*required, *optional)
+        if not isinstance(value, dict):
+            if value is not _MISSING:
+                self.problem(place, f"write a mapping of {', '.join(allowed)}")
+            return dict.fromkeys(required, _MISSING)
+        for name in value:
+            if name not in allowed:
+                self.problem((*place, name), not_among(name, allowed))
+        for name in required:
+            if name not in value:
+                self.problem((*place, name), "is missing: add it")
+        present = {name: item for name, item in value.items() if name in allowed}
+        return {**dict.fromkeys(required, _MISSING), **present}
+
+    def entries(self, place: Place, value: Any) -> dict[str, Any]:
+        """A mapping with free keys, at least one."""
+        if isinstance(value, dict) and value:
+            return value
+        if value is not _MISSING:
+            self.problem(place, "write a mapping with at least one entry")
+        return {}
+
+    def items(self, place: Place, value: Any, least: int = 1) -> list[Any]:
+        if isinstance(value, list) and len(value) >= least:
+            return value
+        if value is not _MISSING:
+            self.problem(place, "write a list" + (" with at least one entry" if least else ""))
+        return []
+
+    def text(self, place: Place, value: Any, longest: int = 200) -> str:
+        if isinstance(value, str) and value.strip() and len(value) <= longest:
+            return value
+        if isinstance(value, bool | int | float):
+            self.problem(place, f'is {_shown(value)}, not text: quote it, "{_shown(value)}"')
+        elif value is not _MISSING:
+            self.problem(place, f"write a text of 1 to {longest} characters")
+        return ""
+
+    def word(self, place: Place, value: Any) -> str:
+        text = self.text(place, value)
+        if text and not _WORD.fullmatch(text):
+            self.problem(
+                place, f"{text!r}: write a lower-case word: a letter, then letters, digits, _"
+            )
+        return text
+
+    def code(self, place: Place, value: Any) -> str:
+        text = self.text(place, value)
+        if text and not _CODE.fullmatch(text):
+            self.problem(place, f'{text!r}: write a division code in quotes, such as "469002"')
+        return text
+
+    def title(self, place: Place, value: Any) -> dict[str, str]:
+        if value is _MISSING:
+            return {}
+        line = self.mapping(place, value, required=("zh", "en"))
+        return {name: self.text((*place, name), line[name]) for name in line}
+
+    def choice(self, place: Place, value: Any, allowed: Collection[str]) -> str:
+        text = self.text(place, value)
+        if text and allowed and text not in allowed:
+            self.problem(place, not_among(text, tuple(allowed)))
+        return text
+
+    def texts(self, place: Place, value: Any, least: int = 1) -> tuple[str, ...]:
+        """One text, or a list of different ones."""
+        listed = [value] if isinstance(value, str) else self.items(place, value, least)
+        found = [
+            self.text((*place, index) if isinstance(value, list) else place, item)
+            for index, item in enumerate(listed)
+        ]
+        twice = {text for text in found if text and found.count(text) > 1}
+        for text in sorted(twice):
+            self.problem(place, f"{text!r} is given twice: keep one")
+        return tuple(text for text in found if text)
+
+    def each(self, place: Place, value: Any, parse: Callable[[str], Read]) -> tuple[Read, ...]:
+        """One text or a list of them, each read by ``parse``."""
+        found = []
+        for text in self.texts(place, value):
+            try:
+                found.append(parse(text))
+            except ValueError as error:
+                self.problem(place, str(error))
+        return tuple(found)
+
+    def parsed(self, place: Place, value: Any, parse: Callable[[str], Read], instead: Read) -> Read:
+        text = self.text(place, value)
+        try:
+            return parse(text) if text else instead
+        except ValueError as error:
+            self.problem(place, str(error))
+            return instead
+
+
+def _shown(value: bool | int | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
