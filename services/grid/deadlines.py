@@ -6,7 +6,6 @@ A new *form* of deadline (``end_of_day``, ``3 working days``) is one more entry 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -183,7 +182,7 @@ def for_level(
 def own_time(profile: Profile, facts: Mapping[str, Any], address: Address) -> float:
     """The level's own time in seconds: the least that it has to acknowledge or resolve."""
     rule = _rule(profile, facts, address)
-    return min((item.least for terms in rule.terms.values() for item in terms), default=math.inf)
+    return min(item.least for terms in rule.terms.values() for item in terms)
 
 
 def then(profile: Profile, facts: Mapping[str, Any], address: Address) -> Then | None:

@@ -117,11 +117,9 @@ class Directory:
 
         :raises DivisionError: ill-formed or unknown, with what is allowed.
         """
-        wrong = self.check_code(code)
-        if wrong is not None:
-            raise DivisionError(wrong)
         division = self.division(code)
-        assert division is not None  # noqa: S101
+        if division is None:
+            raise DivisionError(self.check_code(code))
         return division
 
     def check_code(self, code: str) -> str | None:
@@ -191,22 +189,15 @@ class Directory:
     def path(self, code: str) -> str:
         """The routing path: ``46.90.02.104.214.03.007``.
 
-        Each place's path begins with its parent's. Where its code continues the parent's at a
-        place where codes are split (2.2.2.3.3.2.3), what it adds follows, split likewise; else
-        its whole code follows as one word, so that a binding on the parent still gets it. A
-        code that is not in the directory is split by default.
+        Each place adds one word to its parent's path: what its code adds to the parent's, or
+        its whole code where that doesn't continue the parent's. So a binding on a division
+        gets just what the directory has below it. The code of a root, or one that is not in
+        the directory, is split 2.2.2.3.3.2.3.
         """
-        above = ""
-        words: list[str] = []
-        for place in reversed(self.ancestors(code)):
-            if not above:
-                words = _split(place.code, 0)
-            elif place.code.startswith(above) and len(above) in _SPLIT:
-                words += _split(place.code, len(above))
-            else:
-                words.append(place.code)
-            above = place.code
-        return ".".join(words or _split(code, 0))
+        chain = self.ancestors(code)
+        words = _split(chain[-1].code if chain else code)
+        words += [place.code.removeprefix(above.code) for above, place in pairwise(reversed(chain))]
+        return ".".join(words)
 
     def name(self, code: str) -> str:
         """The full name, ``琼海市博鳌镇沙美村委会3组7户``; for an unknown code the code."""
@@ -263,7 +254,6 @@ class Directory:
         return self.roots[0]
 
 
-def _split(code: str, start: int) -> list[str]:
-    """``code`` from ``start`` on, cut where codes are split; what is longer stays one word."""
-    cuts = [start, *(cut for cut in _SPLIT if start < cut < len(code)), len(code)]
-    return [code[left:right] for left, right in pairwise(cuts) if left < right]
+def _split(code: str) -> list[str]:
+    cuts = [0, *(cut for cut in _SPLIT if cut < len(code)), len(code)]
+    return [code[left:right] for left, right in pairwise(cuts)]

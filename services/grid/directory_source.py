@@ -91,11 +91,20 @@ def read_officers(path: Path) -> list[Officer]:
     return found
 
 
+def check_region(path: Path, region: str, directory: Directory) -> list[Problem]:
+    """The divisions of a file that are neither in the profile's region nor above it."""
+    rows = _Rows(path, ())
+    for row in rows:
+        code = row.cells["code"]
+        if not (directory.within(code, region) or directory.within(region, code)):
+            row.problem("code", f"{code} is not in the profile's region {region}: leave it out")
+    return rows.problems
+
+
 def check_places(
     path: Path, entries: Sequence[Unit | Officer], directory: Directory
 ) -> list[Problem]:
     """What units or officers, in the order of their file, say that the directory does not know."""
-    problems = []
     rows = _Rows(path, ())
     for row, entry in zip(rows, entries, strict=True):
         wrong = directory.check_code(entry.division)
@@ -104,7 +113,10 @@ def check_places(
             continue
         levels = [place.level for place in directory.ancestors(entry.division)]
         if entry.level not in levels:
-            row.problem("level", f"{entry.division} is not in a {entry.level}: {levels[0]}?")
+            row.problem(
+                "level",
+                f"{entry.division} has no {entry.level} at or above it: write {levels[0]}",
+            )
         if isinstance(entry, Officer) and entry.unit is not None:
             unit = directory.units.get(entry.unit)
             if unit is None:
@@ -113,8 +125,7 @@ def check_places(
                 row.problem(
                     "unit", f"{unit.id} is of {unit.level} {unit.division}: write these here too"
                 )
-    problems += rows.problems
-    return problems
+    return rows.problems
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,10 @@ class _Row:
         if not _CODE.fullmatch(value):
             self.problem(column, f"{value!r}: write a division code of 6 to 32 digits")
             return ""
+        if (len(value) == 14 and value.endswith("00")) or (
+            len(value) == 17 and value.endswith("000")
+        ):
+            self.problem(column, f"{value}: groups are numbered from 01, household grids from 001")
         return value
 
     def identity(self) -> str:
@@ -192,11 +207,11 @@ class _Rows:
             text = path.read_bytes().decode("utf-8-sig")
         except OSError as error:
             wrong = f"can't be read: {error.strerror}"
-            raise ProfileError([Problem(path.name, 0, "", wrong)]) from error
+            raise ProfileError([Problem(str(path), 0, "", wrong)]) from error
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             wrong = "not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)"
-            raise ProfileError([Problem(path.name, line, "", wrong)]) from error
+            raise ProfileError([Problem(str(path), line, "", wrong)]) from error
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         identities: dict[str, int] = {}
         try:
@@ -207,12 +222,12 @@ class _Rows:
                     continue
                 if len(cells) != len(header):
                     wrong = f"has {len(cells)} columns, the header has {len(header)}"
-                    self.problems.append(Problem(path.name, reader.line_num, "", wrong))
+                    self.problems.append(Problem(str(path), reader.line_num, "", wrong))
                     continue
                 named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-                yield _Row(reader.line_num, named, self.problems.append, path.name, identities)
+                yield _Row(reader.line_num, named, self.problems.append, str(path), identities)
         except csv.Error as error:
-            self.problems.append(Problem(path.name, reader.line_num, "", f"not CSV: {error}"))
+            self.problems.append(Problem(str(path), reader.line_num, "", f"not CSV: {error}"))
 
     def _check_header(
         self, path: Path, header: list[str], required: Sequence[str], optional: Sequence[str]
@@ -222,11 +237,11 @@ class _Rows:
         missing = [name for name in required if name not in header]
         if missing:
             wrong = f"the first line must name the columns {','.join(required)}"
-            raise ProfileError([Problem(path.name, 1, missing[0], wrong)])
+            raise ProfileError([Problem(str(path), 1, missing[0], wrong)])
         for name in header:
             if name not in (*required, *optional):
                 self.problems.append(
-                    Problem(path.name, 1, name, not_among(name, (*required, *optional)))
+                    Problem(str(path), 1, name, not_among(name, (*required, *optional)))
                 )
 
 

@@ -98,6 +98,8 @@ class Gazetteer:
         text = unicodedata.normalize("NFKC", text).strip()
         within = self._directory.within
         possible, named, end = [start], "", 0
+        if _BELOW.match(text) and len(start.code) == 12:
+            return self._below(text, end, start, "")
         for mention in self._mentions(text):
             narrowed: dict[str, Division] = {}
             for known in possible:
@@ -108,9 +110,9 @@ class Gazetteer:
                         narrowed[known.code] = known
             if not narrowed:
                 return self._contradiction(mention, named, possible, start)
-            if list(narrowed.values()) != possible:
-                end = mention.end
             possible, named = list(narrowed.values()), mention.text
+            if len(possible) == 1 and possible[0] in mention.divisions:
+                end = mention.end
         if not named:
             return Located(start, False, f"no place of {start.name} is named")
         if len(possible) > 1:
@@ -128,8 +130,9 @@ class Gazetteer:
         code = place.code
         for part, digits in (("group", 2), ("household", 3)):
             if found[part] is not None:
-                code += f"{_number(found[part]):0{digits}d}"
-        below = self._directory.division(code)
+                code += str(_number(found[part])).zfill(digits)
+        # A number too large for its digits makes a code too long for an implied division.
+        below = self._directory.division(code) if len(code) in (14, 17) else None
         if below is None:
             return Located(place, False, f"{place.name} has no {found[0].strip(' ,，')}")
         return Located(below, True, f"{named}{found[0]} is {code}")

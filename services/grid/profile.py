@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from services.grid.conditions import ALWAYS
 from services.grid.directory import IMPLIED_LEVELS, Directory, Division, Officer, Unit
 from services.grid.directory_source import (
     check_places,
+    check_region,
     read_divisions,
     read_officers,
     read_units,
@@ -27,6 +28,7 @@ from services.grid.directory_source import (
 from services.grid.problems import Problem, ProfileError, not_among
 from services.grid.profile_rules import (
     DEFAULT_LADDER,
+    FILE,
     LadderLevel,
     Route,
     Rules,
@@ -49,7 +51,6 @@ __all__ = [
     "profile_for",
 ]
 
-FILE = "profile.yaml"
 _DEFAULT_ROUTE = Route("default", ALWAYS, DEFAULT_LADDER, None, ())
 
 
@@ -141,7 +142,7 @@ class Loaded:
     units: tuple[Unit, ...]
     officers: tuple[Officer, ...]
 
-    @property
+    @cached_property
     def directory(self) -> Directory:
         """The directory of this folder alone."""
         return Directory(self.divisions, self.units, self.officers)
@@ -187,6 +188,8 @@ def load_folder(folder: Path) -> Loaded:
         raise ProfileError(problems)
     directory = Directory(found["divisions.csv"], found["units.csv"], found["officers.csv"])
     problems += _places(found[FILE], profile, directory)
+    if not problems:
+        problems += check_region(folder / "divisions.csv", profile.region, directory)
     for name in ("units.csv", "officers.csv"):
         if found[name]:
             problems += check_places(folder / name, found[name], directory)

@@ -23,6 +23,7 @@ from services.grid.events import of_consumer
 from services.grid.problems import Problem, ProfileError, not_among
 from services.grid.profile_source import Place, Source, field_name
 
+FILE = "profile.yaml"
 UNSTAFFED = ("deputy", "skip", "hold")
 TELL = ("holder", "above", "also_tell", "told")
 CHANNELS = ("log", "webhook")
@@ -230,7 +231,7 @@ class _Reader:
                 self.text((*place, "source"), line["source"])
             routes.append(
                 Route(
-                    name=f"{self.source.file} {field_name(place)}",
+                    name=f"{FILE} {field_name(place)}",
                     when=self.condition((*place, "when"), line.get("when", {})),
                     ladder=ladder,
                     enter=None if enter is None else self.choice((*place, "enter"), enter, steps),
@@ -274,7 +275,7 @@ class _Reader:
         if "remind" in line:
             reminders = self.each((*place, "remind"), line["remind"], deadlines.reminder)
         return DeadlineRule(
-            name=f"{self.source.file} {field_name(place)}",
+            name=f"{FILE} {field_name(place)}",
             level=level,
             when=self.condition((*place, "when"), line.get("when", {})),
             terms=terms,

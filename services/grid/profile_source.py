@@ -81,11 +81,13 @@ def read(path: Path) -> Source:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ProfileError([Problem(path.name, 0, "", f"can't be read: {error}")]) from error
+        raise ProfileError(
+            [Problem(str(path), 0, "", f"can't be read: {error.strerror}")]
+        ) from error
     except UnicodeDecodeError as error:
         wrong = f"not UTF-8 at byte {error.start}: save it as UTF-8"
-        raise ProfileError([Problem(path.name, 0, "", wrong)]) from error
-    return _Reader(path.name).read(text)
+        raise ProfileError([Problem(str(path), 0, "", wrong)]) from error
+    return _Reader(str(path)).read(text)
 
 
 class _Reader:
@@ -104,8 +106,9 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark is not None else 0
             self._problem(line, (), f"not YAML: {error.problem or error.context}")
-        except yaml.YAMLError as error:
-            self._problem(0, (), f"not YAML: {' '.join(str(error).split())}")
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            self._problem(line, (), f"not YAML: {error.reason}")
         except RecursionError:
             self._problem(0, (), "not a profile: it is nested too deeply")
         finally:
