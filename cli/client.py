@@ -1,0 +1,169 @@
+"""Talking to the services: JSON in, JSON out, and a :class:`Failure` for whatever goes wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from cli.failures import Exit, Failure
+from cli.stack import Stack
+from services.grid.clock import monotonic
+
+Json = dict[str, Any]
+
+# A service gives its answer, or a 503, within 20 seconds.
+_SECONDS = 30.0
+_PAUSE = 0.3
+_PAGE = 200
+_TRYING_HELPS = frozenset({502, 503, 504})
+
+
+class Client:
+    """The services of one stack.
+
+    What is away is tried again for ``patience`` seconds: every request here may be repeated
+    (a report carries an Idempotency-Key, a desk's action done twice counts once).
+    """
+
+    def __init__(self, stack: Stack, patience: float = 5.0, seconds: float = _SECONDS) -> None:
+        self.stack = stack
+        self._patience = patience
+        hosts = {urlsplit(url).hostname for url in stack.services().values()}
+        # A proxy of the environment is for servers elsewhere.
+        local = hosts <= {"127.0.0.1", "localhost", "::1"}
+        self._http = httpx.Client(timeout=seconds, trust_env=not local)
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._http.close()
+
+    def report(self, body: Json, key: str) -> Json:
+        """Sends a report; the same ``key`` again gets the first answer."""
+        headers = {"Idempotency-Key": key}
+        roles = ("operator", "reporter")
+        return self._ask("POST", f"{self.stack.intake}/v1/cases", roles, body=body, headers=headers)
+
+    def case(self, case: str) -> Json:
+        """The register's record of a case."""
+        return self._ask("GET", f"{self.stack.intake}/v1/cases/{quote(case, safe='')}", _READERS)
+
+    def timeline(self, case: str) -> list[Json]:
+        """Every event of a case, in the order in which intake heard of them."""
+        path = f"/v1/cases/{quote(case, safe='')}/timeline"
+        found: list[Json] = self._ask("GET", self.stack.intake + path, _READERS)["events"]
+        return found
+
+    def tracking(self, code: str) -> Json:
+        """What the public may see of a case."""
+        return self._ask("GET", f"{self.stack.intake}/v1/tracking/{quote(code, safe='')}", ())
+
+    def cases(self, **filters: str) -> Iterator[Json]:
+        """Cases of the register, page after page."""
+        return self._pages(f"{self.stack.intake}/v1/cases", filters)
+
+    def docket(self, level: str, **filters: str) -> Iterator[Json]:
+        """Entries of a desk's docket, page after page."""
+        return self._pages(f"{self._desk(level)}/cases", filters)
+
+    def act(self, level: str, case: str, action: str, body: Json) -> Json:
+        """An officer's action at a desk: ``acknowledge`` or ``resolve``."""
+        url = f"{self._desk(level)}/cases/{quote(case, safe='')}/{action}"
+        return self._ask("POST", url, ("officer", "operator"), body=body)
+
+    def deadlines(self, case: str) -> Json:
+        """Every deadline of a case with its rule and what became of it."""
+        if self.stack.escalation is None:
+            raise Failure(Exit.USAGE, "HUASHI_ESCALATION is not set: write the custodian's URL")
+        url = f"{self.stack.escalation}/v1/cases/{quote(case, safe='')}/deadlines"
+        return self._ask("GET", url, _READERS)
+
+    def ready(self, url: str) -> Json:
+        """What a service says of itself: ``{ready, checks}``; asked once, briefly."""
+        try:
+            answer = self._http.get(f"{url}/readyz", timeout=5)
+            return {"ready": answer.status_code == 200, "checks": answer.json().get("checks", {})}
+        except (httpx.TransportError, ValueError) as error:
+            return {"ready": False, "checks": {}, "error": type(error).__name__}
+
+    def _desk(self, level: str) -> str:
+        try:
+            return f"{self.stack.desks[level]}/v1/desks/{level}"
+        except KeyError:
+            known = ", ".join(self.stack.desks) or "none: set HUASHI_DESKS"
+            raise Failure(
+                Exit.USAGE, f"there is no desk {level!r}: the desks are {known}"
+            ) from None
+
+    def _pages(self, url: str, filters: Mapping[str, str]) -> Iterator[Json]:
+        query = {**filters, "limit": str(_PAGE)}
+        while True:
+            page = self._ask("GET", url, _READERS, query=query)
+            yield from page["cases"]
+            if not page["next"]:
+                return
+            query["cursor"] = page["next"]
+
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        roles: tuple[str, ...],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        token = self.stack.token(*roles) if roles else None
+        sent = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+        until = monotonic() + self._patience
+        while True:
+            away: Failure
+            try:
+                answer = self._http.request(method, url, params=query, json=body, headers=sent)
+            except httpx.TransportError as error:
+                host = urlsplit(url).netloc
+                said = f"{host} does not answer ({type(error).__name__}): is the stack running?"
+                away = Failure(Exit.UNREACHABLE, said)
+            else:
+                if answer.status_code not in _TRYING_HELPS:
+                    return _read(answer)
+                away = _failure(answer)
+            if monotonic() > until:
+                raise away
+            time.sleep(_PAUSE)
+
+
+_READERS = ("operator", "officer")
+
+
+def _read(answer: httpx.Response) -> Json:
+    if not answer.is_success:
+        raise _failure(answer)
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failure(
+            Exit.UNREACHABLE, f"{answer.request.url.host} does not answer as Huashi does: check it"
+        )
+    return found
+
+
+def _failure(answer: httpx.Response) -> Failure:
+    try:
+        problem = answer.json()
+        said = str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        problem, said = None, f"{answer.request.url.host} answered {answer.status_code}"
+    codes = {
+        404: Exit.NOT_FOUND,
+        502: Exit.UNREACHABLE,
+        503: Exit.UNREACHABLE,
+        504: Exit.UNREACHABLE,
+    }
+    return Failure(codes.get(answer.status_code, Exit.REFUSED), said, problem)

@@ -1,0 +1,377 @@
+"""The ``huashi`` command.
+
+Exit codes: 0 done, 1 refused or a problem, 2 wrong usage, 3 the stack can't be reached,
+4 there is no such case. With ``--json`` the answer goes to standard output as JSON and a
+problem, as a problem document, to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cli import demo as demonstration
+from cli import render
+from cli.client import Client
+from cli.failures import Exit, Failure
+from cli.stack import find_stack
+from services.grid import profile as profiles
+from services.grid.directory import DivisionError
+
+HELP = """Huashi 化事: report cases, see where they are, and work at a desk.
+
+It finds the local stack by .run/stack.json (here, in a folder above, or in RUN_DIR), and
+another by HUASHI_INTAKE, HUASHI_DESKS (household=URL,group=URL), HUASHI_ESCALATION and
+HUASHI_TOKEN. Times are shown in HUASHI_TIMEZONE (Asia/Shanghai).
+
+Exit codes: 0 done, 1 refused or a problem, 2 wrong usage, 3 the stack can't be reached,
+4 there is no such case.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
+desk_app = typer.Typer(help="A desk (受理台): huashi desk household list", no_args_is_help=True)
+profile_app = typer.Typer(help="Profiles (模式).", no_args_is_help=True)
+stack_app = typer.Typer(help="The running services.", no_args_is_help=True)
+app.add_typer(desk_app, name="desk")
+app.add_typer(profile_app, name="profile")
+app.add_typer(stack_app, name="stack")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+CaseArgument = Annotated[str, typer.Argument(help="A case id or a tracking code.")]
+
+_WATCH_SECONDS = 1.0
+_ENDED = ("resolved", "closed", "withdrawn")
+
+
+def _levels(incomplete: str) -> list[str]:
+    """The desks of the stack, for completion."""
+    try:
+        desks = find_stack(os.environ, Path.cwd()).desks
+    except Failure:
+        return []
+    return [level for level in desks if level.startswith(incomplete)]
+
+
+@contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """Turns what goes wrong into words on standard error and an exit code."""
+    try:
+        yield
+    except Failure as failure:
+        if as_json:
+            typer.echo(json.dumps(failure.document(), ensure_ascii=False), err=True)
+        else:
+            for line in failure.lines():
+                typer.secho(line, fg="red", err=True)
+        raise typer.Exit(failure.code) from failure
+
+
+@contextmanager
+def _client(as_json: bool) -> Iterator[Client]:
+    with _failures(as_json):
+        client = Client(find_stack(os.environ, Path.cwd()))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def _zone() -> ZoneInfo:
+    name = os.environ.get("HUASHI_TIMEZONE", "Asia/Shanghai")
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        said = f"HUASHI_TIMEZONE is {name!r}: write a zone such as Asia/Shanghai"
+        raise Failure(Exit.USAGE, said) from error
+
+
+def _case(client: Client, text: str) -> dict[str, Any]:
+    """The case of an id; of a tracking code just what the public may see."""
+    for ask in (client.case, client.tracking):
+        try:
+            return ask(text)
+        except Failure as failure:
+            if failure.code not in (Exit.NOT_FOUND, Exit.REFUSED):
+                raise
+    raise Failure(Exit.NOT_FOUND, f"there is no case {text}: write its id or its tracking code")
+
+
+@app.command()
+def report(  # noqa: PLR0917 - typer reads its options from here
+    title: Annotated[str, typer.Argument(help="What is the matter, in a few words.")] = "",
+    division: Annotated[
+        str, typer.Option(help="Division code, as far down as the place is known.")
+    ] = "",
+    address: Annotated[str, typer.Option(help="Address or place name, if not the code.")] = "",
+    category: Annotated[str, typer.Option(help="A category of the profile.")] = "",
+    urgency: Annotated[str, typer.Option(help="ordinary, urgent or emergency.")] = "ordinary",
+    source: Annotated[str, typer.Option(help="Where it comes from.")] = "app",
+    description: Annotated[str, typer.Option(help="What happened.")] = "",
+    body: Annotated[
+        Path | None,
+        typer.Option("--from", help="A JSON file with the whole report; - for standard input."),
+    ] = None,
+    key: Annotated[
+        str, typer.Option(help="Idempotency-Key: the same again reports nothing new.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Report a case. Who reports it (name, phone) goes into --from, never into the shell."""
+    with _client(as_json) as client:
+        named = {
+            "title": title,
+            "division": division,
+            "address": address,
+            "category": category,
+            "urgency": urgency,
+            "source": source,
+            "description": description,
+        }
+        sent = _read_report(body) if body is not None else {k: v for k, v in named.items() if v}
+        answer = client.report(sent, key or str(uuid.uuid4()))
+        if as_json:
+            _print(answer)
+        else:
+            triage = ", to be placed (分拨)" if answer.get("triage") else ""
+            typer.echo(f"{answer['tracking']}  {answer['id']}{triage}")
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise Failure(Exit.USAGE, f"{path} can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise Failure(Exit.USAGE, f"{path} is not a JSON object: write one report, {{...}}")
+    return found
+
+
+@app.command()
+def show(
+    case: CaseArgument,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Also every event.")] = False,
+    deadlines: Annotated[
+        bool, typer.Option("--deadlines", help="Every deadline it ever had, and why.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a case: status, who holds it, its clocks and deadlines."""
+    with _client(as_json) as client:
+        zone, now = _zone(), client.stack.clock.now()
+        found = _case(client, case)
+        full = "id" in found
+        if full and timeline:
+            found["timeline"] = client.timeline(found["id"])
+        if full and deadlines:
+            found["all_deadlines"] = client.deadlines(found["id"])["deadlines"]
+        if as_json:
+            _print(found)
+            return
+        console = Console()
+        if not full:
+            console.print(_public(found))
+            return
+        console.print(render.whole(found, now, zone))
+        for name, draw in (("all_deadlines", render.deadlines), ("timeline", None)):
+            if name in found:
+                console.print()
+                rows = found[name]
+                console.print(draw(rows, now, zone) if draw else render.events(rows, zone))
+
+
+def _public(found: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), str(value))
+    return table
+
+
+@app.command()
+def watch(
+    case: CaseArgument,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a case until it has ended. Without a terminal: a line for each change."""
+    with _client(as_json) as client:
+        zone, console = _zone(), Console()
+        plain = as_json or not console.is_terminal
+        shown: tuple[Any, ...] = ()
+        with Live(console=console, auto_refresh=False, transient=False) as live:
+            while True:
+                found = _case(client, case)
+                now = client.stack.clock.now()
+                state = (found["status"], found.get("address"), found.get("supervised"))
+                if plain and state != shown:
+                    _print(found) if as_json else typer.echo(_line(found))
+                elif not plain:
+                    drawn = render.whole(found, now, zone) if "id" in found else _public(found)
+                    clock = Text(f"{render.local(now, zone)}  ctrl-C ends", "dim")
+                    live.update(Group(drawn, clock), refresh=True)
+                shown = state
+                if found["status"] in _ENDED:
+                    return
+                try:
+                    time.sleep(_WATCH_SECONDS)
+                except KeyboardInterrupt:
+                    return
+
+
+def _line(case: dict[str, Any]) -> str:
+    where = render.address(case) if "address" in case else case.get("level_title", "")
+    return f"{case['tracking']}  {case['status']}  {where}"
+
+
+@desk_app.callback()
+def desk(
+    context: typer.Context,
+    level: Annotated[
+        str, typer.Argument(help="household, group, village, ...", autocompletion=_levels)
+    ],
+) -> None:
+    """A desk (受理台): huashi desk household list."""
+    context.obj = level
+
+
+@desk_app.command("list")
+def desk_list(
+    context: typer.Context,
+    division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    status: Annotated[str, typer.Option(help="live, ended, or all.")] = "live",
+    as_json: AsJson = False,
+) -> None:
+    """The desk's docket (案卷)."""
+    with _client(as_json) as client:
+        filters = {"division": division, "status": "" if status == "all" else status}
+        kept = {name: value for name, value in filters.items() if value}
+        found = list(client.docket(context.obj, **kept))
+        if as_json:
+            _print(found)
+        elif found:
+            Console().print(render.listing(found, client.stack.clock.now()))
+        else:
+            typer.echo(f"the {context.obj} desk has nothing {status}")
+
+
+@desk_app.command()
+def acknowledge(
+    context: typer.Context,
+    case: Annotated[str, typer.Argument(help="The case's id.")],
+    note: Annotated[str, typer.Option(help="A note.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Accept a case (接单)."""
+    _act(context.obj, case, "acknowledge", {"note": note} if note else {}, as_json)
+
+
+@desk_app.command()
+def resolve(
+    context: typer.Context,
+    case: Annotated[str, typer.Argument(help="The case's id.")],
+    outcome: Annotated[str, typer.Option(help="An outcome of the profile.")] = "settled",
+    note: Annotated[str, typer.Option(help="What was done.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Settle a case (办结)."""
+    body = {"outcome": outcome, **({"note": note} if note else {})}
+    _act(context.obj, case, "resolve", body, as_json)
+
+
+def _act(level: str, case: str, action: str, body: dict[str, Any], as_json: bool) -> None:
+    with _client(as_json) as client:
+        entry = client.act(level, case, action, body)
+        if as_json:
+            _print(entry)
+        else:
+            typer.echo(f"{entry['tracking']}  {entry['status']}")
+
+
+@profile_app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A folder with profile.yaml and its CSV files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a profile: every problem with its file and line. Needs no running stack."""
+    with _failures(as_json):
+        try:
+            loaded = profiles.load_folder(folder)
+        except (profiles.ProfileError, DivisionError, OSError) as error:
+            lines = str(error).splitlines()
+            document = {"title": "profile", "detail": str(error), "errors": []}
+            raise Failure(Exit.REFUSED, "\n".join(lines), document) from error
+        found = {
+            "profile": loaded.profile.name,
+            "version": loaded.profile.id,
+            "levels": list(loaded.profile.levels),
+            "divisions": len(loaded.divisions),
+            "units": len(loaded.units),
+            "officers": len(loaded.officers),
+        }
+        if as_json:
+            _print(found)
+        else:
+            typer.echo("  ".join(f"{name} {value}" for name, value in found.items()))
+
+
+@stack_app.command("status")
+def stack_status(as_json: AsJson = False) -> None:
+    """Which services are ready, and what the others wait for."""
+    with _client(as_json) as client:
+        found = {name: client.ready(url) for name, url in client.stack.services().items()}
+        if as_json:
+            _print(found)
+        else:
+            table = Table("service", "", "waits for", box=None, header_style="bold")
+            for name, state in found.items():
+                word = Text("ready", "green") if state["ready"] else Text("not ready", "red")
+                away = [check for check, fine in state["checks"].items() if not fine]
+                table.add_row(name, word, state.get("error") or ", ".join(away))
+            Console().print(table)
+        if not all(state["ready"] for state in found.values()):
+            raise typer.Exit(Exit.UNREACHABLE)
+
+
+@app.command()
+def demo(
+    reports: Annotated[Path, typer.Option(help="The reports to play, JSON lines.")] = Path(
+        "profiles/qionghai/cases.jsonl"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Play twenty reports from Qionghai: some are settled, some climb to the township.
+
+    Needs a stack whose time runs fast (TIME_SCALE=600); `make demo` starts one.
+    """
+    with _failures(as_json):
+        client = Client(find_stack(os.environ, Path.cwd()), patience=0.0, seconds=5.0)
+        try:
+            summary = demonstration.play(client, reports, Console(stderr=as_json), quiet=as_json)
+        finally:
+            client.close()
+        if as_json:
+            _print(summary)
+        if summary["wrong"]:
+            raise typer.Exit(Exit.REFUSED)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,167 @@
+"""How cases, clocks and times look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from services.grid.clock import Instant, moment, seconds_between
+
+Json = Mapping[str, Any]
+
+COUNTY_ZONE = ZoneInfo("Asia/Shanghai")
+"""Every county of China keeps this time."""
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_STATUS_STYLES = {
+    "reported": "yellow",
+    "supervised": "red",
+    "acknowledged": "cyan",
+    "resolved": "green",
+    "closed": "green",
+    "withdrawn": "dim",
+    "live": "yellow",
+    "ended": "dim",
+    "armed": "yellow",
+    "fired": "red",
+    "met": "green",
+    "void": "dim",
+}
+
+
+def duration(seconds: float) -> str:
+    """``1d 4h``, ``12m``, ``3s``: the two largest units."""
+    left = round(abs(seconds))
+    parts: list[str] = []
+    for size, name in _UNITS:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{name}" if count else "")
+        if len(parts) == 2:
+            break
+    return " ".join(filter(None, parts)) or "0s"
+
+
+def left(due: str, now: Instant) -> Text:
+    """How long until ``due``, or how long it has passed."""
+    seconds = seconds_between(now, Instant(due))
+    if seconds < 0:
+        return Text(f"{duration(seconds)} over", "red")
+    return Text(f"{duration(seconds)} left", "green" if seconds > 3600 else "yellow")
+
+
+def local(instant: str, zone: ZoneInfo) -> str:
+    """The time of day where the case is: ``11-23 16:30:05``."""
+    return moment(Instant(instant)).astimezone(zone).strftime("%m-%d %H:%M:%S")
+
+
+def status(word: str) -> Text:
+    """A status in its colour."""
+    return Text(word, _STATUS_STYLES.get(word, ""))
+
+
+def place(division: Any) -> str:
+    """A division as the services show it, by its name where they tell it."""
+    if isinstance(division, Mapping):
+        return str(division.get("name") or division.get("code"))
+    return str(division)
+
+
+def address(case: Json) -> str:
+    """Who holds a case: level, place and unit."""
+    found = case["address"]
+    name = found.get("name") or place(found["division"])
+    return " ".join(filter(None, (found["level"], name, found.get("unit"))))
+
+
+def next_due(case: Json) -> str | None:
+    """When the earliest deadline that is not a reminder is due."""
+    dues = [item["due"] for item in case.get("deadlines", []) if item["kind"] != "remind"]
+    return min(dues, default=None)
+
+
+def listing(cases: Iterable[Json], now: Instant) -> Table:
+    """One line a case."""
+    table = Table("tracking", "title", "where", "status", "due", box=None, header_style="bold")
+    for case in cases:
+        due = next_due(case)
+        table.add_row(
+            case["tracking"],
+            case["title"],
+            address(case),
+            status(case["status"]),
+            left(due, now) if due else "",
+        )
+    return table
+
+
+def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
+    """A case with its clocks and its deadlines."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    acknowledged, resolution = case.get("acknowledged"), case.get("resolution")
+    supervised = case.get("supervised")
+    rows: list[tuple[str, RenderableType]] = [
+        ("case", case.get("id", "")),
+        ("tracking", case["tracking"]),
+        ("title", Text(case.get("title", ""), "bold")),
+        ("status", status(case["status"])),
+        ("category", f"{case.get('category', '')} · {case.get('urgency', '')}"),
+        ("place", place(case.get("division", ""))),
+        ("held by", address(case)),
+        ("reported", local(case["reported_at"], zone)),
+    ]
+    if case.get("triage"):
+        rows.append(("triage", Text("the place is not certain: to be placed (分拨)", "yellow")))
+    if acknowledged:
+        rows.append(("acknowledged", f"{local(acknowledged['at'], zone)} by {acknowledged['by']}"))
+    if resolution:
+        said = f"{resolution['outcome']} {local(resolution['at'], zone)} by {resolution['by']}"
+        rows.append(("resolved", f"{said} {resolution['note']}".strip()))
+    if supervised:
+        rows.append(("supervised", Text(f"{supervised['times']} times", "red")))
+    if case.get("late_custody"):
+        rows.append(("late custody", "resolved by a desk from which it had moved on"))
+    for name, value in rows:
+        facts.add_row(name, value)
+    if not case.get("deadlines"):
+        return facts
+    return Group(facts, Text(), deadlines(case["deadlines"], now, zone))
+
+
+def deadlines(rows: Iterable[Json], now: Instant, zone: ZoneInfo) -> Table:
+    """Deadlines with the rule that set each; with what became of them, if that is told."""
+    table = Table("deadline", "due", "", "rule", "source", box=None, header_style="bold")
+    for row in rows:
+        kind = " ".join(filter(None, (row["kind"], row.get("of"), row.get("at"))))
+        if "status" in row and row["status"] != "armed":
+            state = status(row["status"])
+            if row.get("lateness_seconds") is not None:
+                state.append(f" {row['lateness_seconds']:.2f} s late")
+        else:
+            state = left(row["due"], now)
+        level = f"{row['level']} " if "level" in row else ""
+        table.add_row(level + kind, local(row["due"], zone), state, row["rule"], row["source"])
+    return table
+
+
+def events(found: Iterable[Json], zone: ZoneInfo) -> Table:
+    """The timeline (流转记录) of a case."""
+    table = Table("time", "event", "at", "token", box=None, header_style="bold")
+    for event in found:
+        state = event.get("data", {}).get("state", {})
+        token, where = state.get("token"), state.get("address", {})
+        table.add_row(
+            local(event["time"], zone),
+            event["type"],
+            where.get("level", ""),
+            ".".join(str(token[name]) for name in ("round", "stage", "hop", "seq"))
+            if token
+            else "",
+        )
+    return table
