@@ -63,7 +63,8 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
 
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
-    if document["status"] != "live" or document["state"]["assigned"] is not None:
+    state = document["state"]
+    if document["status"] != "live" or state is None or state["assigned"] is not None:
         return Decision(document)
     profile = atlas.profile(document["facts"]["profile"])
     address = Address.of(document["state"]["address"])
@@ -143,38 +144,34 @@ def resolve(
     return Decision(document, [_event("case.resolved", document, atlas, now)], document)
 
 
-def _arrived(document: Document | None, event: Event) -> Document:
-    if document is not None and document["state"] is not None:
-        return document
-    token = _token(event)
-    arrived = {
+def _blank(event: Event, token: dict[str, Any]) -> Document:
+    """An entry of which only an answer or a release is known so far."""
+    return {
         "case": event.subject,
         "round": token["round"],
         "hop": token["hop"],
         "facts": event.data["case"],
-        "state": event.data["state"],
-        "arrived": event.data["state"]["clocks"]["level"]["started_at"],
+        "state": None,
+        "arrived": None,
         "under": [],
+        "status": "live",
+        "ended": None,
+        "held": None,
         "refused": None,
     }
-    return {"status": "live", "ended": None, "held": None, **(document or {}), **arrived}
+
+
+def _arrived(document: Document | None, event: Event) -> Document:
+    document = document or _blank(event, _token(event))
+    if document["state"] is not None:
+        return document
+    state = event.data["state"]
+    return {**document, "state": state, "arrived": state["clocks"]["level"]["started_at"]}
 
 
 def _released(document: Document | None, event: Event) -> Document:
     released = event.data["released"]
-    document = document or {
-        "case": event.subject,
-        "round": released["token"]["round"],
-        "hop": released["token"]["hop"],
-        "facts": event.data["case"],
-        "state": None,
-        "arrived": None,
-        "under": [],
-        "refused": None,
-        "status": "live",
-        "ended": None,
-        "held": None,
-    }
+    document = document or _blank(event, released["token"])
     held = document["held"]
     if held is None or Token.of(_token(event)) > Token.of(held["token"]):
         held = {name: event.data["state"][name] for name in ("token", "address")}
@@ -185,11 +182,8 @@ def _released(document: Document | None, event: Event) -> Document:
 
 
 def _refused(document: Document | None, event: Event) -> Document:
-    if document is None:
-        # Only the desk itself asks, so an entry that is gone was lost with its collection.
-        return _arrived(None, event)
-    answer = {"request": event.data["request"], "why": event.data["why"]}
-    return {**document, "refused": answer}
+    document = document or _blank(event, event.data["asked"])
+    return {**document, "refused": {"request": event.data["request"], "why": event.data["why"]}}
 
 
 def _on_duty(case: str, address: Address, profile: Profile, atlas: Atlas) -> tuple[str | None, str]:

@@ -70,8 +70,10 @@ def identities(world: World) -> None:
 
 
 def fired_once(world: World) -> None:
-    """Each deadline of each hop passes once; a case leaves a hop once; custody never moves
-    after a resolution that the custodian knew of."""
+    """Each deadline of each hop passes once, and a case leaves a hop once.
+
+    Custody never moves after a resolution that the custodian knew of.
+    """
     passed: dict[Any, set[str]] = defaultdict(set)
     for event in world.published:
         if event.type not in ("case.deadline_passed", "case.escalated"):

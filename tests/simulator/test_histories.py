@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.simulator import invariants
@@ -42,18 +42,23 @@ def history(world: World, random: Random, steps: int, dead: tuple[str, ...] = ()
         world.report("case-1")
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(random=st.randoms(use_true_random=False), skip=st.booleans())
-def test_services_agree_once_the_bus_is_quiet(random: Random, skip: bool) -> None:
+SEEDS = st.integers(0, 2**32)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(seed=SEEDS, steps=st.integers(5, 100), skip=st.booleans())
+def test_services_agree_once_the_bus_is_quiet(seed: int, steps: int, skip: bool) -> None:
+    random = Random(seed)
     world = World(random, SKIPPING if skip else ATLAS, crashes=random.choice([0.0, 0.05, 0.3]))
-    history(world, random, steps=60)
+    history(world, random, steps)
     world.settle()
     invariants.all_hold(world)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(random=st.randoms(use_true_random=False))
-def test_dead_desks_hold_nothing_up(random: Random) -> None:
+@settings(max_examples=300, deadline=None)
+@given(seed=SEEDS)
+def test_dead_desks_hold_nothing_up(seed: int) -> None:
+    random = Random(seed)
     world = World(random, ATLAS, crashes=0.1)
     history(world, random, steps=30, dead=LEVELS)
     world.seams.probability = 0.0
@@ -67,9 +72,10 @@ def test_dead_desks_hold_nothing_up(random: Random) -> None:
     invariants.all_hold(world, dead=LEVELS)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(random=st.randoms(use_true_random=False))
-def test_a_desk_that_comes_back_ends_its_stale_entries(random: Random) -> None:
+@settings(max_examples=300, deadline=None)
+@given(seed=SEEDS)
+def test_a_desk_that_comes_back_ends_its_stale_entries(seed: int) -> None:
+    random = Random(seed)
     dead = (random.choice(LEVELS),)
     world = World(random, ATLAS, crashes=0.1)
     history(world, random, steps=60, dead=dead)
