@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,21 +102,25 @@ def check_region(path: Path, region: str, directory: Directory) -> list[Problem]
 
 
 def check_places(
-    path: Path, entries: Sequence[Unit | Officer], directory: Directory
+    path: Path,
+    entries: Sequence[Unit | Officer],
+    directory: Directory,
+    levels: Collection[str],
 ) -> list[Problem]:
-    """What units or officers, in the order of their file, say that the directory does not know."""
+    """What units or officers, in the order of their file, say that the directory does not know.
+
+    :param levels: those of the profile's ladders. What is above them all, such as the county,
+        can have officers of any level, because a case that nobody can place is held there.
+    """
     rows = _Rows(path, ())
     for row, entry in zip(rows, entries, strict=True):
         wrong = directory.check_code(entry.division)
         if wrong is not None:
             row.problem("division", wrong)
             continue
-        levels = [place.level for place in directory.ancestors(entry.division)]
-        if entry.level not in levels:
-            row.problem(
-                "level",
-                f"{entry.division} has no {entry.level} at or above it: write {levels[0]}",
-            )
+        level = directory.known(entry.division).level
+        if entry.level != level and level in levels:
+            row.problem("level", f"{entry.division} is a {level}: write {level}")
         if isinstance(entry, Officer) and entry.unit is not None:
             unit = directory.units.get(entry.unit)
             if unit is None:

@@ -192,7 +192,7 @@ def load_folder(folder: Path) -> Loaded:
         problems += check_region(folder / "divisions.csv", profile.region, directory)
     for name in ("units.csv", "officers.csv"):
         if found[name]:
-            problems += check_places(folder / name, found[name], directory)
+            problems += check_places(folder / name, found[name], directory, profile.levels)
     if problems:
         raise ProfileError(problems)
     return Loaded(
