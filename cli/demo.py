@@ -161,7 +161,7 @@ class _Director:
         return monotonic() - self._began
 
     def _tried(self, name: str, ask: Callable[[], Value]) -> Value | None:
-        """What ``ask`` answers; None if that service is away just now: the next round asks again."""
+        """What ``ask`` answers; None if that service is away: the next round asks again."""
         if name in self._away:
             return None
         try:
@@ -235,7 +235,7 @@ class _Director:
         for case in self._cases:
             if case.register is None:
                 continue
-            level, word = case.register["address"]["level"], self._word(case)
+            level, word = case.register["address"]["level"], self._word(case, case.register)
             if (level, word) == case.shown:
                 continue
             case.shown = (level, word)
@@ -275,7 +275,7 @@ class _Director:
             mark if index == at else Text("▸" if entered <= index < at else "·", "dim")
             for index in range(len(LADDER))
         ]
-        row.append(render.status(self._word(case)))
+        row.append(render.status(self._word(case, case.register)))
         due = None if done else render.next_due(case.register)
         if due is None:
             return row
@@ -286,9 +286,8 @@ class _Director:
         bar = ProgressBar(whole, min(whole, max(0.0, passed)), complete_style=style, width=14)
         return [*row, render.left(due, now), bar]
 
-    def _word(self, case: Case) -> str:
-        assert case.register is not None  # noqa: S101
-        status: str = case.register["status"]
+    def _word(self, case: Case, register: Json) -> str:
+        status: str = register["status"]
         return "supervised" if case.supervised and status == "reported" else status
 
     def _title(self, level: str) -> str:

@@ -7,6 +7,7 @@ problem, as a problem document, to standard error.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -53,6 +54,7 @@ app.add_typer(stack_app, name="stack")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 CaseArgument = Annotated[str, typer.Argument(help="A case id or a tracking code.")]
 
+_WIDE = 160
 _WATCH_SECONDS = 1.0
 _ENDED = ("resolved", "closed", "withdrawn")
 
@@ -88,6 +90,12 @@ def _client(as_json: bool) -> Iterator[Client]:
             yield client
         finally:
             client.close()
+
+
+def _console() -> Console:
+    """Standard output; wide enough for whole lines where it is no terminal."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
+    return Console(width=wide)
 
 
 def _print(value: Any) -> None:
@@ -186,7 +194,7 @@ def show(
         if as_json:
             _print(found)
             return
-        console = Console()
+        console = _console()
         if not full:
             console.print(_public(found))
             return
@@ -213,7 +221,7 @@ def watch(
 ) -> None:
     """Watch a case until it has ended. Without a terminal: a line for each change."""
     with _client(as_json) as client:
-        zone, console = _zone(), Console()
+        zone, console = _zone(), _console()
         plain = as_json or not console.is_terminal
         shown: tuple[Any, ...] = ()
         with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -267,7 +275,7 @@ def desk_list(
         if as_json:
             _print(found)
         elif found:
-            Console().print(render.listing(found, client.stack.clock.now()))
+            _console().print(render.listing(found, client.stack.clock.now()))
         else:
             typer.echo(f"the {context.obj} desk has nothing {status}")
 
@@ -315,9 +323,13 @@ def check(
         try:
             loaded = profiles.load_folder(folder)
         except (profiles.ProfileError, DivisionError, OSError) as error:
-            lines = str(error).splitlines()
-            document = {"title": "profile", "detail": str(error), "errors": []}
-            raise Failure(Exit.REFUSED, "\n".join(lines), document) from error
+            listed = error.problems if isinstance(error, profiles.ProfileError) else ()
+            document = {
+                "title": "profile",
+                "detail": str(error),
+                "problems": [dataclasses.asdict(problem) for problem in listed],
+            }
+            raise Failure(Exit.REFUSED, str(error), document) from error
         found = {
             "profile": loaded.profile.name,
             "version": loaded.profile.id,
@@ -345,7 +357,7 @@ def stack_status(as_json: AsJson = False) -> None:
                 word = Text("ready", "green") if state["ready"] else Text("not ready", "red")
                 away = [check for check, fine in state["checks"].items() if not fine]
                 table.add_row(name, word, state.get("error") or ", ".join(away))
-            Console().print(table)
+            _console().print(table)
         if not all(state["ready"] for state in found.values()):
             raise typer.Exit(Exit.UNREACHABLE)
 

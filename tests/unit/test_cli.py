@@ -1,0 +1,481 @@
+"""The command line: how it finds the services, what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import demo_plan, render
+from cli.client import Client
+from cli.demo_plan import LADDER, PLAN, Play, Seen, play_of
+from cli.failures import Exit, Failure
+from cli.main import app
+from cli.stack import find_stack
+from services.grid.clock import Instant
+
+REPORTS = Path(__file__).parents[2] / "profiles" / "qionghai" / "cases.jsonl"
+AT = "2026-01-05T00:00:00.000Z"
+
+
+# -- a stand-in for the services: what they answer is said by each test --------------------
+
+
+@dataclass
+class Services:
+    """Answers of the services, by ``METHOD /path``; each is (status, body)."""
+
+    url: str = ""
+    answers: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
+
+    def say(self, line: str, *answers: tuple[int, Any]) -> None:
+        """What ``line`` is answered, one after the other; the last one stays."""
+        self.answers[line] = list(answers)
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    """Services on a free port, named by the environment."""
+    said = Services()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length) or b"null")
+            line = f"{self.command} {self.path}"
+            said.asked.append((line, dict(self.headers), body))
+            listed = said.answers.get(line) or said.answers.get(line.partition("?")[0])
+            missing = (404, {"status": 404, "title": "Not Found", "detail": "nothing here"})
+            status, answer = (
+                (listed.pop(0) if len(listed) > 1 else listed[0]) if listed else missing
+            )
+            raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        do_GET = do_POST = _answer
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    said.url = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.delenv("RUN_DIR", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("HUASHI_INTAKE", said.url)
+    monkeypatch.setenv("HUASHI_DESKS", f"household={said.url},group={said.url}")
+    monkeypatch.setenv("HUASHI_ESCALATION", said.url)
+    monkeypatch.setenv("HUASHI_TOKEN", "the-token")
+    yield said
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def run(*arguments: str, text: str | None = None) -> Result:
+    """``huashi`` with these arguments."""
+    return CliRunner().invoke(app, list(arguments), input=text)
+
+
+def problem(status: int, detail: str, **facts: Any) -> tuple[int, dict[str, Any]]:
+    """A problem document, as a service sends it."""
+    return status, {"type": "about:blank", "status": status, "detail": detail, **facts}
+
+
+CASE = {
+    "id": "c-1",
+    "tracking": "K7QX2M9A4T",
+    "status": "reported",
+    "title": "路灯不亮",
+    "category": "facility",
+    "urgency": "ordinary",
+    "division": {"code": "46900210421403007", "name": "沙美村3组7户"},
+    "triage": False,
+    "address": {
+        "level": "household",
+        "division": "46900210421403007",
+        "unit": None,
+        "name": "沙美村3组7户",
+    },
+    "token": {"round": 1, "stage": "held", "hop": 0, "seq": 0},
+    "acknowledged": None,
+    "clocks": {"level": {"started_at": AT}, "case": {"started_at": AT}},
+    "deadlines": [
+        {
+            "kind": "acknowledge",
+            "due": "2026-01-05T02:00:00.000Z",
+            "rule": "profile.yaml deadlines[1]",
+            "source": "assumption",
+        }
+    ],
+    "resolution": None,
+    "supervised": None,
+    "late_custody": False,
+    "reported_at": AT,
+}
+
+
+# -- commands ------------------------------------------------------------------------------
+
+
+def test_a_report_is_sent_with_its_key_and_token(services: Services) -> None:
+    services.say("POST /v1/cases", (201, {"id": "c-1", "tracking": "K7QX2M9A4T", "triage": True}))
+    result = run("report", "路灯不亮", "--division", "469002104214", "--category", "facility")
+    assert result.exit_code == 0
+    assert result.stdout == "K7QX2M9A4T  c-1, to be placed (分拨)\n"
+    ((_, headers, body),) = services.asked
+    assert headers["Authorization"] == "Bearer the-token"
+    assert len(headers["Idempotency-Key"]) == 36
+    assert body == {
+        "title": "路灯不亮",
+        "division": "469002104214",
+        "category": "facility",
+        "urgency": "ordinary",
+        "source": "app",
+    }
+
+
+def test_a_whole_report_comes_from_standard_input(services: Services) -> None:
+    services.say("POST /v1/cases", (201, {"id": "c-1", "tracking": "K7QX2M9A4T"}))
+    sent = {"title": "x", "reporter": {"name": "王"}}
+    result = run("report", "--from", "-", "--key", "k-1", "--json", text=json.dumps(sent))
+    assert json.loads(result.stdout)["id"] == "c-1"
+    assert services.asked[0][2] == sent
+    assert services.asked[0][1]["Idempotency-Key"] == "k-1"
+
+
+def test_a_refused_report_names_each_field(services: Services) -> None:
+    errors = [{"field": "category", "detail": "'x' is not known: write facility, other"}]
+    services.say("POST /v1/cases", problem(422, "…", errors=errors))
+    result = run("report", "x", "--category", "x")
+    assert result.exit_code == Exit.REFUSED
+    assert result.stderr == "category: 'x' is not known: write facility, other\n"
+    result = run("report", "x", "--category", "x", "--json")
+    assert json.loads(result.stderr)["errors"] == errors
+    assert result.stdout == ""
+
+
+def test_what_is_away_for_a_moment_is_tried_again(services: Services) -> None:
+    services.say("GET /v1/cases/c-1", problem(503, "away"), (200, CASE))
+    assert run("show", "c-1").exit_code == 0
+    assert len(services.asked) == 2
+
+
+def test_a_case_is_shown_with_its_clock(services: Services) -> None:
+    services.say("GET /v1/cases/c-1", (200, CASE))
+    result = run("show", "c-1")
+    for word in (
+        "路灯不亮",
+        "K7QX2M9A4T",
+        "household 沙美村3组7户",
+        "01-05 08:00:00",
+        "assumption",
+    ):
+        assert word in result.stdout, result.stdout
+    assert json.loads(run("show", "c-1", "--json").stdout) == CASE
+
+
+def test_a_case_is_shown_with_its_deadlines_and_timeline(services: Services) -> None:
+    row = CASE["deadlines"][0] | {  # type: ignore[index]
+        "level": "household",
+        "status": "fired",
+        "fired_at": "2026-01-05T02:00:30.000Z",
+        "lateness_seconds": 0.05,
+    }
+    state = {"token": CASE["token"], "address": CASE["address"]}
+    event = {"id": "e", "type": "case.reported", "time": AT, "data": {"state": state}}
+    told = {"id": "n", "type": "notification.delivered", "time": AT, "data": {}}
+    services.say("GET /v1/cases/c-1", (200, CASE))
+    services.say("GET /v1/cases/c-1/deadlines", (200, {"deadlines": [row]}))
+    services.say("GET /v1/cases/c-1/timeline", (200, {"events": [event, told]}))
+    result = run("show", "c-1", "--deadlines", "--timeline")
+    assert "fired 0.05 s late" in result.stdout
+    assert "1.held.0.0" in result.stdout
+    assert "notification.delivered" in result.stdout
+
+
+def test_a_tracking_code_shows_what_is_public(services: Services) -> None:
+    public = {"tracking": "K7QX2M9A4T", "status": "reported", "level_title": "户联系"}
+    services.say("GET /v1/tracking/K7QX2M9A4T", (200, public))
+    result = run("show", "K7QX2M9A4T")
+    assert result.exit_code == 0
+    assert "户联系" in result.stdout
+    assert "Authorization" not in services.asked[-1][1]
+
+
+def test_a_case_that_is_not_there(services: Services) -> None:
+    services.say("GET /v1/tracking/nonsense", problem(422, "no such code"))
+    result = run("show", "nonsense")
+    assert result.exit_code == Exit.NOT_FOUND
+    assert result.stderr == "there is no case nonsense: write its id or its tracking code\n"
+
+
+def test_watching_ends_with_the_case(services: Services) -> None:
+    resolution = {"outcome": "settled", "note": "", "by": "officer:1", "at": AT}
+    ended = {**CASE, "status": "resolved", "resolution": resolution, "deadlines": []}
+    services.say("GET /v1/cases/c-1", (200, CASE), (200, CASE), (200, ended))
+    result = run("watch", "c-1")
+    assert result.exit_code == 0
+    assert [line.split(maxsplit=2)[1] for line in result.stdout.splitlines()] == [
+        "reported",
+        "resolved",
+    ]
+
+
+def test_a_desk_lists_accepts_and_settles(services: Services) -> None:
+    entry = {**CASE, "status": "live"}
+    pages = [(200, {"cases": [entry], "next": "more"}), (200, {"cases": [entry], "next": None})]
+    services.say("GET /v1/desks/household/cases", *pages)
+    result = run("desk", "household", "list", "--json")
+    assert json.loads(result.stdout) == [entry, entry]
+    assert "status=live" in services.asked[0][0]
+    assert "cursor=more" in services.asked[1][0]
+    assert "路灯不亮" in run("desk", "household", "list", "--status", "all").stdout
+    services.say("POST /v1/desks/household/cases/c-1/acknowledge", (200, entry))
+    assert run("desk", "household", "acknowledge", "c-1").stdout == "K7QX2M9A4T  live\n"
+    services.say("POST /v1/desks/household/cases/c-1/resolve", (200, {**entry, "status": "ended"}))
+    result = run("desk", "household", "resolve", "c-1", "--outcome", "explained", "--note", "n")
+    assert result.stdout == "K7QX2M9A4T  ended\n"
+    assert services.asked[-1][2] == {"outcome": "explained", "note": "n"}
+
+
+def test_a_desk_that_no_longer_has_the_case_says_who_has(services: Services) -> None:
+    held = {"level": "group", "division": "46900210421403", "unit": None}
+    refusal = problem(409, "the case has moved on", held_by=held)
+    services.say("POST /v1/desks/household/cases/c-1/acknowledge", refusal)
+    result = run("desk", "household", "acknowledge", "c-1")
+    assert result.exit_code == Exit.REFUSED
+    assert result.stderr == "the case has moved on\nheld by group 46900210421403\n"
+
+
+@pytest.mark.usefixtures("services")
+def test_a_desk_that_does_not_exist() -> None:
+    result = run("desk", "county", "list")
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr == "there is no desk 'county': the desks are household, group\n"
+
+
+def test_the_state_of_the_stack(services: Services) -> None:
+    services.say("GET /readyz", (200, {"checks": {"broker": True}}))
+    result = run("stack", "status")
+    assert result.exit_code == 0
+    assert "dispatch-household" in result.stdout
+    services.say("GET /readyz", problem(503, "not ready", checks={"broker": False}))
+    result = run("stack", "status")
+    assert result.exit_code == Exit.UNREACHABLE
+    assert "broker" in result.stdout
+
+
+def test_an_answer_that_is_not_ours(services: Services) -> None:
+    services.say("GET /v1/cases/c-1", (200, b"<html>"))
+    result = run("show", "c-1")
+    assert result.exit_code == Exit.UNREACHABLE
+    assert "does not answer as Huashi does" in result.stderr
+
+
+def test_a_profile_is_checked_without_a_stack(tmp_path: Path) -> None:
+    result = run("profile", "check", str(REPORTS.parent), "--json")
+    assert json.loads(result.stdout)["levels"] == list(LADDER)
+    (tmp_path / "profile.yaml").write_text("profile: x\nladder: {}\n")
+    result = run("profile", "check", str(tmp_path))
+    assert result.exit_code == Exit.REFUSED
+    assert "profile.yaml:2: ladder" in result.stderr
+    result = run("profile", "check", str(tmp_path), "--json")
+    assert {"file", "line", "field", "text"} == json.loads(result.stderr)["problems"][0].keys()
+
+
+# -- finding the stack ---------------------------------------------------------------------
+
+STACK = {
+    "profiles": ["qionghai"],
+    "intake": "http://127.0.0.1:1",
+    "desks": {"household": "http://127.0.0.1:2"},
+    "escalation": "http://127.0.0.1:3",
+    "notify": "http://127.0.0.1:4",
+    "tokens": {"operator": "o", "reporter": "r", "officer": "f"},
+    "clock": {"real": "2026-01-05T00:00:00Z", "virtual": "2026-01-06T00:00:00Z", "scale": 600},
+}
+
+
+def test_the_local_stack_is_found_from_below(tmp_path: Path) -> None:
+    (tmp_path / ".run").mkdir()
+    (tmp_path / ".run" / "stack.json").write_text(json.dumps(STACK))
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    stack = find_stack({}, below)
+    assert stack.token("officer", "operator") == "f"
+    assert (stack.clock.scale, stack.clock.anchor_virtual - stack.clock.anchor_real) == (600, 86400)
+    assert list(stack.services()) == ["intake", "dispatch-household", "escalation", "notify"]
+    assert "'o'" not in repr(stack)
+
+
+def test_another_folder_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text(json.dumps(STACK))
+    assert find_stack({"RUN_DIR": str(tmp_path)}, Path("/")).intake == "http://127.0.0.1:1"
+
+
+def test_no_stack_and_a_broken_one(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="no stack is running here: start one with `make up`"):
+        find_stack({"RUN_DIR": str(tmp_path)}, tmp_path)
+    (tmp_path / "stack.json").write_text("{")
+    with pytest.raises(Failure, match=r"stack\.json can't be read") as raised:
+        find_stack({"RUN_DIR": str(tmp_path)}, tmp_path)
+    assert raised.value.code == Exit.UNREACHABLE
+
+
+def test_desks_in_the_environment_must_be_pairs() -> None:
+    environment = {"HUASHI_INTAKE": "http://x", "HUASHI_DESKS": "household"}
+    with pytest.raises(Failure, match="HUASHI_DESKS has 'household'"):
+        find_stack(environment, Path("/"))
+
+
+def test_a_stack_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUASHI_INTAKE", "http://127.0.0.1:1")
+    client = Client(find_stack({"HUASHI_INTAKE": "http://127.0.0.1:1"}, Path("/")), patience=0)
+    with pytest.raises(Failure, match=r"127\.0\.0\.1:1 does not answer") as raised:
+        client.case("c-1")
+    assert raised.value.code == Exit.UNREACHABLE
+
+
+# -- how times look ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.6, "1m"), (90, "1m 30s"), (7200, "2h"), (93_600, "1d 2h"), (86_401, "1d")],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert render.duration(seconds) == text
+
+
+def test_time_left_and_time_over() -> None:
+    now = Instant(AT)
+    assert render.left("2026-01-05T02:00:00.000Z", now).plain == "2h left"
+    assert render.left("2026-01-04T23:59:00.000Z", now).plain == "1m over"
+
+
+# -- the demo's plan -----------------------------------------------------------------------
+
+
+def _reports() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in REPORTS.read_text().splitlines()]
+
+
+def test_the_plan_covers_every_report_and_every_level() -> None:
+    assert {report["ref"] for report in _reports()} == PLAN.keys()
+    settled = [play.ends for play in PLAN.values() if play.outcome]
+    assert set(settled) == set(LADDER)
+    assert any(play.outcome is None for play in PLAN.values())
+
+
+def test_reports_enter_where_the_plan_has_them() -> None:
+    for report in _reports():
+        unplanned = play_of({**report, "ref": "another"})
+        assert unplanned.enters == PLAN[report["ref"]].enters, report["ref"]
+
+
+def test_only_ordinary_cases_are_answered_below_the_township() -> None:
+    for report in _reports():
+        if report["urgency"] != "ordinary":
+            assert PLAN[report["ref"]].ends == "township", report["ref"]
+
+
+def test_a_place_continues_as_far_as_it_is_known() -> None:
+    report = _reports()[0]
+    assert demo_plan.body(report)["division"] == "46900210421403007"
+    assert demo_plan.body({**report, "grid": 0})["division"] == "46900210421403"
+    assert demo_plan.body({**report, "group": 0, "grid": 0})["division"] == "469002104214"
+
+
+def test_what_officers_do() -> None:
+    play = Play("household", "village", "settled", kept_by="group")
+    assert play.action("household", acknowledged=False, supervised=False) is None
+    assert play.action("group", acknowledged=False, supervised=False) == "acknowledge"
+    assert play.action("group", acknowledged=True, supervised=False) is None
+    assert play.action("village", acknowledged=False, supervised=False) == "acknowledge"
+    assert play.action("village", acknowledged=True, supervised=False) == "resolve"
+    late = Play("township", "township", "settled", after_supervision=True)
+    assert late.action("township", acknowledged=False, supervised=False) is None
+    assert late.action("township", acknowledged=False, supervised=True) == "acknowledge"
+    nobody = Play("township", "township", None)
+    assert nobody.action("township", acknowledged=False, supervised=True) is None
+
+
+def _event(kind: str, level: str, hop: int) -> dict[str, Any]:
+    token = {"round": 1, "stage": "held", "hop": hop, "seq": 0}
+    state = {"token": token, "address": {"level": level}}
+    return {"id": f"{kind}{hop}", "type": kind, "data": {"state": state}}
+
+
+def _climbed() -> Seen:
+    """A case that went from household to group and was settled there, as planned."""
+    return Seen(
+        Play("household", "group", "settled"),
+        {
+            "status": "resolved",
+            "address": {"level": "group"},
+            "resolution": {"outcome": "settled"},
+            "supervised": None,
+        },
+        [
+            # A timeline is in the order of time; the path is told by the hops.
+            _event("case.escalated", "group", 1),
+            _event("case.reported", "household", 0),
+            _event("case.resolved", "group", 1),
+        ],
+        [
+            {
+                "kind": "acknowledge",
+                "level": "household",
+                "status": "fired",
+                "lateness_seconds": 0.25,
+            },
+            {"kind": "acknowledge", "level": "group", "status": "met"},
+        ],
+        [("household", {"status": "ended"}), ("group", {"status": "ended"})],
+    )
+
+
+def test_a_case_that_went_as_planned_is_not_wrong() -> None:
+    seen = _climbed()
+    assert demo_plan.wrong(seen) == []
+    told = demo_plan.summary([("qh-1", seen)])
+    assert told["wrong"] == {}
+    assert told["settled"] == {"household": 0, "group": 1, "village": 0, "township": 0}
+    assert (told["climbs"], told["missing"], told["still_open"]) == (1, 0, 0)
+    assert told["late_seconds"] == {"deadlines": 1, "median": 0.25, "most": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"register": None}, "missing in the register"),
+        ({"play": Play("household", "village", "settled")}, "is at the group, not the village"),
+        ({"play": Play("household", "group", "explained")}, "ended as settled, not explained"),
+        ({"play": Play("household", "group", None)}, "is resolved, not reported"),
+        ({"timeline": []}, "came by , not household > group"),
+        ({"timeline": _climbed().timeline[:2]}, "was resolved 0 times"),
+        ({"timeline": [*_climbed().timeline, *_climbed().timeline[:1]]}, "in the timeline twice"),
+        ({"entries": _climbed().entries[:1]}, "0 entries at the group desk, not 1"),
+        ({"entries": [*_climbed().entries] * 2}, "2 entries at the group desk, not 1"),
+        (
+            {"entries": [("household", {"status": "live"}), ("group", {"status": "ended"})]},
+            "the household desk has it live",
+        ),
+        ({"deadlines": []}, "0 deadlines passed at the household, not 1"),
+    ],
+)
+def test_what_did_not_go_as_planned_is_said(changes: dict[str, Any], said: str) -> None:
+    assert any(said in problem for problem in demo_plan.wrong(replace(_climbed(), **changes)))
