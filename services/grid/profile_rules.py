@@ -113,6 +113,7 @@ class _Reader:
         self.vocabularies: dict[str, Titles] = {}
         self.ladders: dict[str, tuple[LadderLevel, ...]] = {}
         self.levels: tuple[str, ...] = ()
+        self.places: dict[str, Place] = {}
 
     def rules(self) -> Rules:
         top = self.mapping(
@@ -145,6 +146,11 @@ class _Reader:
             deadlines=self.deadlines(top["deadlines"]),
             templates=self.templates(top.get("templates", [])),
         )
+        if not self.problems:
+            self.check_reach([*rules.routing])
+            for level, lines in rules.deadlines.items():
+                self.check_reach([*lines])
+                self.check_cover(level, lines)
         if self.problems:
             raise ProfileError(self.problems)
         return rules
@@ -231,31 +237,27 @@ class _Reader:
                 self.text((*place, "source"), line["source"])
             routes.append(
                 Route(
-                    name=f"{FILE} {field_name(place)}",
+                    name=self.named(place),
                     when=self.condition((*place, "when"), line.get("when", {})),
                     ladder=ladder,
                     enter=None if enter is None else self.choice((*place, "enter"), enter, steps),
                     also_tell=tell,
                 )
             )
-        self.reachable(
-            [("routing", index) for index in range(len(routes))], [route.when for route in routes]
-        )
         return tuple(routes)
 
     def deadlines(self, value: Any) -> dict[str, tuple[DeadlineRule, ...]]:
         rules: dict[str, list[DeadlineRule]] = {}
-        places: dict[str, list[Place]] = {}
         for index, item in enumerate(self.items(("deadlines",), value)):
-            place: Place = ("deadlines", index)
-            rule = self.deadline(place, item)
+            rule = self.deadline(("deadlines", index), item)
             rules.setdefault(rule.level, []).append(rule)
-            places.setdefault(rule.level, []).append(place)
-        for level, lines in rules.items():
-            self.reachable(places[level], [rule.when for rule in lines])
         for name, steps in self.ladders.items():
             for index, step in enumerate(steps):
-                self.covered(("ladders", name, index, "level"), step.level, rules, places)
+                if rules and step.level and step.level not in rules:
+                    self.problem(
+                        ("ladders", name, index, "level"),
+                        f"{step.level} has no deadline: add a line for it to deadlines",
+                    )
         return {level: tuple(lines) for level, lines in rules.items()}
 
     def deadline(self, place: Place, value: Any) -> DeadlineRule:
@@ -275,7 +277,7 @@ class _Reader:
         if "remind" in line:
             reminders = self.each((*place, "remind"), line["remind"], deadlines.reminder)
         return DeadlineRule(
-            name=f"{FILE} {field_name(place)}",
+            name=self.named(place),
             level=level,
             when=self.condition((*place, "when"), line.get("when", {})),
             terms=terms,
@@ -346,36 +348,34 @@ class _Reader:
     def known_values(self) -> dict[str, tuple[str, ...]]:
         return {name: tuple(self.vocabularies[_VOCABULARIES[name]]) for name in FIELDS}
 
-    def reachable(self, places: Sequence[Place], conditions: Sequence[Condition]) -> None:
-        if self.problems:
-            return
+    def check_reach(self, rules: Sequence[Route | DeadlineRule]) -> None:
+        conditions = [rule.when for rule in rules]
         for index, covering in unreachable(conditions, self.known_values()).items():
-            by = " and ".join(
-                f"{field_name(places[other])} (line {self.source.line(places[other])})"
-                for other in covering
-            )
+            by = " and ".join(self.shown(self.places[rules[other].name]) for other in covering)
             self.problem(
-                places[index], f"never applies: {by} covers all its cases; move it up or remove it"
+                self.places[rules[index].name],
+                f"never applies: what it matches goes to {by} before; move it up or remove it",
             )
 
-    def covered(
-        self,
-        place: Place,
-        level: str,
-        rules: Mapping[str, Sequence[DeadlineRule]],
-        places: Mapping[str, Sequence[Place]],
-    ) -> None:
-        if level not in rules:
-            self.problem(place, f"{level} has no deadline: add a line for it to deadlines")
-        elif not self.problems:
-            facts = uncovered([rule.when for rule in rules[level]], self.known_values())
-            if facts is not None:
-                missing = ", ".join(f"{name} {value}" for name, value in facts.items())
-                self.problem(
-                    places[level][-1],
-                    f"{level} has no deadline for a case of {missing or 'any other kind'}: "
-                    "add a last line for the level without when",
-                )
+    def check_cover(self, level: str, rules: Sequence[DeadlineRule]) -> None:
+        facts = uncovered([rule.when for rule in rules], self.known_values())
+        if facts is not None:
+            missing = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self.problem(
+                self.places[rules[-1].name],
+                f"{level} has no deadline for {missing or 'other cases'}: "
+                f"add a last line for {level} without when",
+            )
+
+    def shown(self, place: Place) -> str:
+        line = self.source.line(place)
+        return f"{field_name(place)} (line {line})" if line else field_name(place)
+
+    def named(self, place: Place) -> str:
+        """The name of the rule at ``place``, under which it is found again."""
+        name = f"{FILE} {field_name(place)}"
+        self.places[name] = place
+        return name
 
     # -- values --------------------------------------------------------------------------
 
