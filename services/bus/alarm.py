@@ -77,7 +77,7 @@ class Alarm(Entrypoint):
     def _call(self) -> float:
         done = Event()
         try:
-            self.container.spawn_worker(self, (), {}, handle_result=partial(_hand_over, done))
+            self.container.spawn_worker(self, (), {}, handle_result=partial(hand_over, done))
             pause: float = done.wait()
         except ContainerBeingKilled:
             return _LONGEST_SECONDS
@@ -90,7 +90,8 @@ class Alarm(Entrypoint):
         return pause
 
 
-def _hand_over(done: Event, _context: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+def hand_over(done: Event, _context: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+    """Gives a worker's result or exception to whoever waits for it."""
     if exc_info is None:
         done.send(result)
     else:

@@ -8,7 +8,7 @@ what was confirmed. What a crash leaves between two of these is found by :meth:`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +73,10 @@ class Work:
 
     key: str
     change: Callable[[Record], Decision]
+
+
+NOTHING = Work("", lambda _record: Decision(None))
+"""The work of an input that touches no document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +146,13 @@ class Fold:
         self.clock = clock
 
     def run(
-        self, works: Sequence[Work], written: Callable[[], None] | None = None
+        self, works: Sequence[Work], written: Callable[[list[Outcome]], None] | None = None
     ) -> list[Outcome]:
         """One step over a batch; inputs of the same key are applied in their order.
 
-        ``written`` is called once everything is on disk: there the input is acknowledged.
-        After it nothing raises; what could not be published is left to :meth:`sweep`.
+        ``written`` is called with the outcomes once everything is on disk: there the input
+        is acknowledged, and what was rejected is parked. After it nothing raises; what could
+        not be published is left to :meth:`sweep`.
 
         :returns: one outcome for each work, in their order.
         :raises Retry: nothing was acknowledged; the same step may be run again.
@@ -163,10 +168,11 @@ class Fold:
             pending = self._attempt(works, pending, outcomes, emitted)
         else:
             raise Retry(f"{len(pending)} documents kept changing while they were written")
+        done = [outcomes[index] for index in range(len(works))]
         if written is not None:
-            written()
+            written(done)
         self._publish(emitted)
-        return [outcomes[index] for index in range(len(works))]
+        return done
 
     def _attempt(
         self,
@@ -231,8 +237,3 @@ class Fold:
         return self._publish(
             {record.key: [entry.event for entry in record.unpublished] for record in records}
         )
-
-
-def answers(outcomes: Iterable[Outcome]) -> list[Any]:
-    """The answers of all; raises the first error."""
-    return [outcome.result() for outcome in outcomes]

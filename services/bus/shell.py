@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from nameko.extensions import DependencyProvider
@@ -17,13 +17,14 @@ from pymongo.database import Database
 from services.bus import logs, metrics
 from services.bus.alarm import Bell
 from services.bus.config import Config
+from services.bus.consumer import Batch
 from services.bus.directory import Follower, wanted
 from services.bus.errors import Retry
-from services.bus.fold import Fold, Outcome, Work
+from services.bus.fold import Fold, Work
 from services.bus.publisher import ConfirmingPublisher
 from services.bus.store import MongoStore, connect
 from services.grid.atlas import Atlas
-from services.grid.clock import Instant
+from services.grid.clock import Clock, Instant
 from services.grid.events import Event
 
 log = logs.get(__name__)
@@ -47,6 +48,10 @@ class Shell(DependencyProvider, Generic[StoreT]):
     """
 
     bell = Bell()
+    config: Config
+    clock: Clock
+    store: StoreT
+    publisher: ConfirmingPublisher
 
     def __init__(self, store: type[StoreT], directory: str) -> None:
         super().__init__()
@@ -57,13 +62,13 @@ class Shell(DependencyProvider, Generic[StoreT]):
 
     def setup(self) -> None:
         """Reads the configuration; see :class:`DependencyProvider`."""
-        self.config: Config = self.container.config["CONFIG"]
+        self.config = self.container.config["CONFIG"]
         self.clock = self.config.clock
         self.database: Database[dict[str, Any]] = connect(
             self.config.mongodb_uri, self.config.instance
         )
         self.publisher = ConfirmingPublisher(self.config.amqp_uri)
-        self.store: StoreT = self._store_class(
+        self.store = self._store_class(
             self.database[self._store_class.name.format(level=self.config.level)]
         )
         self._fold = Fold(self.store, self.publisher, self.clock)
@@ -127,13 +132,10 @@ class Shell(DependencyProvider, Generic[StoreT]):
             self.county.profile(version)
         return self.county.atlas()
 
-    def absorb_directory(
-        self, events: Sequence[Event], written: Callable[[], None]
-    ) -> list[Outcome]:
+    def absorb_directory(self, batch: Batch) -> None:
         """Takes ``directory.*`` events into this service's copy."""
-        outcomes = self.directory_fold.run(self.county.absorb(events), written)
-        self.county.absorbed(outcomes)
-        return outcomes
+        works = self.county.absorb(batch.events)
+        self.county.absorbed(self.directory_fold.run(works, batch.acknowledge))
 
     def act(self, work: Work) -> Any:
         """Runs one action of a person and returns its answer.

@@ -61,7 +61,12 @@ def database_errors() -> Iterator[None]:
 
 
 class MongoStore:
-    """A collection of records; see :class:`services.bus.fold.Store` for the contract."""
+    """A collection of records; see :class:`services.bus.fold.Store` for the contract.
+
+    ``name`` is the collection's; a desk's holds ``{level}``.
+    """
+
+    name: str = ""
 
     def __init__(self, collection: Collection[dict[str, Any]]) -> None:
         self.collection = collection

@@ -6,7 +6,6 @@ from typing import Any
 
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
-from services.bus.fold import Outcome
 from services.bus.shell import Shell
 from services.bus.web import Answer, Call, Operations, route
 from services.dispatch import api, model
@@ -20,16 +19,16 @@ class Service(Operations):
     shell = Shell(Docket, directory="directory_{level}")
 
     @events("events")
-    def on_events(self, batch: Batch) -> list[Outcome]:
+    def on_events(self, batch: Batch) -> None:
         """Arrivals, releases and refusals for this level."""
         atlas, now = self.shell.atlas_for(batch.events), self.shell.now
         works = [model.work(event, atlas, now) for event in batch.events]
-        return self.shell.fold.run(works, batch.acknowledge)
+        self.shell.fold.run(works, batch.acknowledge)
 
     @events("directory")
-    def on_directory(self, batch: Batch) -> list[Outcome]:
+    def on_directory(self, batch: Batch) -> None:
         """The directory as intake publishes it."""
-        return self.shell.absorb_directory(batch.events, batch.acknowledge)
+        self.shell.absorb_directory(batch)
 
     @every(1)
     def sweep(self) -> None:

@@ -8,13 +8,13 @@ custodian was away in between.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
 
 from nameko.extensions import DependencyProvider
 
 from services.bus import logs, metrics
+from services.bus.consumer import Batch
 from services.bus.errors import Retry
-from services.bus.fold import Outcome
+from services.bus.fold import NOTHING, Outcome
 from services.bus.shell import Shell
 from services.escalation import model
 from services.escalation.store import Custody
@@ -80,22 +80,19 @@ class MarkersProvider(DependencyProvider):
         return self._markers
 
 
-def absorb(
-    custodian: Custodian,
-    markers: Markers,
-    events: Sequence[Event],
-    written: Callable[[], None],
-) -> list[Outcome]:
+def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
     """Takes a batch from the custodian's queue, and then the markers among it."""
-    about_cases = [event for event in events if event.type != MARKER]
-    atlas, now = custodian.atlas_for(about_cases), custodian.now
-    works = [model.work(event, atlas, now) for event in about_cases]
-    outcomes = iter(custodian.fold.run(works, written))
+    events = batch.events
+    atlas = custodian.atlas_for([event for event in events if event.type != MARKER])
+    now = custodian.now
+    custodian.fold.run(
+        [NOTHING if event.type == MARKER else model.work(event, atlas, now) for event in events],
+        batch.acknowledge,
+    )
     for event in events:
         if event.type == MARKER:
             markers.came_back(event)
     custodian.bell.ring()
-    return [Outcome() if event.type == MARKER else next(outcomes) for event in events]
 
 
 def send_marker(custodian: Custodian, markers: Markers) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
-from services.bus.fold import Outcome
 from services.bus.shell import Shell
 from services.bus.web import Call, Operations, route
 from services.escalation import api, firing
@@ -21,14 +20,14 @@ class Service(Operations):
     markers = firing.MarkersProvider()
 
     @events("events")
-    def on_events(self, batch: Batch) -> list[Outcome]:
+    def on_events(self, batch: Batch) -> None:
         """Everything that intake and the desks say about cases, and its own markers."""
-        return firing.absorb(self.shell, self.markers, batch.events, batch.acknowledge)
+        firing.absorb(self.shell, self.markers, batch)
 
     @events("directory")
-    def on_directory(self, batch: Batch) -> list[Outcome]:
+    def on_directory(self, batch: Batch) -> None:
         """The directory as intake publishes it."""
-        return self.shell.absorb_directory(batch.events, batch.acknowledge)
+        self.shell.absorb_directory(batch)
 
     @alarm
     def fire(self) -> float:

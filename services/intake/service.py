@@ -6,7 +6,6 @@ from typing import Any
 
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
-from services.bus.fold import Outcome
 from services.bus.web import Answer, Call, Operations, route
 from services.intake import api
 from services.intake.shell import IntakeShell
@@ -20,15 +19,14 @@ class Service(Operations):
     shell = IntakeShell(Register, directory="directory")
 
     @events("events")
-    def on_events(self, batch: Batch) -> list[Outcome]:
+    def on_events(self, batch: Batch) -> None:
         """Everything that happens to cases and notifications."""
-        return self.shell.absorb(batch.events, batch.acknowledge)
+        self.shell.absorb(batch)
 
     @events("directory")
-    def on_wanted(self, batch: Batch) -> list[Outcome]:
+    def on_wanted(self, batch: Batch) -> None:
         """A service that came late asks for the directory."""
-        self.shell.republish(batch.acknowledge)
-        return [Outcome() for _ in batch.events]
+        self.shell.republish(batch)
 
     @every(1)
     def sweep(self) -> None:

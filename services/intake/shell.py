@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from services.bus import logs
+from services.bus.consumer import Batch
 from services.bus.errors import Retry
-from services.bus.fold import Outcome
+from services.bus.fold import NOTHING, Outcome
 from services.bus.shell import Shell
-from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
 from services.intake import directory, model
 from services.intake.store import Register, Reporters, Timeline
@@ -37,15 +35,17 @@ class IntakeShell(Shell[Register]):
             for start in range(0, len(works), _CHUNK):
                 self.county.absorbed(self.directory_fold.run(works[start : start + _CHUNK]))
 
-    def absorb(self, events: Sequence[Event], written: Callable[[], None]) -> list[Outcome]:
+    def absorb(self, batch: Batch) -> None:
         """Takes a batch into the timeline and the register; notifications only into the first."""
         fold = self.fold
-        self.timeline.append(events, self.now)
-        about_cases = [event for event in events if event.type.startswith("case.")]
-        outcomes = iter(fold.run([model.work(event) for event in about_cases], written))
-        return [next(outcomes) if event.type.startswith("case.") else Outcome() for event in events]
+        self.timeline.append(batch.events, self.now)
+        works = [
+            model.work(event) if event.type.startswith("case.") else NOTHING
+            for event in batch.events
+        ]
+        fold.run(works, batch.acknowledge)
 
-    def republish(self, acknowledge: Callable[[], None]) -> None:
+    def republish(self, batch: Batch) -> None:
         """Publishes the whole directory once more, for a service that came late.
 
         :raises Retry: the broker did not confirm all of it.
@@ -56,5 +56,5 @@ class IntakeShell(Shell[Register]):
         confirmed = self.publisher.publish(events)
         if len(confirmed) < len(events):
             raise Retry(f"{len(events) - len(confirmed)} directory events were not confirmed")
-        acknowledge()
+        batch.acknowledge([Outcome() for _ in batch.events])
         log.info("directory published again", events=len(events))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
-from services.bus.fold import Outcome
 from services.bus.web import Answer, Call, Operations, route
 from services.notify import api, model
 from services.notify.shell import NotifyShell
@@ -18,18 +17,17 @@ class Service(Operations):
     shell = NotifyShell(Notifications, directory="directory_notify")
 
     @events("events")
-    def on_events(self, batch: Batch) -> list[Outcome]:
+    def on_events(self, batch: Batch) -> None:
         """Everything that a profile's templates may name."""
         atlas, now = self.shell.atlas_for(batch.events), self.shell.now
         works = [model.work(event, atlas, now) for event in batch.events]
-        outcomes = self.shell.fold.run(works, batch.acknowledge)
+        self.shell.fold.run(works, batch.acknowledge)
         self.shell.bell.ring()
-        return outcomes
 
     @events("directory")
-    def on_directory(self, batch: Batch) -> list[Outcome]:
+    def on_directory(self, batch: Batch) -> None:
         """The directory as intake publishes it."""
-        return self.shell.absorb_directory(batch.events, batch.acknowledge)
+        self.shell.absorb_directory(batch)
 
     @alarm
     def deliver(self) -> float:

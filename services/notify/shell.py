@@ -49,7 +49,7 @@ class NotifyShell(Shell[Notifications]):
             return max(0.0, self.clock.real_seconds(seconds_between(self.now, next_try)))
         contacts = self.contacts.webhooks([item["recipient"] for _, item in claimed])
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            reasons = list(pool.map(lambda pair: self._send(*pair, contacts), claimed))
+            reasons = list(pool.map(lambda pair: self._send(pair[1], contacts), claimed))
         results: dict[str, dict[str, str | None]] = {}
         for (key, delivery), reason in zip(claimed, reasons, strict=True):
             results.setdefault(key, {})[delivery["id"]] = reason
@@ -73,7 +73,7 @@ class NotifyShell(Shell[Notifications]):
             for delivery in deliveries
         ]
 
-    def _send(self, _key: str, delivery: dict[str, Any], contacts: dict[str, str]) -> str | None:
+    def _send(self, delivery: dict[str, Any], contacts: dict[str, str]) -> str | None:
         channel = self._channels.get(delivery["channel"])
         if channel is None:
             return f"there is no channel {delivery['channel']}"

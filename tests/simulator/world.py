@@ -131,7 +131,7 @@ class World:
             node.queue.append(self.random.choice(batch))
         acknowledged: list[bool] = []
 
-        def written() -> None:
+        def written(_outcomes: object) -> None:
             self.seams.pass_through()
             acknowledged.append(True)
 

@@ -1,0 +1,401 @@
+"""Reading events in batches: many together, in order, none lost and none acknowledged early.
+
+    @events("events")
+    def on_events(self, batch: Batch) -> None:
+        works = [model.work(event, ...) for event in batch.events]
+        self.shell.fold.run(works, batch.acknowledge)
+
+The type of an exception says what becomes of the messages. ``Retry``: the same batch again,
+after a pause in the process. ``Reject`` (in an outcome): that message alone is parked in
+``huashi.dead``, with its reason. Anything else is a defect: a batch is then taken apart, and
+the message that causes it is parked; the others go on.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Event as Flag
+from typing import Any, TypeVar
+
+from eventlet.event import Event as GreenEvent
+from kombu.connection import Connection
+from nameko.exceptions import ContainerBeingKilled
+from nameko.extensions import Entrypoint, SharedExtension
+
+from services.bus import logs, metrics
+from services.bus.alarm import hand_over
+from services.bus.errors import BrokerAway, DatabaseAway, Reject, Retry
+from services.bus.fold import Outcome
+from services.bus.publisher import CONNECTION_ERRORS, ConfirmingPublisher
+from services.bus.topology import again, instance
+from services.grid.clock import monotonic
+from services.grid.events import Event, InvalidEvent
+
+log = logs.get(__name__)
+
+_HEARTBEAT_SECONDS = 60
+_TICK_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_REASON = 500
+
+Acknowledge = Callable[[Sequence[Outcome]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events in the order of their queue.
+
+    ``acknowledge`` takes an outcome for each event once all is on disk: what was rejected is
+    parked, then all are acknowledged together.
+    """
+
+    events: Sequence[Event]
+    acknowledge: Acknowledge
+
+
+Handler = Callable[[Batch], None]
+
+
+@dataclass(slots=True)
+class _Received:
+    """A message with what it turned out to be."""
+
+    message: Any
+    event: Event | None = None
+    reject: Reject | None = None
+
+    @property
+    def tag(self) -> int:
+        tag: int = self.message.delivery_info["delivery_tag"]
+        return tag
+
+    @property
+    def redelivered(self) -> bool:
+        return bool(self.message.delivery_info["redelivered"])
+
+
+class BatchReader:
+    """Reads one queue and hands its messages to ``handle`` in batches.
+
+    It knows nothing of nameko and runs in any thread: :meth:`run` returns after :meth:`stop`.
+
+    :param size: most messages a batch; twice as many are fetched ahead.
+    :param linger: real seconds to wait for more after the first message of a batch.
+    :param publisher: parks dead letters.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        queue: str,
+        handle: Handler,
+        publisher: ConfirmingPublisher,
+        *,
+        service: str,
+        size: int = 200,
+        linger: float = 0.02,
+    ) -> None:
+        self.queue = queue
+        self._uri = uri
+        self._handle = handle
+        self._publisher = publisher
+        self._service = service
+        self._size = size
+        self._linger = linger
+        self._stopping = Flag()
+        self._stopped = Flag()
+        self._well = False
+        self._connection: Any = None
+        self._channel: Any = None
+        self._buffer: deque[_Received] = deque()
+
+    def ready(self) -> bool:
+        """Whether it reads its queue and its last batch went through."""
+        return self._well
+
+    def stop(self) -> None:
+        """Finishes the batch in hand and leaves the rest to redelivery; waits for it."""
+        self._stopping.set()
+        self._stopped.wait()
+
+    def run(self) -> None:
+        """Reads until it is stopped; connects again whenever the broker is away."""
+        pause = _FIRST_PAUSE_SECONDS
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._connect()
+                    pause = _FIRST_PAUSE_SECONDS
+                    while not self._stopping.is_set():
+                        self._serve()
+                except CONNECTION_ERRORS as error:
+                    metrics.RETRIES.labels("broker").inc()
+                    log.warning("reading is interrupted", queue=self.queue, why=str(error))
+                finally:
+                    self._disconnect()
+                if self._stopping.wait(_jittered(pause)):
+                    return
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        finally:
+            self._stopped.set()
+
+    def _connect(self) -> None:
+        self._buffer.clear()
+        self._connection = Connection(self._uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10)
+        self._connection.connect()
+        self._channel = self._connection.default_channel
+        self._channel.basic_qos(0, 2 * self._size, False)
+        self._channel.basic_consume(self.queue, callback=self._receive)
+        self._well = True
+
+    def _disconnect(self) -> None:
+        self._well = False
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            try:
+                connection.release()
+            except CONNECTION_ERRORS as error:
+                log.debug("a broken connection could not be closed", why=str(error))
+
+    def _receive(self, message: Any) -> None:
+        self._buffer.append(_Received(message))
+
+    def _drain(self, seconds: float) -> None:
+        """Reads what has come, or waits for it for ``seconds``; keeps the heartbeat."""
+        self._connection.heartbeat_check()
+        try:
+            self._connection.drain_events(timeout=max(seconds, 0.001))
+        except TimeoutError:
+            return
+
+    def _serve(self) -> None:
+        if not self._buffer:
+            self._drain(_TICK_SECONDS)
+            return
+        until = monotonic() + self._linger
+        while len(self._buffer) < self._size and not self._buffer[0].redelivered:
+            left = until - monotonic()
+            if left <= 0:
+                break
+            self._drain(left)
+        self._take(self._next())
+
+    def _next(self) -> list[_Received]:
+        """The next batch; a message that was delivered before is one by itself."""
+        batch = [self._buffer.popleft()]
+        if batch[0].redelivered:
+            metrics.EVENTS_REDELIVERED.inc()
+            return batch
+        while self._buffer and len(batch) < self._size and not self._buffer[0].redelivered:
+            batch.append(self._buffer.popleft())
+        return batch
+
+    def _take(self, batch: list[_Received]) -> None:
+        metrics.BATCH_SIZE.labels(self.queue).observe(len(batch))
+        for received in batch:
+            if received.event is None and received.reject is None:
+                self._read(received)
+        self._process(batch)
+
+    def _read(self, received: _Received) -> None:
+        body = received.message.body
+        try:
+            received.event = Event.read(body.encode() if isinstance(body, str) else body)
+        except InvalidEvent as error:
+            received.reject = Reject("invalid_event", str(error))
+
+    def _process(self, batch: list[_Received]) -> None:
+        """Handles a batch until it is acknowledged; backs off while something is away."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            attempt = _Attempt(self, batch)
+            try:
+                attempt.run(self._handle)
+                break
+            except Retry as error:
+                cause = {BrokerAway: "broker", DatabaseAway: "database"}.get(type(error), "other")
+                metrics.RETRIES.labels(cause).inc()
+                log.warning("a batch waits", queue=self.queue, size=len(batch), why=str(error))
+            except CONNECTION_ERRORS:
+                raise
+            except Exception as error:
+                if attempt.acknowledged:
+                    log.exception("failed after the acknowledgement", queue=self.queue)
+                    break
+                if len(batch) > 1:
+                    for received in batch:
+                        self._process([received])
+                    return
+                log.exception("a message can't be handled", queue=self.queue, **_ids(batch[0]))
+                batch[0].reject = Reject("error", _last_line(error))
+                continue
+            self._well = False
+            if not self._pause(_jittered(pause)):
+                return
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        self._well = True
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits with the heartbeat kept; False if it is to stop."""
+        until = monotonic() + seconds
+        while not self._stopping.is_set():
+            left = until - monotonic()
+            if left <= 0:
+                return True
+            self._drain(min(left, _TICK_SECONDS))
+        return False
+
+    def park(self, received: _Received, reject: Reject) -> None:
+        """Publishes a message that can't be processed as a dead letter, and waits for it.
+
+        :raises BrokerAway: it was not confirmed; the message must not be acknowledged.
+        """
+        headers = {
+            "x-reason": reject.reason,
+            "x-service": self._service,
+            "x-error": str(reject)[:_LONGEST_REASON],
+            "x-original-key": str(received.message.delivery_info["routing_key"]),
+            "x-original-queue": self.queue,
+        }
+        if received.event is not None:
+            headers["x-event-id"] = received.event.id
+        body = received.message.body
+        queue = self.queue.removesuffix(".again")
+        self._publisher.letter(
+            f"parked.{queue}", body.encode() if isinstance(body, str) else body, headers
+        )
+        metrics.EVENTS_REJECTED.labels(reject.reason).inc()
+        log.error(
+            "a message was parked",
+            queue=self.queue,
+            reason=reject.reason,
+            why=str(reject)[:_LONGEST_REASON],
+            **_ids(received),
+        )
+
+    def acknowledge(self, tag: int) -> None:
+        """Acknowledges every message up to ``tag``."""
+        self._channel.basic_ack(tag, multiple=True)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One try at a batch."""
+
+    reader: BatchReader
+    batch: list[_Received]
+    acknowledged: bool = False
+    good: list[_Received] = field(default_factory=list)
+
+    def run(self, handle: Handler) -> None:
+        self.good = [received for received in self.batch if received.reject is None]
+        if not self.good:
+            self.acknowledge([])
+            return
+        events = [received.event for received in self.good if received.event is not None]
+        handle(Batch(events, self.acknowledge))
+        if not self.acknowledged:
+            raise RuntimeError("the handler returned without acknowledging its batch")
+
+    def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
+        """Parks what was rejected, then acknowledges all."""
+        rejected = {
+            id(received): outcome.error
+            for received, outcome in zip(self.good, outcomes, strict=True)
+            if isinstance(outcome.error, Reject)
+        }
+        for received in self.batch:
+            reject = received.reject or rejected.get(id(received))
+            if reject is not None:
+                self.reader.park(received, reject)
+            kind = received.event.type if received.event is not None else "unknown"
+            outcome = "done" if reject is None else "rejected"
+            metrics.EVENTS_CONSUMED.labels(kind, outcome).inc()
+        self.reader.acknowledge(self.batch[-1].tag)
+        self.acknowledged = True
+
+
+class _Parking(SharedExtension):
+    """One connection for dead letters in a service, made when the first is written."""
+
+    def setup(self) -> None:
+        self.publisher = ConfirmingPublisher(self.container.config["AMQP_URI"])
+
+    def stop(self) -> None:
+        self.publisher.close()
+
+
+class Events(Entrypoint):
+    """The nameko entrypoint behind :func:`events`: a queue of this service, and its ``again``."""
+
+    parking = _Parking()
+
+    def __init__(self, purpose: str) -> None:
+        super().__init__(expected_exceptions=(Exception,))
+        self.purpose = purpose
+        self._readers: list[BatchReader] = []
+
+    def setup(self) -> None:
+        """See nameko's ``Extension``."""
+        config = self.container.config
+        queue = instance(config["SERVICE"], config["LEVEL"]).queues[self.purpose]
+        for name, size in ((queue, config["BATCH_SIZE"]), (again(queue), 1)):
+            reader = BatchReader(
+                config["AMQP_URI"],
+                name,
+                self._work,
+                self.parking.publisher,
+                service=config["INSTANCE"],
+                size=size,
+                linger=config["BATCH_LINGER"],
+            )
+            self._readers.append(reader)
+            config["READINESS"].register(f"queue {name}", reader.ready)
+
+    def start(self) -> None:
+        """See nameko's ``Extension``."""
+        for reader in self._readers:
+            self.container.spawn_managed_thread(reader.run, identifier=f"reader {reader.queue}")
+
+    def stop(self) -> None:
+        """Finishes the batch in hand; see nameko's ``Extension``."""
+        for reader in self._readers:
+            reader.stop()
+
+    def _work(self, batch: Batch) -> None:
+        done = GreenEvent()
+        try:
+            self.container.spawn_worker(self, (batch,), {}, handle_result=partial(hand_over, done))
+        except ContainerBeingKilled as error:
+            raise Retry("the service is stopping") from error
+        done.wait()
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def events(purpose: str) -> Callable[[Method], Method]:
+    """Makes a method the handler of this service's queue for ``purpose`` (events, directory)."""
+    decorate: Callable[[Method], Method] = Events.decorator(purpose)
+    return decorate
+
+
+def _jittered(seconds: float) -> float:
+    # Replicas that lost the same server must not come back at the same moment.
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _last_line(error: Exception) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+def _ids(received: _Received) -> dict[str, str]:
+    if received.event is None:
+        return {}
+    return {"event_id": received.event.id, "case": received.event.subject}

@@ -1,0 +1,289 @@
+"""Publishing with confirms: many messages in flight, none of them lost or doubted.
+
+A confirm that is awaited for each message costs a round trip each; here a window of messages
+is in flight. Every message is ``mandatory``: one that no queue takes comes back, is counted
+as an error and is not confirmed, so that its document keeps it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+import amqp
+from kombu.connection import Connection
+
+from services.bus import logs, metrics
+from services.bus.errors import BrokerAway
+from services.bus.topology import DEAD, EVENTS
+from services.grid.clock import monotonic
+from services.grid.events import Event
+from services.grid.events.envelope import CONTENT_TYPE
+
+log = logs.get(__name__)
+
+_HEARTBEAT_SECONDS = 60
+_IDLE_SECONDS = 10.0
+# What can go wrong with a connection: all of it means to connect again.
+CONNECTION_ERRORS = (OSError, amqp.exceptions.AMQPError)
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    id: str
+    type: str
+    exchange: str
+    key: str
+    message: amqp.Message
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """What one caller hands over, and what became of it."""
+
+    outgoing: Sequence[_Outgoing]
+    confirmed: set[str] = field(default_factory=set)
+    error: BrokerAway | None = None
+    done: bool = False
+
+
+class ConfirmingPublisher:
+    """Implements :class:`services.bus.fold.Publisher` on RabbitMQ; for several threads.
+
+    Callers that come together share one pass over the connection. It connects when it is
+    first needed, and again after it broke.
+
+    :param window: how many messages may be unconfirmed at a time.
+    :param patience: real seconds without any confirm after which the broker counts as away.
+    """
+
+    def __init__(self, uri: str, window: int = 500, patience: float = 10.0) -> None:
+        self._uri = uri
+        self._window = window
+        self._patience = patience
+        self._connecting = threading.Lock()
+        self._queueing = threading.Lock()
+        self._waiting: list[_Ticket] = []
+        self._connection: Any = None
+        self._channel: Any = None
+        self._tag = 0
+        self._unconfirmed: dict[int, _Outgoing] = {}
+        self._confirmed: set[str] = set()
+        self._returned: set[str] = set()
+        self._blocked = False
+        self._closed = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def publish(self, events: Sequence[Event]) -> set[str]:
+        """See :class:`services.bus.fold.Publisher`."""
+        return self._send(
+            [
+                _Outgoing(
+                    event.id,
+                    event.type,
+                    EVENTS,
+                    event.key,
+                    _message(event.body(), CONTENT_TYPE, event.id, {}),
+                )
+                for event in events
+            ]
+        )
+
+    def letter(self, key: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Publishes a dead letter.
+
+        :raises BrokerAway: it was not confirmed; the message it is about must be kept.
+        """
+        message = _message(body, "application/octet-stream", "letter", headers)
+        confirmed = self._send([_Outgoing("letter", "dead letter", DEAD, key, message)])
+        if not confirmed:
+            raise BrokerAway(f"no queue takes dead letters for {key}: run the topology step")
+
+    def ready(self) -> bool:
+        """Whether the broker takes messages now; connects if need be.
+
+        :raises BrokerAway: it can't be reached.
+        """
+        with self._connecting:
+            self._connect()
+            return not self._blocked
+
+    def close(self) -> None:
+        """Ends the connection; it must not be used again."""
+        self._closed.set()
+        with self._connecting:
+            self._disconnect()
+
+    def _send(self, outgoing: Sequence[_Outgoing]) -> set[str]:
+        if not outgoing:
+            return set()
+        ticket = _Ticket(outgoing)
+        with self._queueing:
+            self._waiting.append(ticket)
+        with self._connecting:
+            if not ticket.done:
+                self._serve()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.confirmed
+
+    def _serve(self) -> None:
+        """Publishes what all waiting callers have handed over."""
+        with self._queueing:
+            tickets, self._waiting = self._waiting, []
+        error: BrokerAway | None = None
+        self._confirmed, self._returned = set(), set()
+        try:
+            self._connect()
+            for ticket in tickets:
+                for outgoing in ticket.outgoing:
+                    self._put(outgoing)
+            self._drain(until=0)
+        except BrokerAway as away:
+            error = away
+        except CONNECTION_ERRORS as broken:
+            error = BrokerAway(f"RabbitMQ: {broken}")
+        if error is not None:
+            self._disconnect()
+        for ticket in tickets:
+            ticket.confirmed = {
+                outgoing.id for outgoing in ticket.outgoing if outgoing.id in self._confirmed
+            }
+            # Whoever got nothing confirmed hears why; the others clear what they got.
+            ticket.error = error if not ticket.confirmed else None
+            ticket.done = True
+
+    def _put(self, outgoing: _Outgoing) -> None:
+        if len(self._unconfirmed) >= self._window:
+            self._drain(until=self._window // 2)
+        self._tag += 1
+        self._unconfirmed[self._tag] = outgoing
+        self._channel.basic_publish(
+            outgoing.message, outgoing.exchange, outgoing.key, mandatory=True
+        )
+
+    def _drain(self, until: int) -> None:
+        """Reads confirms until at most ``until`` messages are unconfirmed."""
+        last, seen = monotonic(), len(self._unconfirmed)
+        while len(self._unconfirmed) > until:
+            try:
+                self._connection.drain_events(timeout=1.0)
+            except TimeoutError:
+                if len(self._unconfirmed) == seen and monotonic() - last > self._patience:
+                    raise BrokerAway(
+                        f"RabbitMQ confirmed nothing for {self._patience} s"
+                        + (" (it is out of memory or disk)" if self._blocked else "")
+                    ) from None
+            if len(self._unconfirmed) < seen:
+                last, seen = monotonic(), len(self._unconfirmed)
+
+    def _connect(self) -> None:
+        if self._closed.is_set():
+            raise BrokerAway("this publisher is closed")
+        if self._connection is not None and self._connection.connected:
+            return
+        self._disconnect()
+        connection: Any = Connection(
+            self._uri,
+            heartbeat=_HEARTBEAT_SECONDS,
+            connect_timeout=self._patience,
+            transport_options={
+                "on_blocked": self._on_blocked,
+                "on_unblocked": self._on_unblocked,
+                "write_timeout": self._patience,
+            },
+        )
+        try:
+            connection.connect()
+            channel = connection.default_channel
+            channel.confirm_select()
+        except CONNECTION_ERRORS as error:
+            connection.release()
+            raise BrokerAway(f"RabbitMQ can't be reached: {error}") from error
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
+        self._connection, self._channel = connection, channel
+        metrics.CONNECTED.labels("broker").set(1)
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep_alive, daemon=True)
+            self._keeper.start()
+
+    def _disconnect(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        self._tag, self._unconfirmed, self._blocked = 0, {}, False
+        metrics.CONNECTED.labels("broker").set(0)
+        if connection is not None:
+            try:
+                connection.release()
+            except CONNECTION_ERRORS as error:
+                log.debug("a broken connection could not be closed", why=str(error))
+
+    def _keep_alive(self) -> None:
+        """Sends heartbeats and reads what the broker says while nobody publishes."""
+        while not self._closed.wait(_IDLE_SECONDS):
+            with self._connecting:
+                if self._connection is None:
+                    continue
+                try:
+                    self._connection.heartbeat_check()
+                    self._connection.drain_events(timeout=0.01)
+                except TimeoutError:
+                    continue
+                except CONNECTION_ERRORS as error:
+                    log.warning("the connection to the broker broke", why=str(error))
+                    self._disconnect()
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        for outgoing in self._taken(tag, multiple=multiple):
+            if outgoing.id not in self._returned:
+                self._confirmed.add(outgoing.id)
+                metrics.EVENTS_PUBLISHED.labels(outgoing.type).inc()
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        for outgoing in self._taken(tag, multiple=multiple):
+            log.error("the broker refused an event", event_id=outgoing.id, key=outgoing.key)
+
+    def _on_return(self, error: Exception, exchange: str, key: str, message: Any) -> None:
+        identity = message.properties.get("message_id", "")
+        self._returned.add(identity)
+        # A binding is missing; the key ends in a division, which is no person's.
+        metrics.EVENTS_RETURNED.labels(_type_of(key)).inc()
+        log.error("no queue takes an event", event_id=identity, exchange=exchange, key=key)
+
+    def _on_blocked(self, reason: str) -> None:
+        self._blocked = True
+        log.error("the broker takes no messages now", why=reason)
+
+    def _on_unblocked(self) -> None:
+        self._blocked = False
+        log.info("the broker takes messages again")
+
+    def _taken(self, tag: int, *, multiple: bool) -> list[_Outgoing]:
+        if not multiple:
+            outgoing = self._unconfirmed.pop(tag, None)
+            return [] if outgoing is None else [outgoing]
+        # In the order of their tags: the first that is too great ends it.
+        tags = takewhile(lambda known: known <= tag, list(self._unconfirmed))
+        return [self._unconfirmed.pop(known) for known in tags]
+
+
+def _message(
+    body: bytes, content_type: str, identity: str, headers: Mapping[str, str]
+) -> amqp.Message:
+    return amqp.Message(
+        body,
+        content_type=content_type,
+        content_encoding="utf-8",
+        delivery_mode=2,
+        message_id=identity,
+        application_headers=dict(headers),
+    )
+
+
+def _type_of(key: str) -> str:
+    """The event type at the start of a routing key: a label with few values."""
+    return ".".join(key.split(".")[:2])

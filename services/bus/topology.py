@@ -1,0 +1,287 @@
+"""Who owns what on the broker and in the database, in one place, declared before anybody publishes.
+
+``python -m services.bus.topology`` declares exchanges, queues and bindings (AMQP_URI, and
+LEVELS or PROFILES). What follows from the catalogue of events is derived from it: who is bound
+to what, who may publish what, which collections a service's database user may touch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import amqp
+from kombu.connection import Connection
+
+from services.grid.events import EventType, of_consumer, of_producer
+from services.grid.profile import ProfileError, load
+
+EVENTS = "huashi.events"
+INBOUND = "huashi.inbound"
+REPLIES = "huashi.replies"
+DEAD = "huashi.dead"
+AUDIT_QUEUE = "huashi.audit"
+PARKED_QUEUE = "huashi.parked"
+ADMINISTRATOR = "topology"
+
+COLLECTIONS: dict[str, tuple[str, ...]] = {
+    "intake": ("register", "timeline", "reporters", "directory"),
+    "dispatch": ("docket_{level}", "directory_{level}"),
+    "escalation": ("custody", "directory_escalation"),
+    "notify": ("notifications", "contacts", "directory_notify"),
+}
+"""What each service owns in MongoDB; no other user reads it."""
+
+_DELIVERY_LIMIT = 50
+_AUDIT_BYTES = 256 * 1024 * 1024
+_SEGMENT_BYTES = 16 * 1024 * 1024
+
+
+class TopologyError(RuntimeError):
+    """What is declared on the broker already contradicts this version; says what to do."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One service, or one level's desk: a process, a broker user and a database user.
+
+    ``queues`` maps a purpose (``events``, ``directory``) to the queue's name.
+    """
+
+    name: str
+    service: str
+    level: str
+    queues: Mapping[str, str]
+    collections: tuple[str, ...]
+
+
+def instance(service: str, level: str = "") -> Instance:
+    """The instance of a service, for dispatch that of a level."""
+    prefix = f"{service}.{level}" if level else service
+    return Instance(
+        name=f"{service}-{level}" if level else service,
+        service=service,
+        level=level,
+        queues={purpose: f"{prefix}.{purpose}" for purpose in ("events", "directory")},
+        collections=tuple(name.format(level=level) for name in COLLECTIONS[service]),
+    )
+
+
+def instances(levels: Iterable[str]) -> list[Instance]:
+    """All instances of a county with these levels."""
+    desks = [instance("dispatch", level) for level in levels]
+    return [instance("intake"), *desks, instance("escalation"), instance("notify")]
+
+
+def again(queue: str) -> str:
+    """The queue in which a letter that died of the delivery limit is tried once more, alone."""
+    return f"{queue}.again"
+
+
+def bindings(owner: Instance) -> list[tuple[str, str]]:
+    """What an instance reads: pairs of queue and binding key on ``huashi.events``."""
+    return [_binding(owner, kind) for kind in of_consumer(owner.service)]
+
+
+def declare(uri: str, levels: Sequence[str]) -> None:
+    """Declares everything; to do it again changes nothing.
+
+    :raises TopologyError: a queue or exchange exists with other arguments.
+    """
+    with Connection(uri, connect_timeout=10) as connection:
+        try:
+            channel = connection.default_channel
+            for exchange in (EVENTS, INBOUND, REPLIES, DEAD):
+                channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+            _queue(
+                channel,
+                AUDIT_QUEUE,
+                {
+                    "x-queue-type": "stream",
+                    "x-max-length-bytes": _AUDIT_BYTES,
+                    "x-stream-max-segment-size-bytes": _SEGMENT_BYTES,
+                },
+            )
+            channel.queue_bind(AUDIT_QUEUE, EVENTS, "#")
+            _queue(channel, PARKED_QUEUE, {"x-queue-type": "quorum"})
+            channel.queue_bind(PARKED_QUEUE, DEAD, "parked.#")
+            for owner in instances(levels):
+                _declare_queues(channel, owner)
+        except amqp.exceptions.PreconditionFailed as error:
+            raise TopologyError(
+                f"{error.reply_text}: it was declared by another version. Let the services "
+                "drain it, delete it, and run this step again"
+            ) from error
+
+
+def broker_definitions(
+    levels: Sequence[str], passwords: Mapping[str, str], vhost: str = "/"
+) -> dict[str, Any]:
+    """RabbitMQ definitions with a user for each instance and one that may declare.
+
+    :param passwords: by instance name, and for ``topology``.
+    """
+    owners = instances(levels)
+    events = [
+        {
+            "user": owner.name,
+            "vhost": vhost,
+            "exchange": EVENTS,
+            "write": _publishes(owner),
+            "read": "^$",
+        }
+        for owner in owners
+    ]
+    dead = [
+        {
+            "user": owner.name,
+            "vhost": vhost,
+            "exchange": DEAD,
+            "write": f"^parked\\.({_alternatives(owner.queues.values())})$",
+            "read": "^$",
+        }
+        for owner in owners
+    ]
+    return {
+        "vhosts": [{"name": vhost}],
+        "users": [
+            {"name": name, "tags": "", **_hashed(passwords[name])}
+            for name in (ADMINISTRATOR, *(owner.name for owner in owners))
+        ],
+        "permissions": [
+            {
+                "user": ADMINISTRATOR,
+                "vhost": vhost,
+                "configure": ".*",
+                "write": ".*",
+                # Binding a queue needs the right to read the exchange.
+                "read": "^huashi\\.",
+            },
+            *(
+                {
+                    "user": owner.name,
+                    "vhost": vhost,
+                    "configure": "^$",
+                    "write": f"^({_alternatives([EVENTS, DEAD])})$",
+                    "read": f"^({_alternatives(_readable(owner))})$",
+                }
+                for owner in owners
+            ),
+        ],
+        "topic_permissions": events + dead,
+    }
+
+
+def database_roles(
+    levels: Sequence[str], database: str = "huashi"
+) -> dict[str, list[dict[str, Any]]]:
+    """MongoDB privileges for ``createRole``, by instance: its own collections, no deleting."""
+    actions = ["find", "insert", "update", "createIndex", "listIndexes"]
+    return {
+        owner.name: [
+            {"resource": {"db": database, "collection": name}, "actions": actions}
+            for name in owner.collections
+        ]
+        for owner in instances(levels)
+    }
+
+
+def _binding(owner: Instance, kind: EventType) -> tuple[str, str]:
+    purpose = "directory" if kind.name.startswith("directory.") else "events"
+    # A desk hears of the cases addressed to its level, and of the whole directory.
+    level = f".{owner.level}" if owner.level and kind.name.startswith("case.") else ""
+    return owner.queues[purpose], f"{kind.name}{level}.#"
+
+
+def _declare_queues(channel: Any, owner: Instance) -> None:
+    for purpose, queue in owner.queues.items():
+        # The custodian fires only what it has read up to: its queue has one reader at a time.
+        single = owner.service == "escalation" and purpose == "events"
+        _work_queue(channel, queue, f"again.{queue}", single=single)
+        _work_queue(channel, again(queue), f"parked.{queue}", single=False)
+        channel.queue_bind(again(queue), DEAD, f"again.{queue}")
+    for queue, key in bindings(owner):
+        channel.queue_bind(queue, EVENTS, key)
+
+
+def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> None:
+    arguments: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": _DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD,
+        "x-dead-letter-routing-key": dead_key,
+        "x-dead-letter-strategy": "at-least-once",
+        # Without it at-least-once falls back to at-most-once silently.
+        "x-overflow": "reject-publish",
+    }
+    if single:
+        arguments["x-single-active-consumer"] = True
+    _queue(channel, queue, arguments)
+
+
+def _queue(channel: Any, queue: str, arguments: Mapping[str, Any]) -> None:
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments))
+
+
+def _readable(owner: Instance) -> list[str]:
+    return [name for queue in owner.queues.values() for name in (queue, again(queue))]
+
+
+def _publishes(owner: Instance) -> str:
+    """A desk publishes about cases for its own level only."""
+    words = []
+    for kind in of_producer(owner.service):
+        level = f".{owner.level}" if owner.level and kind.name.startswith("case.") else ""
+        words.append(f"{kind.name}{level}")
+    return f"^({_alternatives(words)})(\\.|$)"
+
+
+def _alternatives(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word).replace("\\-", "-") for word in words)
+
+
+def _hashed(password: str) -> dict[str, str]:
+    """The salted digest that RabbitMQ keeps of a password."""
+    salt = secrets.token_bytes(4)
+    digest = salt + hashlib.sha256(salt + password.encode()).digest()
+    return {
+        "password_hash": base64.b64encode(digest).decode(),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+    }
+
+
+def _levels(environment: Mapping[str, str]) -> list[str]:
+    if environment.get("LEVELS"):
+        return [level.strip() for level in environment["LEVELS"].split(",")]
+    folders = [Path(folder.strip()) for folder in environment.get("PROFILES", "").split(",")]
+    found = [level for folder in folders for level in load(folder).levels]
+    return list(dict.fromkeys(found))
+
+
+def main() -> int:
+    """The topology step; exit code 2 if the configuration is wrong, 1 if it failed."""
+    uri = os.environ.get("AMQP_URI")
+    if not uri or not (os.environ.get("LEVELS") or os.environ.get("PROFILES")):
+        sys.stderr.write("set AMQP_URI, and LEVELS (household,group) or PROFILES (folders)\n")
+        return 2
+    try:
+        declare(uri, _levels(os.environ))
+    except ProfileError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except (TopologyError, OSError, amqp.exceptions.AMQPError) as error:
+        sys.stderr.write(f"the topology could not be declared: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
