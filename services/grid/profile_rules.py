@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from string import Formatter
@@ -163,9 +164,9 @@ class _Reader:
             if name:
                 ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            close = not_among(name, sorted(available_timezones())).partition(" Allowed")[0]
-            hint = close if "did you mean" in close else f"{name!r} is not known"
-            self.problem(("timezone",), f"{hint}: write an IANA time zone such as Asia/Shanghai")
+            close = get_close_matches(name, sorted(available_timezones()), n=1)
+            hint = close[0] if close else "an IANA name such as Asia/Shanghai"
+            self.problem(("timezone",), f"{name!r} is not a time zone: write {hint}")
         return name
 
     def titles(self, place: Place, value: Any) -> Titles:
@@ -226,8 +227,9 @@ class _Reader:
             line = self.mapping(
                 place, item, optional=("when", "ladder", "enter", "also_tell", "source")
             )
-            ladder = line.get("ladder", DEFAULT_LADDER)
-            ladder = self.choice((*place, "ladder"), ladder, tuple(self.ladders))
+            ladder = DEFAULT_LADDER
+            if "ladder" in line:
+                ladder = self.choice((*place, "ladder"), line["ladder"], tuple(self.ladders))
             steps = tuple(step.level for step in self.ladders.get(ladder, ()))
             enter = line.get("enter")
             tell = self.texts((*place, "also_tell"), line.get("also_tell", []), least=0)
@@ -289,7 +291,7 @@ class _Reader:
         )
 
     def then(self, place: Place, value: Any, level: str, source: str) -> Then:
-        lasts = [steps[-1].level for steps in self.ladders.values() if steps]
+        lasts = {steps[-1].level: None for steps in self.ladders.values() if steps}
         if level in self.levels and level not in lasts:
             self.problem(
                 place,
