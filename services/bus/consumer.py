@@ -324,11 +324,18 @@ class _Attempt:
 class _Parking(SharedExtension):
     """One connection for dead letters in a service, made when the first is written."""
 
-    def setup(self) -> None:
-        self.publisher = ConfirmingPublisher(self.container.config["AMQP_URI"])
+    def __init__(self) -> None:
+        super().__init__()
+        self._publisher: ConfirmingPublisher | None = None
+
+    def letters(self) -> ConfirmingPublisher:
+        """The publisher; made here because extensions are set up in any order."""
+        if self._publisher is None:
+            self._publisher = ConfirmingPublisher(self.container.config["AMQP_URI"])
+        return self._publisher
 
     def stop(self) -> None:
-        self.publisher.close()
+        self.letters().close()
 
 
 class Events(Entrypoint):
@@ -350,7 +357,7 @@ class Events(Entrypoint):
                 config["AMQP_URI"],
                 name,
                 self._work,
-                self.parking.publisher,
+                self.parking.letters(),
                 service=config["INSTANCE"],
                 size=size,
                 linger=config["BATCH_LINGER"],

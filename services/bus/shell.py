@@ -1,6 +1,6 @@
 """The thin shell around a service's fold: what it is connected to, and how it starts.
 
-A service class has one, ``shell = Shell(Docket)``, and its entrypoints use what it offers:
+A service class has one, ``shell = attach(make)``, and its entrypoints use what it offers:
 ``fold``, ``store``, ``county`` (the directory that it follows), ``clock``, ``config``.
 """
 
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 from nameko.extensions import DependencyProvider
-from pymongo.database import Database
 
 from services.bus import logs, metrics
 from services.bus.alarm import Bell
@@ -30,69 +29,45 @@ from services.grid.events import Event
 log = logs.get(__name__)
 
 StoreT = TypeVar("StoreT", bound=MongoStore)
+ShellT = TypeVar("ShellT", bound="Shell[Any]")
 
 # What is younger is being published by whoever wrote it.
 _SWEEP_AFTER_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-class Shell(DependencyProvider, Generic[StoreT]):
+class Shell(Generic[StoreT]):
     """What a service process is connected to.
 
-    Nothing is asked of the broker or the database before ``start``; a thread then makes the
-    indexes and, if nothing is known of the county yet, asks for the directory. Until that is
-    done :attr:`fold` raises :class:`Retry`, so that inputs wait instead of failing.
+    Nothing is asked of the broker or the database when it is made; :meth:`until_prepared`
+    makes the indexes and, if nothing is known of the county yet, asks for the directory.
+    Until that is done :attr:`fold` raises :class:`Retry`, so that inputs wait instead of
+    failing.
 
-    :param store: the class of the service's main store; its ``name`` may hold ``{level}``.
-    :param directory: the collection that keeps the directory.
+    :param store: the class of the service's main store.
+    :param directory: the collection that keeps the directory; may hold ``{level}`` too.
     """
 
-    bell = Bell()
-    config: Config
-    clock: Clock
-    store: StoreT
-    publisher: ConfirmingPublisher
-
-    def __init__(self, store: type[StoreT], directory: str) -> None:
-        super().__init__()
-        self._store_class = store
-        self._directory = directory
-        self._ready = False
-        self._stopping = False
-
-    def setup(self) -> None:
-        """Reads the configuration; see :class:`DependencyProvider`."""
-        self.config = self.container.config["CONFIG"]
-        self.clock = self.config.clock
-        self.database: Database[dict[str, Any]] = connect(
-            self.config.mongodb_uri, self.config.instance
-        )
-        self.publisher = ConfirmingPublisher(self.config.amqp_uri)
-        self.store = self._store_class(
-            self.database[self._store_class.name.format(level=self.config.level)]
-        )
+    def __init__(self, config: Config, store: type[StoreT], directory: str) -> None:
+        self.config = config
+        self.clock: Clock = config.clock
+        self.database = connect(config.mongodb_uri, config.instance)
+        self.publisher = ConfirmingPublisher(config.amqp_uri)
+        self.store = store(self.database[store.name.format(level=config.level)])
         self._fold = Fold(self.store, self.publisher, self.clock)
-        entries = MongoStore(self.database[self._directory.format(level=self.config.level)])
+        entries = MongoStore(self.database[directory.format(level=config.level)])
         self.directory_fold = Fold(entries, self.publisher, self.clock)
         self.county = Follower(self.directory_fold, entries, self.clock)
-        readiness = self.container.config["READINESS"]
-        readiness.register("started", lambda: self.is_ready)
-        readiness.register("database", self.store.ping)
-        readiness.register("broker", self.publisher.ready)
+        self.ring: Callable[[], None] = lambda: None
+        """Wakes this process's alarms, for something may be due sooner now."""
+        self._ready = False
+        self._closed = False
 
-    def start(self) -> None:
-        """Begins to prepare; see :class:`DependencyProvider`."""
-        self.container.spawn_managed_thread(self._until_prepared, identifier="prepare")
-
-    def stop(self) -> None:
-        """Ends the connections; see :class:`DependencyProvider`."""
-        self._stopping = True
+    def close(self) -> None:
+        """Ends the connections."""
+        self._closed = True
         self.publisher.close()
         self.database.client.close()
-
-    def get_dependency(self, worker_ctx: Any) -> Shell[StoreT]:
-        """The shell itself; see :class:`DependencyProvider`."""
-        return self
 
     def prepare(self) -> None:
         """What has to be done once before any input; may be called again.
@@ -158,9 +133,10 @@ class Shell(DependencyProvider, Generic[StoreT]):
         if count:
             log.info("sweep published what was left", events=count)
 
-    def _until_prepared(self) -> None:
+    def until_prepared(self) -> None:
+        """Prepares, and tries again until it is done or the shell is closed."""
         pause = 0.1
-        while not self._stopping:
+        while not self._closed:
             try:
                 self.store.ensure_indexes()
                 self.county.ensure_indexes()
@@ -173,3 +149,36 @@ class Shell(DependencyProvider, Generic[StoreT]):
                 self._ready = True
                 log.info("ready")
                 return
+
+
+class _Attachment(DependencyProvider):
+    """Makes a shell when the service starts, and injects it."""
+
+    bell = Bell()
+
+    def __init__(self, make: Callable[[Config], Shell[Any]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def setup(self) -> None:
+        shell = self._make(self.container.config["CONFIG"])
+        shell.ring = self.bell.ring
+        readiness = self.container.config["READINESS"]
+        readiness.register("started", lambda: shell.is_ready)
+        readiness.register("database", shell.store.ping)
+        readiness.register("broker", shell.publisher.ready)
+        self._shell = shell
+
+    def start(self) -> None:
+        self.container.spawn_managed_thread(self._shell.until_prepared, identifier="prepare")
+
+    def stop(self) -> None:
+        self._shell.close()
+
+    def get_dependency(self, worker_ctx: Any) -> Shell[Any]:
+        return self._shell
+
+
+def attach(make: Callable[[Config], ShellT]) -> ShellT:
+    """A shell as an attribute of a nameko service class: its workers get the shell itself."""
+    return cast(ShellT, _Attachment(make))

@@ -46,9 +46,9 @@ from services.bus.web_server import BODY_LIMIT, CLOSE, SAFE_HEADERS, Listener
 from services.grid import json
 from services.grid.clock import monotonic
 
-_ANSWER_SECONDS = 20.0
-_BODY_SECONDS = 20.0
-_CHECK_SECONDS = 2.0
+ANSWER_SECONDS = 20.0
+BODY_SECONDS = 20.0
+CHECK_SECONDS = 2.0
 _WORKERS = 100
 _NOTHING = Schema()
 
@@ -105,7 +105,7 @@ class Readiness:
                 eventlet.spawn_n(self._ask, name, self._running[name])
         waiting = dict(self._running)
         answers = dict.fromkeys(self._checks, False)
-        with eventlet.Timeout(_CHECK_SECONDS, False):
+        with eventlet.Timeout(CHECK_SECONDS, False):
             for name, event in waiting.items():
                 answers[name] = event.wait()
         return answers
@@ -190,7 +190,7 @@ class Route(Entrypoint):
         done = Event()
         slow = problems.away("the answer takes too long")
         try:
-            with eventlet.Timeout(_ANSWER_SECONDS, slow):
+            with eventlet.Timeout(ANSWER_SECONDS, slow):
                 self.container.spawn_worker(
                     self, (call,), dict(parameters), handle_result=partial(_hand_over, done)
                 )
@@ -427,7 +427,7 @@ def _read(request: Request) -> bytes:
     """The body up to its limit, within a limit of time."""
     slow = Problem(408, "the body came too slowly: send it again")
     try:
-        with eventlet.Timeout(_BODY_SECONDS, slow):
+        with eventlet.Timeout(BODY_SECONDS, slow):
             raw: bytes = request.environ["wsgi.input"].read(BODY_LIMIT + 1)
     except (wsgi.ChunkReadError, OSError) as error:
         request.environ[CLOSE]()

@@ -36,10 +36,10 @@ SAFE_HEADERS = {
 CLOSE = "huashi.close"
 """In a request's environ: called when what follows on the connection can't be trusted."""
 
-_IDLE_SECONDS = 60.0
+IDLE_SECONDS = 60.0
 _SOCKET_SECONDS = 15.0
-_HEAD_SECONDS = 15.0
-_REQUEST_SECONDS = 60.0
+HEAD_SECONDS = 15.0
+REQUEST_SECONDS = 60.0
 _DRAIN_SECONDS = 5.0
 _CONNECTIONS = 1_000
 _BACKLOG = 256
@@ -85,7 +85,7 @@ class Protocol(wsgi.HttpProtocol):
 
     def _read_request_line(self) -> bytes:
         # The wait for a next request, in total: a byte now and then doesn't prolong it.
-        with eventlet.Timeout(_IDLE_SECONDS, TimeoutError("idle")):
+        with eventlet.Timeout(IDLE_SECONDS, TimeoutError("idle")):
             line: bytes | str = super()._read_request_line()
         if len(line) < self.server.url_length_limit:
             return line or b""  # type: ignore[return-value]
@@ -95,7 +95,7 @@ class Protocol(wsgi.HttpProtocol):
     def parse_request(self) -> bool:
         """Reads the head; answers by itself and returns False if it can't be accepted."""
         try:
-            with eventlet.Timeout(_HEAD_SECONDS, TimeoutError("slow head")):
+            with eventlet.Timeout(HEAD_SECONDS, TimeoutError("slow head")):
                 if not super().parse_request():
                     return False
         except (wsgi.HeaderLineTooLong, wsgi.HeadersTooLarge):
@@ -145,7 +145,7 @@ class Protocol(wsgi.HttpProtocol):
 
     def handle_one_response(self) -> None:
         """Answers one request, reading and writing included, within a limit of time."""
-        with eventlet.Timeout(_REQUEST_SECONDS, TimeoutError("slow request")):
+        with eventlet.Timeout(REQUEST_SECONDS, TimeoutError("slow request")):
             super().handle_one_response()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
@@ -206,7 +206,7 @@ class Listener(ProviderCollector, SharedExtension):
             log=logging.getLogger("eventlet.wsgi"),
             protocol=Protocol,
             max_http_version="HTTP/1.1",
-            keepalive=_IDLE_SECONDS,
+            keepalive=IDLE_SECONDS,
             socket_timeout=_SOCKET_SECONDS,
             url_length_limit=_TARGET_LIMIT,
             debug=False,

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
-from services.bus.shell import Shell
+from services.bus.shell import Shell, attach
 from services.bus.web import Answer, Call, Operations, route
 from services.dispatch import api, model
 from services.dispatch.store import Docket
@@ -16,7 +16,7 @@ class Service(Operations):
     """The desk (受理台) of one level."""
 
     name = "dispatch"
-    shell = Shell(Docket, directory="directory_{level}")
+    shell = attach(lambda config: Shell(config, Docket, "directory_{level}"))
 
     @events("events")
     def on_events(self, batch: Batch) -> None:

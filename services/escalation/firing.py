@@ -8,6 +8,7 @@ custodian was away in between.
 from __future__ import annotations
 
 import uuid
+from typing import cast
 
 from nameko.extensions import DependencyProvider
 
@@ -68,16 +69,19 @@ class Markers:
         return min(self._clock.now(), plus(self._caught_up, slack))
 
 
-class MarkersProvider(DependencyProvider):
-    """One :class:`Markers` for the process."""
+class _Attachment(DependencyProvider):
+    """Makes the markers of a process, and injects them."""
 
     def setup(self) -> None:
-        """See nameko's ``Extension``."""
         self._markers = Markers(self.container.config["CLOCK"])
 
     def get_dependency(self, worker_ctx: object) -> Markers:
-        """See nameko's ``DependencyProvider``."""
         return self._markers
+
+
+def attach_markers() -> Markers:
+    """The markers as an attribute of a nameko service class."""
+    return cast(Markers, _Attachment())
 
 
 def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
@@ -92,7 +96,7 @@ def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
     for event in events:
         if event.type == MARKER:
             markers.came_back(event)
-    custodian.bell.ring()
+    custodian.ring()
 
 
 def send_marker(custodian: Custodian, markers: Markers) -> None:

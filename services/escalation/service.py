@@ -6,7 +6,7 @@ from typing import Any
 
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
-from services.bus.shell import Shell
+from services.bus.shell import Shell, attach
 from services.bus.web import Call, Operations, route
 from services.escalation import api, firing
 from services.escalation.store import Custody
@@ -16,8 +16,8 @@ class Service(Operations):
     """Who holds each case (当前责任), and until when."""
 
     name = "escalation"
-    shell = Shell(Custody, directory="directory_escalation")
-    markers = firing.MarkersProvider()
+    shell = attach(lambda config: Shell(config, Custody, "directory_escalation"))
+    markers = firing.attach_markers()
 
     @events("events")
     def on_events(self, batch: Batch) -> None:

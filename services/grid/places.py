@@ -22,16 +22,15 @@ _SUFFIXES = {
 }
 _ENDS = {name: re.compile(f"{suffix}$") for name, suffix in _SUFFIXES.items()}
 _STARTS = {name: re.compile(suffix) for name, suffix in _SUFFIXES.items()}
+_UPPER_LEVELS = ("county", "township")
 _OF_VILLAGES = ("community", "farm", "village")
 _ANY_VILLAGE = re.compile(rf"{_COMMUNITY}|{_VILLAGE}")
 
-_NUMBER = r"(?P<{0}>[0-9]{{1,4}}|[零〇一二三四五六七八九十百两]{{1,6}})"
+_NUMBER = r"(?P<{0}>[0-9]{{1,4}}|[零〇一二三四五六七八九十百]{{1,6}})"
 _BELOW = re.compile(
     rf"[\s,，]*第?{_NUMBER.format('group')}(?:村民小组|小组|组)"
     rf"(?:[\s,，]*第?{_NUMBER.format('household')}(?:号?网格|户))?",
 )
-_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")}
-_DIGITS |= {"〇": 0, "两": 2}
 # After one of these a place name can begin; after another character it may be part of a word.
 _BEFORE = frozenset("省市县区州镇乡道场村在于住到去往从至是的和与及、")
 
@@ -92,6 +91,13 @@ class Gazetteer:
             if not _BELOW.fullmatch(division.name) and len(name.base) > 1:
                 self._by_base.setdefault(name.base, []).append(name)
         self._longest = max(map(len, self._by_base), default=0)
+        # What lies above a village is never as low as an address means.
+        self._above = {
+            above.code
+            for division in directory.divisions.values()
+            if division.level in _UPPER_LEVELS or division.level == "village"
+            for above in directory.ancestors(division.code)[division.level == "village" :]
+        }
 
     def locate(self, text: str, start: Division) -> Located:
         """See :meth:`services.grid.directory.Directory.locate`."""
@@ -122,15 +128,19 @@ class Gazetteer:
 
     def _below(self, text: str, end: int, place: Division, named: str) -> Located:
         """Goes on to the group and household grid that may follow a village's name."""
-        lowest = place.level not in ("county", "township")
+        lowest = place.code not in self._above
         found = _BELOW.match(text, end)
         if found is None or len(place.code) != 12:
             why = f"{named} is {place.code}" if lowest else f"nothing below {place.name} is named"
             return Located(place, lowest, why)
+        another = _BELOW.search(text, found.end())
+        if another is not None:
+            names = f"{found[0]} and {another[0]}".replace(" ,，", "")
+            return Located(place, False, f"both {names} of {place.name} are named")
         code = place.code
         for part, digits in (("group", 2), ("household", 3)):
             if found[part] is not None:
-                code += str(_number(found[part])).zfill(digits)
+                code += _digits(found[part]).zfill(digits)
         # A number too large for its digits makes a code too long for an implied division.
         below = self._directory.division(code) if len(code) in (14, 17) else None
         if below is None:
@@ -191,7 +201,7 @@ class Gazetteer:
         """The name without its suffix and without the name of the place above."""
         above = self._directory.parent(division.code)
         name = division.name.removeprefix(above.name) if above is not None else division.name
-        kinds = (division.level,) if division.level in ("county", "township") else _OF_VILLAGES
+        kinds = (division.level,) if division.level in _UPPER_LEVELS else _OF_VILLAGES
         for kind in kinds:
             base = _ENDS[kind].sub("", name)
             if base != name and len(base) > 1:
@@ -199,15 +209,23 @@ class Gazetteer:
         return _Name(name or division.name, None, division)
 
 
-def _number(text: str) -> int:
-    """The number in Arabic or Chinese numerals, up to 9999."""
-    if text.isdecimal():
-        return int(text)
-    total = digit = 0
-    for character in text:
-        if character in "十百":
-            total += (digit or 1) * (10 if character == "十" else 100)
-            digit = 0
-        else:
-            digit = _DIGITS[character]
-    return total + digit
+def _digits(number: str) -> str:
+    """A number in Arabic digits; ``0``, which no group has, for what is not one number."""
+    return number.lstrip("0") or "0" if number.isdecimal() else str(_NUMERALS.get(number, 0))
+
+
+def _numeral(number: int) -> str:
+    """``number`` below 1000 in Chinese numerals: 十二, 一百零三."""
+    hundreds, rest = divmod(number, 100)
+    tens, units = divmod(rest, 10)
+    ten = "" if not tens else "十" if number < 20 else f"{_ZERO_TO_NINE[tens]}十"
+    unit = _ZERO_TO_NINE[units] if units else ""
+    if not hundreds:
+        return ten + unit
+    return f"{_ZERO_TO_NINE[hundreds]}百{ten or ('零' if unit else '')}{unit}"
+
+
+# 三四组 means two groups: only what is exactly one numeral is read.
+_ZERO_TO_NINE = "零一二三四五六七八九"
+_NUMERALS = {_numeral(number): number for number in range(1, 1000)}
+_NUMERALS |= {text.replace("零", "〇"): number for text, number in _NUMERALS.items()}

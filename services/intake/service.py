@@ -6,17 +6,17 @@ from typing import Any
 
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
+from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
 from services.intake import api
 from services.intake.shell import IntakeShell
-from services.intake.store import Register
 
 
 class Service(Operations):
     """Reports come in here; it keeps the register (台账), the timeline and the directory."""
 
     name = "intake"
-    shell = IntakeShell(Register, directory="directory")
+    shell = attach(IntakeShell)
 
     @events("events")
     def on_events(self, batch: Batch) -> None:

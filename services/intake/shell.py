@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.bus import logs
+from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
 from services.bus.fold import NOTHING, Outcome
@@ -17,14 +18,16 @@ _CHUNK = 500
 
 
 class IntakeShell(Shell[Register]):
-    """What the intake service is connected to."""
+    """What the intake service is connected to.
 
-    def setup(self) -> None:
-        """See :class:`Shell`; a profile that can't be used ends the process with its lines."""
-        super().setup()
+    A profile that can't be used ends the process with its file, line and cure.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, Register, "directory")
         self.timeline = Timeline(self.database[Timeline.name])
-        self.reporters = Reporters(self.database[Reporters.name], self.config.seal_key)
-        self._folders: list[Loaded] = [load_folder(folder) for folder in self.config.profiles]
+        self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
+        self._folders: list[Loaded] = [load_folder(folder) for folder in config.profiles]
 
     def prepare(self) -> None:
         """Makes the directory say what the profile folders say, and publishes what changed."""

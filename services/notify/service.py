@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
+from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
 from services.notify import api, model
 from services.notify.shell import NotifyShell
-from services.notify.store import Notifications
 
 
 class Service(Operations):
     """Tells people and systems what the profile says they are told."""
 
     name = "notify"
-    shell = NotifyShell(Notifications, directory="directory_notify")
+    shell = attach(NotifyShell)
 
     @events("events")
     def on_events(self, batch: Batch) -> None:
@@ -22,7 +22,7 @@ class Service(Operations):
         atlas, now = self.shell.atlas_for(batch.events), self.shell.now
         works = [model.work(event, atlas, now) for event in batch.events]
         self.shell.fold.run(works, batch.acknowledge)
-        self.shell.bell.ring()
+        self.shell.ring()
 
     @events("directory")
     def on_directory(self, batch: Batch) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from services.bus import metrics
+from services.bus.config import Config
 from services.bus.fold import Decision, Outcome, Record, Work
 from services.bus.shell import Shell
 from services.grid.clock import Instant, plus, seconds_between
@@ -25,11 +26,10 @@ _LEASE_SECONDS = 60.0
 class NotifyShell(Shell[Notifications]):
     """What the notify service is connected to."""
 
-    def setup(self) -> None:
-        """See :class:`Shell`."""
-        super().setup()
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, Notifications, "directory_notify")
         self.contacts = Contacts(self.database[Contacts.name])
-        log_path = self.config.notify_log
+        log_path = config.notify_log
         self._channels: dict[str, Channel] = {"webhook": Webhook()}
         if log_path is not None:
             self._channels["log"] = LogFile(log_path)
