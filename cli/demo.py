@@ -124,7 +124,7 @@ class _Director:
         self._console = console
         self._quiet = quiet
         # The longest roads first, so that all come to their end at about the same time.
-        reports = sorted(reports, key=lambda report: -len(demo_plan.play_of(report).path))
+        reports = sorted(reports, key=lambda report: demo_plan.play_of(report).length, reverse=True)
         self._cases = [
             Case(report, demo_plan.play_of(report), f"demo-{run}-{report['ref']}")
             for report in reports
@@ -260,7 +260,7 @@ class _Director:
         clock = f"{render.local(now, render.COUNTY_ZONE)}, at {scale:g} times speed"
         line = f"{settled} of {len(self._cases)} have come to their end · it is {clock}"
         away = ", ".join(sorted(self._away))
-        return Group(table, Text(line, "dim"), Text(f"away: {away}" if away else "", "red"))
+        return Group(table, Text(line, "dim"), *([Text(f"away: {away}", "red")] if away else []))
 
     def _row(self, case: Case, now: Instant) -> list[RenderableType]:
         row: list[RenderableType] = [Text(case.tracking or "…", "dim"), case.report["title"]]
@@ -283,7 +283,8 @@ class _Director:
         whole = max(1.0, seconds_between(Instant(started), Instant(due)))
         passed = seconds_between(Instant(started), now)
         style = "red" if passed > whole else "yellow" if passed > whole / 2 else "green"
-        bar = ProgressBar(whole, min(whole, max(0.0, passed)), complete_style=style, width=14)
+        done_by_now = min(whole, max(0.0, passed))
+        bar = ProgressBar(whole, done_by_now, 14, complete_style=style, finished_style=style)
         return [*row, render.left(due, now), bar]
 
     def _word(self, case: Case, register: Json) -> str:
@@ -338,10 +339,6 @@ def _tell(console: Console, summary: Json, titles: Mapping[str, str]) -> None:
     table.add_row("climbed by deadline", f"{summary['climbs']} times")
     table.add_row("supervised (督办)", f"{summary['supervised']}")
     table.add_row("still open, as planned", f"{summary['still_open']}")
-    table.add_row(
-        "deadlines late by",
-        f"median {late['median']:.2f} s, most {late['most']:.2f} s ({late['deadlines']} fired)",
-    )
     table.add_row("lost", f"{summary['missing']} of {summary['reported']}")
     console.print()
     console.print(table)
@@ -354,7 +351,14 @@ def _tell(console: Console, summary: Json, titles: Mapping[str, str]) -> None:
         console.print(
             Text(
                 f"All {summary['reported']} cases are where they belong, in the register, at every "
-                f"desk and with the custodian, after {summary['seconds']:g} s.",
+                "desk and with the custodian.",
                 "bold green",
             )
         )
+    console.print(
+        Text(
+            f"Deadlines fired {late['median']:.2f} s late (median), {late['most']:.2f} s at most. "
+            f"It took {summary['seconds']:.0f} s.",
+            "dim",
+        )
+    )

@@ -43,6 +43,11 @@ class Play:
         return LADDER[LADDER.index(self.enters) : LADDER.index(self.ends) + 1]
 
     @property
+    def length(self) -> int:
+        """How long its road is, for comparison: a time to resolve outlasts every other."""
+        return len(self.path) + (10 if self.kept_by else 0)
+
+    @property
     def supervised(self) -> bool:
         """Whether the plan has the last level's deadline pass."""
         return self.outcome is None or self.after_supervision
@@ -175,7 +180,7 @@ def _dockets_wrong(seen: Seen) -> list[str]:
 
 
 def _deadlines_wrong(seen: Seen) -> list[str]:
-    climbed = Counter(row["level"] for row in seen.deadlines if _climbing(row))
+    climbed = Counter(row["level"] for row in seen.deadlines if _planned(seen.play, row))
     return [
         f"{climbed[level]} deadlines passed at the {level}, not 1"
         for level in seen.play.path[:-1]
@@ -183,8 +188,10 @@ def _deadlines_wrong(seen: Seen) -> list[str]:
     ]
 
 
-def _climbing(row: Json) -> bool:
-    return row["status"] == "fired" and row["kind"] in ("acknowledge", "resolve")
+def _planned(play: Play, row: Json) -> bool:
+    """Whether the plan has this deadline pass; an urgent one at the township may, no matter."""
+    passed = row["status"] == "fired" and row["kind"] in ("acknowledge", "resolve")
+    return passed and (row["level"] != play.ends or play.supervised)
 
 
 def _token(event: Json) -> Json:
@@ -201,7 +208,7 @@ def summary(cases: Iterable[tuple[str, Seen]]) -> dict[str, Any]:
     for ref, seen in listed:
         if seen.register is not None and seen.register["status"] == "resolved":
             settled[seen.register["address"]["level"]] += 1
-        late += [row["lateness_seconds"] for row in seen.deadlines if _climbing(row)]
+        late += [row["lateness_seconds"] for row in seen.deadlines if _planned(seen.play, row)]
         if found := wrong(seen):
             problems[ref] = found
     return {

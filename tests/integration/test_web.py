@@ -80,13 +80,13 @@ def environment(port: int) -> dict[str, str]:
     }
 
 
-def start(folder: Path) -> Tiny:
-    """A tiny service that answers."""
+def start(folder: Path, **more: str) -> Tiny:
+    """A tiny service that answers; ``more`` goes into its environment."""
     port, log = free_port(), folder / "tiny.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, str(HERE / "tiny_web.py")],
-            env=environment(port),
+            env=environment(port) | more,
             stdout=stream,
             stderr=stream,
         )
@@ -391,6 +391,80 @@ def test_a_stop_lets_a_request_finish(tmp_path: Path) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"Connection: close" in answer
     assert tiny.process.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """A tiny service whose limits of time are one second each."""
+    folder = tmp_path_factory.mktemp("impatient")
+    (folder / "ready").write_text("yes")
+    running = start(folder, SHORT_LIMITS="1", STOP_SECONDS="2", READY_FILE=str(folder / "ready"))
+    yield running
+    running.process.terminate()
+    # Its handlers never end; the process does, and says that it was not gently.
+    assert running.process.wait(20) == 1
+    assert "did not stop in time" in running.log.read_text()
+
+
+def _trickled(tiny: Tiny, begin: bytes) -> bytes:
+    """What comes back for a request that is sent a byte at a time, for ever."""
+    with socket.create_connection(("127.0.0.1", tiny.port), timeout=0.1) as connection:
+        connection.sendall(begin)
+        limit, found = monotonic() + 10, b""
+        while monotonic() < limit:
+            try:
+                connection.sendall(b"x")
+                data = connection.recv(65536)
+            except TimeoutError:
+                continue
+            except OSError:
+                return found
+            if not data:
+                return found
+            found += data
+    raise AssertionError("the connection was kept for ever")
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "])
+def test_a_head_that_never_ends_is_cut_off(impatient: Tiny, begin: bytes) -> None:
+    assert _trickled(impatient, begin) == b""
+
+
+def test_a_body_that_never_ends_is_cut_off(impatient: Tiny) -> None:
+    token = bearer()["Authorization"].encode()
+    begin = (
+        b"POST /v1/things HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Authorization: " + token + b"\r\nContent-Length: 60000\r\n\r\n{"
+    )
+    assert _trickled(impatient, begin).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_handler_that_never_answers_is_not_waited_for(impatient: Tiny) -> None:
+    document = problem(httpx.post(f"{impatient.url}/v1/fail/never"), 503)
+    assert document["detail"].startswith("the answer takes too long")
+
+
+def test_operations_answer_when_every_worker_is_busy(impatient: Tiny) -> None:
+    for _ in range(120):
+        with socket.create_connection(("127.0.0.1", impatient.port)) as connection:
+            connection.sendall(
+                b"POST /v1/fail/never HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+            )
+    assert httpx.get(f"{impatient.url}/healthz", timeout=2).status_code == 200
+    problem(httpx.get(f"{impatient.url}/v1/tracking/a", timeout=5), 503)
+
+
+@pytest.mark.parametrize("said", ["no", "raises", "hangs"])
+def test_what_is_not_ready_is_named(impatient: Tiny, said: str) -> None:
+    ready = impatient.log.parent / "ready"
+    ready.write_text("yes")
+    until(lambda: httpx.get(f"{impatient.url}/readyz").status_code == 200)
+    ready.write_text(said)
+    answer = httpx.get(f"{impatient.url}/readyz", timeout=5)
+    document = problem(answer, 503)
+    assert document["checks"] == {"thing": False}
+    assert "thing" in document["detail"]
+    assert "secret" not in answer.text
 
 
 def test_a_wrong_configuration_is_said_in_sentences() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 # First: it patches the standard library.
@@ -12,8 +13,9 @@ from services.bus import run
 # isort: split
 import eventlet
 from marshmallow import Schema, fields, validate
+from nameko.extensions import DependencyProvider
 
-from services.bus import logs
+from services.bus import logs, web, web_server
 from services.bus.auth import Identity
 from services.bus.config import Config
 from services.bus.errors import DatabaseAway, Refused, Reject
@@ -42,10 +44,29 @@ class PageSchema(Schema):
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 100))
 
 
+class Waits(DependencyProvider):  # type: ignore[misc]
+    """Something that a service waits for; the file named by READY_FILE says what it says."""
+
+    def setup(self) -> None:
+        """See nameko's ``Extension``."""
+        path = Path(os.environ.get("READY_FILE", os.devnull))
+
+        def check() -> bool | None:
+            said = path.read_text()
+            if said == "hangs":
+                eventlet.sleep(3600)
+            if said == "raises":
+                raise DatabaseAway("secret-host")
+            return said != "no"
+
+        self.container.config["READINESS"].register("thing", check)
+
+
 class Service(Operations):
     """Answers what it was asked, or fails in a chosen way."""
 
     name = "tiny"
+    waits = Waits()
 
     @route("POST", "/v1/things", body=ReportSchema(), may=("reporter", "operator"))
     def make(self, call: Call) -> Answer:
@@ -66,6 +87,8 @@ class Service(Operations):
     @route("POST", "/v1/fail/<how>")
     def fail(self, call: Call, how: str) -> dict[str, Any]:
         """Raises what ``how`` names."""
+        if how == "never":
+            eventlet.sleep(3600)
         if how == "late":
             logs.get("tiny").info("a late answer begins")
             eventlet.sleep(0.5)
@@ -81,4 +104,7 @@ class Service(Operations):
 if __name__ == "__main__":
     config = Config.from_environment("escalation", os.environ)
     logs.configure(config.log_level, service="tiny")
+    if "SHORT_LIMITS" in os.environ:
+        web_server.IDLE_SECONDS = web_server.HEAD_SECONDS = 1.0
+        web.BODY_SECONDS = web.ANSWER_SECONDS = web.CHECK_SECONDS = 1.0
     sys.exit(run.serve(Service, config))
