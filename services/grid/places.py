@@ -95,8 +95,8 @@ class Gazetteer:
         self._above = {
             above.code
             for division in directory.divisions.values()
-            if division.level in _UPPER_LEVELS or division.level == "village"
-            for above in directory.ancestors(division.code)[division.level == "village" :]
+            if division.level == "village"
+            for above in directory.ancestors(division.code)[1:]
         }
 
     def locate(self, text: str, start: Division) -> Located:
@@ -128,15 +128,15 @@ class Gazetteer:
 
     def _below(self, text: str, end: int, place: Division, named: str) -> Located:
         """Goes on to the group and household grid that may follow a village's name."""
-        lowest = place.code not in self._above
+        lowest = place.level not in _UPPER_LEVELS and place.code not in self._above
         found = _BELOW.match(text, end)
         if found is None or len(place.code) != 12:
             why = f"{named} is {place.code}" if lowest else f"nothing below {place.name} is named"
             return Located(place, lowest, why)
         another = _BELOW.search(text, found.end())
         if another is not None:
-            names = f"{found[0]} and {another[0]}".replace(" ,，", "")
-            return Located(place, False, f"both {names} of {place.name} are named")
+            both = " and ".join(match[0].strip(" ,，") for match in (found, another))
+            return Located(place, False, f"both {both} of {place.name} are named")
         code = place.code
         for part, digits in (("group", 2), ("household", 3)):
             if found[part] is not None:

@@ -39,6 +39,7 @@ NINGXIANG = Directory(
         Division("430182105", "双江口镇", "township", "430182", "township"),
         Division("430182105221", "罗巷新村村民委委会", "village", "430182105", "village"),
         Division("430182001900", "一片区", "area", "430182001", "area"),
+        Division("430182001014", "新山社区", "village", "430182001900", "community"),
     ]
 )
 
@@ -221,6 +222,13 @@ def test_common() -> None:
         ("莫村村委会2组", "46900210421202", True),
         ("东升居", "469002101002", True),
         ("南片一生活区", "469002500500", True),
+        ("沙美村二十组", SHAMEI + "20", True),
+        ("沙美村一组一百一十户", SHAMEI + "01110", True),
+        ("沙美村三组一百〇三户", SHAMEI + "03103", True),
+        ("沙美村003组", SHAMEI + "03", True),
+        ("沙美村三四组", SHAMEI, False),
+        ("沙美村3组和4组之间", SHAMEI, False),
+        ("沙美村两组村民", SHAMEI, True),
         ("沙美村100组", SHAMEI, False),
         ("沙美村0组", SHAMEI, False),
         ("沙美村3组1000户", SHAMEI, False),
@@ -254,7 +262,7 @@ def test_locate(text: str, code: str, certain: bool) -> None:
         (NINGXIANG, "玉潭街道文中社区", "430182001001", True),
         (NINGXIANG, "宁乡市楚沩社区居委会", "430182001013", True),
         (NINGXIANG, "双江口镇罗巷新村", "430182105221", True),
-        (NINGXIANG, "玉潭街道一片区", "430182001900", True),
+        (NINGXIANG, "玉潭街道一片区", "430182001900", False),
     ],
 )
 def test_locate_elsewhere(county: Directory, text: str, code: str, certain: bool) -> None:
