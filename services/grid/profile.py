@@ -238,7 +238,8 @@ def _places(source: Source, profile: Profile, directory: Directory) -> list[Prob
 
     note(directory.check_code(profile.region), "region")
     for index, line in enumerate(source.rules["deadlines"]):
-        for code in line.get("then", {}).get("tell", ()):
+        told = line.get("then", {}).get("tell", [])
+        for code in [told] if isinstance(told, str) else told:
             note(directory.check_code(code), "deadlines", index, "then", "tell")
     there = {place.level for place in directory.divisions.values()} | IMPLIED_LEVELS
     disorder = _disorder(profile.levels, directory)

@@ -205,13 +205,13 @@ class _Reader:
 
     def order(self) -> tuple[str, ...]:
         """All levels, lowest first, as the ladders together order them."""
-        below: dict[str, set[str]] = {}
-        for ladder in self.ladders.values():
-            for lower, upper in zip((None, *ladder), ladder, strict=False):
-                below.setdefault(upper.level, set()).update([lower.level] if lower else [])
-        present = [level for level in _UPWARDS if level in below]
-        for known, above in pairwise(present):
-            below[above].add(known)
+        # Lists, because the order of a set of words differs from process to process.
+        ladders = [[step.level for step in steps] for steps in self.ladders.values()]
+        below: dict[str, list[str]] = {level: [] for levels in ladders for level in levels}
+        ladders.append([level for level in _UPWARDS if level in below])
+        for levels in ladders:
+            for lower, upper in pairwise(levels):
+                below[upper].append(lower)
         try:
             return tuple(TopologicalSorter(below).static_order())
         except CycleError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import tempfile
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -516,6 +518,50 @@ def test_a_file_that_is_no_profile(tmp_path: Path, text: str, said: str) -> None
     assert said in text
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(0, 1) | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything inside plain rules."""
+    found = []
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        found.append((*path, key))
+        if isinstance(inner, dict | list):
+            found += places(inner, (*path, key))
+    return found
+
+
+@given(st.sampled_from(places(QIONGHAI.profile.rules)), JSON | st.just("469002"))
+def test_any_damage_to_the_rules_is_either_read_or_named(path: tuple[Any, ...], value: Any) -> None:
+    rules = copy.deepcopy(QIONGHAI.profile.rules)
+    part: Any = rules
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+    try:
+        assert Profile.parse(rules).rules == rules
+    except ProfileError as error:
+        assert error.problems
+
+
+@given(
+    st.integers(0, len(BASE) - 1), st.text(alphabet="{}[]:,\"' \n\t#&*!|>-%@`a1村\x00", max_size=3)
+)
+def test_any_damage_to_the_text_is_either_read_or_named(position: int, inserted: str) -> None:
+    text = BASE[:position] + inserted + BASE[position + 1 :]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            sample(Path(folder), text)
+        except ProfileError as error:
+            assert error.problems
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"profile\.yaml: can't be read: No such file"):
         load(tmp_path)
@@ -761,7 +807,7 @@ def test_the_mistakes_of_all_files_are_found_at_once(tmp_path: Path) -> None:
 def test_places_that_the_directory_does_not_know(tmp_path: Path) -> None:
     path = folder(
         tmp_path,
-        profile=BASE.replace('tell: ["469002"]', 'tell: ["4690"]').replace('4690"]', '469003"]'),
+        profile=BASE.replace('tell: ["469002"]', 'tell: "469003"'),
         units="id,name,level,division\nsecurity,联防队,village,469002104999\n",
         officers=(
             "id,name,level,division,unit,role,on_duty\n"
