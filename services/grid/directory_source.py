@@ -242,8 +242,11 @@ class _Rows:
         if missing:
             wrong = f"the first line must name the columns {','.join(required)}"
             raise ProfileError([Problem(str(path), 1, missing[0], wrong)])
-        for name in header:
-            if name not in (*required, *optional):
+        for index, name in enumerate(header):
+            if name in header[:index]:
+                wrong = "names this column twice: keep one"
+                self.problems.append(Problem(str(path), 1, name, wrong))
+            elif name not in (*required, *optional):
                 self.problems.append(
                     Problem(str(path), 1, name, not_among(name, (*required, *optional)))
                 )

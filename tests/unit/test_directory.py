@@ -465,6 +465,12 @@ def test_everything_wrong_with_officers_is_found(tmp_path: Path) -> None:
         ("id,name,level\n", "utf-8", (1, "division"), "the first line must name the columns id,"),
         ("", "utf-8", (1, "id"), "the first line must name the columns id,name,level,division"),
         (
+            "id,name,level,division,name\n",
+            "utf-8",
+            (1, "name"),
+            "names this column twice: keep one",
+        ),
+        (
             "id,name,level,division,phone\n",
             "utf-8",
             (1, "phone"),
