@@ -79,9 +79,9 @@ class MemoryStore:
         return {key: self._record(key).document or {} for key in self._records}
 
     def _check_unique(self, write: Write) -> None:
-        if self._unique is None:
+        value = write.document.get(self._unique) if self._unique is not None else None
+        if self._unique is None or value is None:
             return
-        value = write.document.get(self._unique)
         for key, record in self._records.items():
             if key != write.key and record["document"].get(self._unique) == value:
                 raise Collision(self._unique)
