@@ -11,7 +11,7 @@ from typing import Any
 
 from services.grid.directory import Directory, Division, Officer, Unit
 from services.grid.events import Event
-from services.grid.profile import Profile
+from services.grid.profile import Profile, ProfileError
 
 _IDENTITY = {"division": "code", "unit": "id", "officer": "id", "profile": "id"}
 
@@ -20,7 +20,7 @@ Entry = dict[str, Any]
 
 
 class UnknownProfile(LookupError):
-    """No entry of this profile version has arrived yet."""
+    """This profile version has not arrived yet, or was written for a newer service."""
 
 
 def kind_of(event: Event) -> str:
@@ -57,14 +57,19 @@ class Atlas:
     """The directory and the profiles at one moment; immutable.
 
     ``profiles`` holds every version by its id, also those that no new case gets any more;
-    ``current`` only those that new cases may get.
+    ``current`` only those that new cases may get, ``unreadable`` why others can't be used.
     """
 
     def __init__(
-        self, directory: Directory, profiles: Mapping[str, Profile], current: Iterable[str]
+        self,
+        directory: Directory,
+        profiles: Mapping[str, Profile],
+        current: Iterable[str],
+        unreadable: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.profiles = dict(profiles)
+        self.unreadable = dict(unreadable or {})
         self.current = tuple(self.profiles[name] for name in current)
 
     @classmethod
@@ -73,12 +78,18 @@ class Atlas:
         kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _IDENTITY}
         profiles: dict[str, Profile] = {}
         current: list[str] = []
+        unreadable: dict[str, str] = {}
         for item in entries:
             if item["kind"] == "profile":
-                profile = Profile.parse(item["entry"]["rules"])
-                profiles[item["entry"]["id"]] = profile
+                version = item["entry"]["id"]
+                try:
+                    profiles[version] = Profile.parse(item["entry"]["rules"])
+                except ProfileError as error:
+                    # During an upgrade its cases wait for a service that can read it.
+                    unreadable[version] = str(error)
+                    continue
                 if not item["retired"]:
-                    current.append(item["entry"]["id"])
+                    current.append(version)
             elif not item["retired"]:
                 kept[item["kind"]].append(item["entry"])
         directory = Directory(
@@ -86,17 +97,18 @@ class Atlas:
             units=[_made(Unit, entry) for entry in kept["unit"]],
             officers=[_made(Officer, entry) for entry in kept["officer"]],
         )
-        return cls(directory, profiles, sorted(current))
+        return cls(directory, profiles, sorted(current), unreadable)
 
     def profile(self, version: str) -> Profile:
         """The profile of this version.
 
-        :raises UnknownProfile: it has not arrived yet; whatever needs it must wait.
+        :raises UnknownProfile: it can't be used yet; whatever needs it must wait.
         """
         try:
             return self.profiles[version]
         except KeyError:
-            raise UnknownProfile(f"profile {version} has not arrived yet") from None
+            why = self.unreadable.get(version, "it has not arrived yet")
+            raise UnknownProfile(f"profile {version}: {why}") from None
 
 
 def _made(kind: type[Any], entry: Mapping[str, Any]) -> Any:

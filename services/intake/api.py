@@ -19,6 +19,7 @@ from services.grid.directory import Division, DivisionError
 from services.grid.events.envelope import NAMESPACE
 from services.grid.events.parts import CODE, WORD, InstantField, public_text
 from services.grid.profile import Profile, profile_for
+from services.grid.tokens import Token
 from services.intake import model
 from services.intake.shell import IntakeShell
 
@@ -174,6 +175,7 @@ def timeline(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
         }
         for raw in intake.timeline.of(case)
     ]
+    events.sort(key=_order)
     return {"case": case, "events": events}
 
 
@@ -275,6 +277,13 @@ def _answer(document: Document) -> Answer:
         "links": links,
     }
     return Answer(body, 201, {"Location": links["self"]})
+
+
+def _order(event: dict[str, Any]) -> tuple[Any, ...]:
+    """By time; what was decided at the same moment by the state that it led to."""
+    state = event["data"].get("state")
+    token = Token.of(state["token"]) if state else ()
+    return event["time"], token, event["type"]
 
 
 def _links(document: Document) -> dict[str, str]:
