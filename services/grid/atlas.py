@@ -20,7 +20,7 @@ Entry = dict[str, Any]
 
 
 class UnknownProfile(LookupError):
-    """This profile version has not arrived yet, or was written for a newer service."""
+    """A profile version that has not arrived yet, or was written for a newer service."""
 
 
 def kind_of(event: Event) -> str:
