@@ -53,15 +53,19 @@ def _check(value: Any, depth: int) -> None:
             _check(item, depth + 1)
 
 
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
+)
+
+
 def loads(body: bytes) -> Any:
     """The value of a JSON text in UTF-8.
 
     :raises InvalidJson: what is wrong, in words for the sender.
     """
     try:
-        value = json.loads(
-            body.decode(), parse_int=_integer, parse_float=_number, parse_constant=_constant
-        )
+        value = _DECODER.decode(body.decode())
     except InvalidJson:
         raise
     except UnicodeDecodeError as error:
@@ -78,6 +82,4 @@ def loads(body: bytes) -> Any:
 
 def dumps(value: Any) -> bytes:
     """Compact UTF-8 JSON, Chinese text as it is, the same value always the same bytes."""
-    return json.dumps(
-        value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
-    ).encode()
+    return _ENCODER.encode(value).encode()

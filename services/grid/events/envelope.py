@@ -12,6 +12,7 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 from services.grid import json
 from services.grid.clock import Instant, parse
 from services.grid.events.catalogue import CATALOGUE
+from services.grid.events.shape import exact
 
 CONTENT_TYPE = "application/cloudevents+json"
 NAMESPACE = UUID("6f1d1b0e-6f0b-5c5e-9c37-4d8f7a0b2c11")
@@ -61,6 +62,7 @@ class _EnvelopeSchema(Schema):
 
 
 _ENVELOPE = _EnvelopeSchema()
+_EXACT = exact(_ENVELOPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Event:
         if not isinstance(raw, dict):
             raise InvalidEvent({"body": ["not a JSON object: send one CloudEvents envelope"]})
         try:
-            envelope: dict[str, Any] = _ENVELOPE.load(raw)
+            envelope = raw if _EXACT(raw) else _ENVELOPE.load(raw)
         except ValidationError as error:
             raise InvalidEvent(_messages(error)) from error
         kind = CATALOGUE.get(envelope["type"])
@@ -135,7 +137,7 @@ class Event:
         except ValueError as error:
             raise InvalidEvent({"time": [str(error)]}) from error
         try:
-            data = kind.loader.load(envelope["data"])
+            data = kind.load(envelope["data"])
         except ValidationError as error:
             raise InvalidEvent({"data": _messages(error)}) from error
         return cls(

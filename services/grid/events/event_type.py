@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from marshmallow import Schema
+
+from services.grid.events.shape import Check, exact
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,18 @@ class EventType:
     def loader(self) -> Schema:
         """One instance of the schema, made once: marshmallow's set-up is dear."""
         return self.schema()
+
+    @cached_property
+    def exact(self) -> Check:
+        """Whether data already is what the schema would make of it; see ``shape``."""
+        return exact(self.loader)
+
+    def load(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The event's data, validated and completed; fields that are not known are kept.
+
+        :raises marshmallow.ValidationError: with every field that is wrong.
+        """
+        if self.exact(data):
+            return data
+        loaded: dict[str, Any] = self.loader.load(data)
+        return loaded
