@@ -51,7 +51,7 @@ def test_what_is_recognised_is_what_the_schema_makes_of_it(data: st.DataObject) 
         if data.draw(st.booleans()) and isinstance(parent, dict):
             parent.pop(path[-1], None)
         else:
-            parent[path[-1]] = data.draw(st.sampled_from(RUBBISH))
+            parent[path[-1]] = copy.deepcopy(data.draw(st.sampled_from(RUBBISH)))
     if kind.exact(changed):
         assert kind.loader.load(copy.deepcopy(changed)) == changed
     else:
