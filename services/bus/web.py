@@ -103,12 +103,11 @@ class Readiness:
             if name not in self._running:
                 self._running[name] = Event()
                 eventlet.spawn_n(self._ask, name, self._running[name])
-        waiting = dict(self._running)
-        answers = dict.fromkeys(self._checks, False)
+        asked = dict(self._running)
         with eventlet.Timeout(CHECK_SECONDS, False):
-            for name, event in waiting.items():
-                answers[name] = event.wait()
-        return answers
+            for event in asked.values():
+                event.wait()
+        return {name: event.ready() and event.wait() for name, event in asked.items()}
 
     def _ask(self, name: str, event: Event) -> None:
         ready = False

@@ -59,7 +59,9 @@ class Waits(DependencyProvider):  # type: ignore[misc]
                 raise DatabaseAway("secret-host")
             return said != "no"
 
-        self.container.config["READINESS"].register("thing", check)
+        readiness = self.container.config["READINESS"]
+        readiness.register("thing", check)
+        readiness.register("another", lambda: True)
 
 
 class Service(Operations):
