@@ -1,0 +1,1 @@
+"""How Huashi is run: the local stack, containers and Kubernetes manifests."""
