@@ -155,7 +155,7 @@ def broker_definitions(
     return {
         "vhosts": [{"name": vhost}],
         "users": [
-            {"name": name, "tags": "", **_hashed(passwords[name])}
+            user(name, passwords[name])
             for name in (ADMINISTRATOR, *(owner.name for owner in owners))
         ],
         "permissions": [
@@ -179,6 +179,18 @@ def broker_definitions(
             ),
         ],
         "topic_permissions": events + dead,
+    }
+
+
+def user(name: str, password: str) -> dict[str, str]:
+    """A user in RabbitMQ definitions; they hold a salted digest of the password only."""
+    salt = secrets.token_bytes(4)
+    digest = salt + hashlib.sha256(salt + password.encode()).digest()
+    return {
+        "name": name,
+        "tags": "",
+        "password_hash": base64.b64encode(digest).decode(),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
     }
 
 
@@ -248,16 +260,6 @@ def _publishes(owner: Instance) -> str:
 
 def _alternatives(words: Iterable[str]) -> str:
     return "|".join(re.escape(word).replace("\\-", "-") for word in words)
-
-
-def _hashed(password: str) -> dict[str, str]:
-    """The salted digest that RabbitMQ keeps of a password."""
-    salt = secrets.token_bytes(4)
-    digest = salt + hashlib.sha256(salt + password.encode()).digest()
-    return {
-        "password_hash": base64.b64encode(digest).decode(),
-        "hashing_algorithm": "rabbit_password_hashing_sha256",
-    }
 
 
 def _levels(environment: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,55 @@
+# What one does with Huashi. Every target installs what it needs; nothing has to be prepared.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo up down test lint manifests bench lock
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## reports come in, are settled or climb: a county in two minutes
+	@export RUN_DIR="$(CURDIR)/.run/demo" TIME_SCALE=600 PROFILES=profiles/qionghai; \
+	trap '$(BIN)/python -m deploy.local down' EXIT; \
+	$(BIN)/python -m deploy.local up; \
+	$(BIN)/huashi demo
+
+up: $(INSTALLED) ## start the local stack; what it is, .run/stack.json says
+	@$(BIN)/python -m deploy.local up
+
+down: $(INSTALLED) ## end the local stack
+	@$(BIN)/python -m deploy.local down
+
+test: $(INSTALLED) ## all tests, on servers that they start themselves
+	@$(BIN)/python -m pytest -q --durations=10
+
+lint: $(INSTALLED) ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy services cli deploy
+
+manifests: $(INSTALLED) ## render the Kubernetes manifests and validate them
+	@$(BIN)/python -m pytest -q tests/contract/test_manifests.py
+
+bench: $(INSTALLED) ## events a second, beside the plain way, in one run
+	@$(BIN)/python -m bench.throughput
+
+lock: $(INSTALLED) ## pin all dependencies anew, with hashes
+	@$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate \
+	  pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate \
+	  --extra development pyproject.toml -o requirements-development.lock
+
+$(INSTALLED): requirements-development.lock pyproject.toml deploy/local/install.sh
+	@deploy/local/install.sh
+	@test -x $(BIN)/python || python3 -m venv .venv
+	@echo "installing the Python packages into .venv"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes \
+	  -r requirements-development.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+	  --no-build-isolation --editable .
+	@touch $@

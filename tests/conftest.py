@@ -1,0 +1,155 @@
+"""Real servers for the tests: started once a session on free ports, in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from deploy.local.processes import MARK, end, free_ports, of_folder
+from deploy.local.servers import MongoDB, RabbitMQ
+from deploy.local.stack import Stack
+from services.bus import topology
+from services.grid.clock import FrozenClock
+
+LEVELS = ("household", "group", "village", "township")
+_VHOSTS = 60
+
+
+@dataclass
+class Server:
+    """A server process of the test session, that a test may kill and start again."""
+
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    wait: Callable[[], None]
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.wait()
+
+    def kill(self) -> None:
+        """As a power failure would."""
+        mark = Path(self.environment[MARK])
+        for process in of_folder(mark):
+            process.kill()
+        assert self.process is not None
+        self.process.wait()
+
+
+@dataclass
+class Broker:
+    """RabbitMQ, with a user ``test`` who may do everything, and the users of the services."""
+
+    node: RabbitMQ
+    server: Server
+    passwords: dict[str, str]
+
+    def uri(self, user: str = "test", vhost: str = "/") -> str:
+        return self.node.uri(user, self.passwords[user], vhost)
+
+
+@dataclass
+class Database:
+    """MongoDB, with the user ``root``."""
+
+    node: MongoDB
+    server: Server
+    password: str
+
+    def uri(self, database: str = "") -> str:
+        return self.node.uri("root", self.password, database, "admin")
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    folder = tmp_path_factory.mktemp("broker")
+    names = [topology.ADMINISTRATOR, *(owner.name for owner in topology.instances(LEVELS))]
+    passwords = {name: secrets.token_hex(16) for name in [*names, "test"]}
+    definitions = topology.broker_definitions(LEVELS, passwords)
+    vhosts = [{"name": f"test{number}"} for number in range(_VHOSTS)]
+    definitions["vhosts"] += vhosts
+    definitions["users"].append(topology.user("test", passwords["test"]))
+    definitions["permissions"] += [
+        {"user": "test", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}
+        for name in ["/", *(vhost["name"] for vhost in vhosts)]
+    ]
+    port, distribution = free_ports(2)
+    node = RabbitMQ(folder / "rabbitmq", port, distribution, folder)
+    node.prepare(definitions)
+    uri = node.uri("test", passwords["test"])
+    server = Server(node.command, node.environment, folder / "log", lambda: node.wait(uri))
+    server.start()
+    yield Broker(node, server, passwords)
+    end(of_folder(folder))
+
+
+@pytest.fixture(scope="session")
+def _vhosts() -> Iterator[str]:
+    return iter([f"test{number}" for number in range(_VHOSTS)])
+
+
+@pytest.fixture
+def vhost_uri(broker: Broker, _vhosts: Iterator[str]) -> str:
+    """A virtual host in which nothing is declared yet."""
+    return broker.uri(vhost=next(_vhosts))
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    folder = tmp_path_factory.mktemp("mongo")
+    password = secrets.token_hex(16)
+    node = MongoDB(folder / "mongodb", free_ports(1)[0], folder)
+    node.prepare()
+    server = Server(node.command, node.environment, folder / "log", lambda: node.wait(password))
+    server.start()
+    yield Database(node, server, password)
+    end(of_folder(folder))
+
+
+@pytest.fixture
+def database(mongo: Database) -> Iterator[Any]:
+    """A database of its own for each test."""
+    with MongoClient[dict[str, Any]](mongo.uri()) as client:
+        name = f"test-{uuid.uuid4().hex}"
+        yield client[name]
+        client.drop_database(name)
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture(scope="session")
+def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+    """Makes whole local stacks, each in a folder of its own, and ends them at last."""
+    made: list[Stack] = []
+
+    def make(**environment: str) -> Stack:
+        stack = Stack(tmp_path_factory.mktemp("run"), {"LOG_LEVEL": "info", **environment})
+        made.append(stack)
+        stack.up()
+        return stack
+
+    yield make
+    for stack in made:
+        stack.down()
