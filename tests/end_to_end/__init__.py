@@ -1,0 +1,1 @@
+"""Whole stacks on real servers: given, fast-forward, expect."""

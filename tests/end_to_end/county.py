@@ -1,0 +1,146 @@
+"""A county as its people use it: reports, desks and what they see, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+
+from deploy.local.stack import Stack
+from services.grid.clock import Instant, ScaledClock, moment, parse
+
+GRID = "46900210421403007"
+LEVELS = ("household", "group", "village", "township")
+_PATIENCE_SECONDS = 40.0
+
+T = TypeVar("T")
+
+
+def eventually(what: str, ask: Callable[[], T], seconds: float = _PATIENCE_SECONDS) -> T:
+    """The first answer of ``ask`` that is true; fails with ``what`` if none is in time."""
+    until = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < until, f"within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+class County:
+    """A client of a running stack; it tries again while a service is away."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.about: dict[str, Any] = json.loads(stack.description.read_text())
+        clock = self.about["clock"]
+        real, virtual = (moment(parse(clock[name])).timestamp() for name in ("real", "virtual"))
+        self.clock = ScaledClock(clock["scale"], real, virtual)
+        self._http = httpx.Client(timeout=30)
+
+    def ask(self, method: str, url: str, role: str = "operator", **more: Any) -> httpx.Response:
+        """One request, sent again while nobody answers or the service says 503."""
+        headers = {
+            "Authorization": f"Bearer {self.about['tokens'][role]}",
+            **more.pop("headers", {}),
+        }
+
+        def answered() -> httpx.Response | None:
+            try:
+                answer = self._http.request(method, url, headers=headers, **more)
+            except httpx.TransportError:
+                return None
+            return None if answer.status_code == 503 else answer
+
+        return eventually(f"an answer to {method} {url}", answered)
+
+    def report(self, division: str | None = GRID, **more: Any) -> str:
+        """Reports a case and returns its id."""
+        body = {
+            "division": division,
+            "title": "文化广场路灯不亮",
+            "category": "facility",
+            "urgency": "ordinary",
+            "source": "app",
+            **more,
+        }
+        answer = self.ask(
+            "POST",
+            f"{self.about['intake']}/v1/cases",
+            "reporter",
+            json=body,
+            headers={"Idempotency-Key": str(uuid.uuid4())},
+        )
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def case(self, case: str) -> dict[str, Any]:
+        """What the register shows."""
+        found: dict[str, Any] = self.ask("GET", f"{self.about['intake']}/v1/cases/{case}").json()
+        return found
+
+    def timeline(self, case: str, kind: str | None = None) -> list[dict[str, Any]]:
+        """The events of a case, all or of one type."""
+        url = f"{self.about['intake']}/v1/cases/{case}/timeline"
+        events = self.ask("GET", url).json()["events"]
+        return [event for event in events if kind in (None, event["type"])]
+
+    def custody(self, case: str) -> dict[str, Any]:
+        """What the custodian says; empty before it has heard of the case."""
+        answer = self.ask("GET", f"{self.about['escalation']}/v1/cases/{case}/deadlines")
+        found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+        return found
+
+    def entry(self, level: str, case: str) -> dict[str, Any] | None:
+        """The docket entry of a case at a desk."""
+        url = f"{self.about['desks'][level]}/v1/desks/{level}/cases?limit=200"
+        entries = self.ask("GET", url).json()["cases"]
+        return next((entry for entry in entries if entry["id"] == case), None)
+
+    def act(self, level: str, case: str, action: str, **body: Any) -> httpx.Response:
+        """An officer's action at a desk."""
+        url = f"{self.about['desks'][level]}/v1/desks/{level}/cases/{case}/{action}"
+        return self.ask("POST", url, "officer", json=body)
+
+    def arrived(self, level: str, case: str) -> dict[str, Any]:
+        """The live docket entry, once the case has come to this desk and was assigned."""
+
+        def live() -> dict[str, Any] | None:
+            entry = self.entry(level, case)
+            return entry if entry and entry["status"] == "live" and entry["assigned"] else None
+
+        return eventually(f"{case} at the {level} desk", live)
+
+    def until(self, due: str) -> None:
+        """Waits until the virtual clock is past ``due``."""
+        eventually(f"the clock at {due}", lambda: self.clock.now() > Instant(due), 60)
+
+    def settled_everywhere(self, case: str) -> None:
+        """Register and custodian agree, and each docket entry but the one that counts ended."""
+
+        def agreed() -> bool:
+            shown, held = self.case(case), self.custody(case)
+            if not held or shown["token"] != held["custody"]["token"]:
+                return False
+            current = (shown["token"]["round"], shown["token"]["hop"])
+            for level in LEVELS:
+                entry = self.entry(level, case)
+                if entry is None:
+                    continue
+                is_current = (entry["round"], entry["hop"]) == current
+                live = is_current and shown["token"]["stage"] == "held"
+                if (entry["status"] == "live") != live:
+                    return False
+            return True
+
+        eventually(f"agreement about {case}", agreed)
+
+    def kill(self, program: str) -> None:
+        """Kill -9; the supervisor starts it again."""
+        os.kill(self.stack.pid(program), signal.SIGKILL)

@@ -1,0 +1,137 @@
+"""Desks that are down, a custodian that was away, processes that are killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from deploy.local.stack import Stack
+from tests.end_to_end.conftest import QUICK
+from tests.end_to_end.county import County, eventually
+
+PROGRAMS = (
+    "intake",
+    "dispatch-household",
+    "dispatch-group",
+    "escalation",
+    "notify",
+)
+
+
+def test_a_desk_that_is_down_holds_nothing_up(county: County) -> None:
+    county.stack.control("stop", "dispatch-group")
+    try:
+        case = county.report()
+        shown = eventually(
+            "the village",
+            lambda: (found := county.case(case))["address"]["level"] == "village" and found,
+        )
+        assert shown["token"]["hop"] == 2
+    finally:
+        county.stack.control("start", "dispatch-group")
+    # The arrival and its release were waiting for the desk: the entry is born and ends.
+    entry = eventually("the group's entry", lambda: county.entry("group", case))
+    county.settled_everywhere(case)
+    entry = county.entry("group", case) or entry
+    assert (entry["status"], entry["ended"]) == ("ended", "custody")
+    refused = county.act("group", case, "resolve", outcome="settled")
+    assert refused.status_code == 409
+    assert refused.json()["held_by"]["level"] in ("village", "township")
+
+
+def test_an_answer_given_in_time_while_the_custodian_was_down_counts(county: County) -> None:
+    case = county.report()
+    entry = county.arrived("household", case)
+    due = next(item["due"] for item in entry["deadlines"] if item["kind"] == "acknowledge")
+    eventually("the custodian knows it", lambda: county.custody(case))
+    county.stack.control("stop", "escalation")
+    assert county.act("household", case, "acknowledge").status_code == 200
+    county.until(due)
+    county.stack.control("start", "escalation")
+    met = eventually(
+        "the custodian caught up",
+        lambda: [
+            row
+            for row in county.custody(case)["deadlines"]
+            if row["kind"] == "acknowledge" and row["status"] == "met"
+        ],
+    )
+    assert met
+    assert county.timeline(case, "case.escalated") == []
+    assert county.case(case)["address"]["level"] == "household"
+
+
+def test_after_an_outage_of_the_custodian_no_level_is_short_changed(county: County) -> None:
+    case = county.report()
+    county.arrived("household", case)
+    eventually("the custodian knows it", lambda: county.custody(case))
+    county.stack.control("stop", "escalation")
+    # Long enough for every level's time to have passed.
+    shown = county.case(case)
+    last = max(item["due"] for item in shown["deadlines"])
+    county.until(last)
+    county.stack.control("start", "escalation")
+    moved = eventually("the climb", lambda: county.timeline(case, "case.escalated"))
+    assert moved[0]["data"]["state"]["address"]["level"] == "group"
+    # It climbs one level, and that level gets its grace: it can still answer.
+    second = eventually(
+        "the second climb",
+        lambda: len(found := county.timeline(case, "case.escalated")) > 1 and found,
+    )
+    first, then = (event["time"] for event in second[:2])
+    assert then > first
+    county.settled_everywhere(case)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_process_that_is_killed_loses_nothing(county: County, program: str) -> None:
+    cases = []
+    for number in range(12):
+        cases.append(county.report())
+        if number in (3, 8):
+            county.kill(program)
+    for case in cases:
+        eventually(
+            f"{case} assigned, in the register",
+            lambda case=case: county.case(case)["assigned"] or county.case(case)["token"]["hop"],
+        )
+    for case in cases:
+        county.settled_everywhere(case)
+        assert county.timeline(case, "case.reported"), case
+
+
+def test_a_broker_and_a_database_that_are_killed_lose_nothing(
+    make_stack: Callable[..., Stack],
+) -> None:
+    county = County(make_stack(PROFILES=QUICK, TIME_SCALE="60"))
+    before = [county.report() for _ in range(5)]
+    county.kill("rabbitmq")
+    during = [county.report() for _ in range(5)]
+    for case in before + during:
+        county.arrived("household", case)
+    county.kill("mongodb")
+    after = [county.report() for _ in range(5)]
+    for case in before + during + after:
+        county.arrived("household", case)
+        assert county.act("household", case, "resolve", outcome="settled").status_code == 200
+    for case in before + during + after:
+        eventually("the resolution", lambda case=case: county.case(case)["status"] == "resolved")
+        county.settled_everywhere(case)
+
+
+def test_replicas_give_what_one_gives(make_stack: Callable[..., Stack]) -> None:
+    twos = {f"REPLICAS_{name}": "2" for name in ("INTAKE", "DISPATCH", "ESCALATION", "NOTIFY")}
+    county = County(make_stack(PROFILES=QUICK, TIME_SCALE="600", **twos))
+    cases = [county.report() for _ in range(10)]
+    for case in cases[:5]:
+        county.arrived("household", case)
+        assert county.act("household", case, "resolve", outcome="settled").status_code == 200
+    county.kill("escalation")
+    for case in cases[5:]:
+        eventually("supervision", lambda case=case: county.case(case)["supervised"], 60)
+        assert len(county.timeline(case, "case.escalated")) == 3
+    for case in cases:
+        county.settled_everywhere(case)
+    for case in cases[:5]:
+        assert county.case(case)["status"] == "resolved"

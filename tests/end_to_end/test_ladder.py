@@ -1,0 +1,159 @@
+"""A case climbs, stays where it is held, and stands still once it is resolved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from services.grid.clock import Instant, seconds_between
+from tests.end_to_end.county import GRID, LEVELS, County, eventually
+
+
+def test_a_case_that_nobody_answers_climbs_all_levels_and_is_supervised(county: County) -> None:
+    case = county.report()
+    shown = eventually(
+        "supervision", lambda: (found := county.case(case))["supervised"] and found, 60
+    )
+    assert shown["address"]["level"] == "township"
+    assert shown["address"]["division"] == "469002104"
+    assert shown["token"]["hop"] == 3
+    escalated = county.timeline(case, "case.escalated")
+    assert [event["data"]["state"]["address"]["level"] for event in escalated] == list(LEVELS[1:])
+    # Time is nominal: each level's clock starts when the last one's deadline was due.
+    passed = county.timeline(case, "case.deadline_passed")
+    starts = [event["data"]["state"]["clocks"]["level"]["started_at"] for event in escalated]
+    assert starts == [event["data"]["passed"]["due"] for event in passed[:3]]
+    rows = county.custody(case)["deadlines"]
+    fired = [row for row in rows if row["status"] == "fired"]
+    assert [row["level"] for row in fired[:4]] == list(LEVELS)
+    assert all(row["fired_at"] >= row["due"] for row in fired)
+    # The repeat is armed for an hour later, and comes.
+    again = eventually(
+        "a second supervision", lambda: len(county.timeline(case, "case.supervised")) >= 2, 20
+    )
+    assert again
+    supervised = county.timeline(case, "case.supervised")
+    assert [event["data"]["times"] for event in supervised[:2]] == [1, 2]
+    assert supervised[0]["data"]["tell"] == ["469002"]
+    county.settled_everywhere(case)
+    kinds = Counter(event["type"] for event in county.timeline(case))
+    assert kinds["case.escalated"] == 3
+    assert kinds["case.released"] == 3
+
+
+def test_an_acknowledged_case_stays_until_its_resolve_deadline(county: County) -> None:
+    case = county.report()
+    entry = county.arrived("household", case)
+    assert entry["assigned"]["officer"] == "h-007"
+    assert county.act("household", case, "acknowledge", note="已接单").status_code == 200
+    resolve = next(item["due"] for item in entry["deadlines"] if item["kind"] == "resolve")
+    acknowledge = next(item["due"] for item in entry["deadlines"] if item["kind"] == "acknowledge")
+    county.until(acknowledge)
+    shown = eventually(
+        "the acknowledgement", lambda: (found := county.case(case))["acknowledged"] and found
+    )
+    assert shown["status"] == "acknowledged"
+    assert shown["address"]["level"] == "household"
+    moved = eventually("the climb", lambda: county.timeline(case, "case.escalated"))
+    passed = county.timeline(case, "case.deadline_passed")[0]["data"]["passed"]
+    assert (passed["kind"], passed["due"]) == ("resolve", resolve)
+    assert moved[0]["time"] >= resolve
+    assert {row["status"] for row in county.custody(case)["deadlines"] if row["hop"] == 0} == {
+        "fired",
+        "met",
+    }
+
+
+def test_a_resolved_case_never_moves_again(county: County) -> None:
+    case = county.report()
+    entry = county.arrived("household", case)
+    answer = county.act("household", case, "resolve", outcome="settled", note="已更换灯泡")
+    assert answer.status_code == 200
+    again = county.act("household", case, "resolve", outcome="settled", note="已更换灯泡")
+    assert again.json() == answer.json()
+    county.settled_everywhere(case)
+    # A window in which every deadline that it had passes.
+    county.until(max(item["due"] for item in entry["deadlines"]))
+    shown = county.case(case)
+    assert shown["status"] == "resolved"
+    assert shown["resolution"]["outcome"] == "settled"
+    assert county.timeline(case, "case.escalated") == []
+    assert county.custody(case)["next_due"] is None
+    assert county.entry("group", case) is None
+
+
+def test_a_resolution_and_a_timeout_in_the_same_instant_end_resolved_everywhere(
+    county: County,
+) -> None:
+    cases = [county.report() for _ in range(12)]
+    dues = {}
+    for case in cases:
+        entry = county.arrived("household", case)
+        dues[case] = next(
+            item["due"] for item in entry["deadlines"] if item["kind"] == "acknowledge"
+        )
+    accepted: dict[str, bool] = {}
+
+    def resolve(number: int, case: str) -> None:
+        # Real milliseconds around the moment when it is due.
+        offset = (number - 4) * 0.004
+        wait = county.clock.real_seconds(seconds_between(county.clock.now(), Instant(dues[case])))
+        time.sleep(max(0.0, wait + offset))
+        answer = county.act("household", case, "resolve", outcome="settled")
+        assert answer.status_code in (200, 409), answer.text
+        accepted[case] = answer.status_code == 200
+        if answer.status_code == 409:
+            assert answer.json()["held_by"]["level"] == "group"
+
+    threads = [threading.Thread(target=resolve, args=item) for item in enumerate(cases)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(accepted.values())
+    for case in cases:
+        if accepted[case]:
+            eventually("the resolution", lambda: county.case(case)["status"] == "resolved")
+        county.settled_everywhere(case)
+        shown = county.case(case)
+        if accepted[case]:
+            assert shown["resolution"]["outcome"] == "settled"
+            moved = county.timeline(case, "case.escalated")
+            assert shown["late_custody"] == bool(moved)
+            group = county.entry("group", case)
+            assert group is None or group["status"] == "ended"
+        else:
+            assert shown["address"]["level"] != "household"
+
+
+def test_an_urgent_case_enters_at_the_township(county: County) -> None:
+    case = county.report(GRID, urgency="urgent")
+    entry = county.arrived("township", case)
+    assert entry["address"]["division"] == "469002104"
+    # Nobody is on duty there and nobody above leads: the desk says so.
+    assert entry["assigned"]["officer"] is None
+    assert county.entry("household", case) is None
+    assert county.act("township", case, "resolve", outcome="explained").status_code == 200
+
+
+def test_a_place_that_is_not_certain_enters_above_for_triage(county: County) -> None:
+    village = county.report(None, address="博鳌镇沙美村文化广场旁")
+    shown = county.case(village)
+    assert shown["division"]["code"] == "469002104214"
+    assert not shown["triage"]
+    county.arrived("village", village)
+    somewhere = county.report(None, address="不知道在哪里的路边")
+    shown = county.case(somewhere)
+    assert shown["division"]["code"] == "469002"
+    assert shown["triage"]
+    assert county.arrived("township", somewhere)["triage"]
+
+
+def test_a_lead_stands_in_where_nobody_is_on_duty(county: County) -> None:
+    case = county.report("46900210421403008")
+    assert county.arrived("household", case)["assigned"] == {
+        "officer": "g-03",
+        "why": "deputy",
+        "at": county.entry("household", case)["assigned"]["at"],
+    }
