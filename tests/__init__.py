@@ -1,0 +1,1 @@
+"""All tests; those that need servers start them themselves."""

@@ -30,6 +30,7 @@ from services.grid.profile import Profile, ProfileError, load
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "huashi"
+_SERVICES = "services"
 _READY_SECONDS = 60.0
 _TOKEN_SECONDS = 30 * 86400.0
 _TAIL_LINES = 25
@@ -90,6 +91,9 @@ class Stack:
     def down(self) -> None:
         """Ends what this folder's stack started, also what a crash left, and nothing else."""
         self.description.unlink(missing_ok=True)
+        if self._supervisor_answers():
+            # All services at once; the supervisor by itself would end one after the other.
+            self.control("stop", f"{_SERVICES}:*")
         processes = of_folder(self.folder)
         supervisors = [each for each in processes if "supervisord" in " ".join(_command(each))]
         # The supervisor first: it stops its children in order, and starts none again.
@@ -107,8 +111,20 @@ class Stack:
         return done.stdout + done.stderr
 
     def pid(self, name: str) -> int:
-        """The process id of one program, such as ``escalation``."""
-        return int(self.control("pid", name).strip())
+        """The process id of one program, such as ``escalation`` or ``rabbitmq``."""
+        return int(self.control("pid", self._program_name(name)).strip())
+
+    def stop(self, name: str) -> None:
+        """Ends one program, which then stays down."""
+        self.control("stop", self._program_name(name))
+
+    def start(self, name: str) -> None:
+        """Starts one program that was stopped."""
+        self.control("start", self._program_name(name))
+
+    @staticmethod
+    def _program_name(name: str) -> str:
+        return name if name in ("rabbitmq", "mongodb") else f"{_SERVICES}:{name}"
 
     @property
     def _config(self) -> Path:
@@ -156,7 +172,7 @@ class Stack:
         with self._telling("topology"):
             self._declare(uris["amqp"], levels)
         with self._telling(f"{len(replicas)} services"):
-            self.control("start", *(f"{replica.name}" for replica in replicas))
+            self.control("start", f"{_SERVICES}:*")
             self._await_ready(replicas)
         description = self._describe(profiles, replicas, uris, known, clock)
         self.description.touch(mode=0o600)
@@ -273,6 +289,10 @@ class Stack:
             "supervisor.rpcinterface_factory": ("supervisor.rpcinterface:make_main_rpcinterface")
         }
         config["supervisorctl"] = {"serverurl": f"unix://{socket}"}
+        config[f"group:{_SERVICES}"] = {
+            "programs": ",".join(replica.name for replica in replicas),
+            "priority": "20",
+        }
         for name, (command, environment) in servers.items():
             config[f"program:{name}"] = self._program(name, command, environment, priority=10)
         for replica in replicas:

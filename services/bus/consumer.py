@@ -83,7 +83,8 @@ class _Received:
 class BatchReader:
     """Reads one queue and hands its messages to ``handle`` in batches.
 
-    It knows nothing of nameko and runs in any thread: :meth:`run` returns after :meth:`stop`.
+    It knows nothing of nameko and runs in any thread: :meth:`run` returns some time after
+    :meth:`stop`.
 
     :param size: most messages a batch; twice as many are fetched ahead.
     :param linger: real seconds to wait for more after the first message of a batch.
@@ -120,8 +121,11 @@ class BatchReader:
         return self._well
 
     def stop(self) -> None:
-        """Finishes the batch in hand and leaves the rest to redelivery; waits for it."""
+        """Tells it to finish the batch in hand and to leave the rest to redelivery."""
         self._stopping.set()
+
+    def join(self) -> None:
+        """Returns when it has stopped."""
         self._stopped.wait()
 
     def run(self) -> None:
@@ -374,6 +378,8 @@ class Events(Entrypoint):
         """Finishes the batch in hand; see nameko's ``Extension``."""
         for reader in self._readers:
             reader.stop()
+        for reader in self._readers:
+            reader.join()
 
     def _work(self, batch: Batch) -> None:
         done = GreenEvent()

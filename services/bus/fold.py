@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from services.bus import metrics
 from services.bus.errors import BrokerAway, Refused, Reject, Retry
-from services.grid.clock import Clock, Instant
+from services.grid.clock import Clock, Instant, monotonic
 from services.grid.events import Event
 
 Document = dict[str, Any]
@@ -157,6 +158,7 @@ class Fold:
         :returns: one outcome for each work, in their order.
         :raises Retry: nothing was acknowledged; the same step may be run again.
         """
+        started = monotonic()
         outcomes: dict[int, Outcome] = {}
         pending: dict[str, list[int]] = {}
         for index, work in enumerate(works):
@@ -166,12 +168,14 @@ class Fold:
             if not pending:
                 break
             pending = self._attempt(works, pending, outcomes, emitted)
+            metrics.CONFLICTS.inc(len(pending))
         else:
             raise Retry(f"{len(pending)} documents kept changing while they were written")
         done = [outcomes[index] for index in range(len(works))]
         if written is not None:
             written(done)
         self._publish(emitted)
+        metrics.STEP_SECONDS.observe(monotonic() - started)
         return done
 
     def _attempt(

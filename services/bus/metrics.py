@@ -51,10 +51,8 @@ CONNECTED = Gauge("huashi_connected", "1 while the connection is there.", ["peer
 
 # -- the step ------------------------------------------------------------------------------
 
-# Reading, deciding, writing and publishing of one batch. input: events, http, deadlines.
-STEP_SECONDS = Histogram(
-    "huashi_step_seconds", "Duration of one step over a batch.", ["input"], buckets=_FAST
-)
+# Reading, deciding, writing, acknowledging and publishing of one batch.
+STEP_SECONDS = Histogram("huashi_step_seconds", "Duration of one step.", buckets=_FAST)
 # A document was changed by another process in between; the step was tried again.
 CONFLICTS = Counter("huashi_conflicts_total", "Guarded writes that had to be repeated.")
 # Age of the oldest event that was written and is not published yet: 0 when all is well.
@@ -81,8 +79,6 @@ DEADLINES_OVERDUE = Gauge(
 )
 # Custody that arrived with a time ahead of ours: a clock elsewhere runs fast.
 TIMES_CLAMPED = Counter("huashi_times_clamped_total", "Times from elsewhere that lay ahead.")
-# Cases in flight by the level that holds them.
-CASES_OPEN = Gauge("huashi_cases_open", "Cases held, by level.", ["level"])
 
 # -- notify --------------------------------------------------------------------------------
 

@@ -122,14 +122,16 @@ class Shell(Generic[StoreT]):
     def sweep(self) -> None:
         """Publishes what a crash or an outage left unpublished."""
         try:
-            count = self.fold.sweep(_SWEEP_AFTER_SECONDS) + self.directory_fold.sweep(
-                _SWEEP_AFTER_SECONDS
-            )
+            count = self.fold.sweep(_SWEEP_AFTER_SECONDS)
+            count += self.directory_fold.sweep(_SWEEP_AFTER_SECONDS)
+            now = self.clock.real()
+            oldest = self.store.unpublished(before=now, limit=1)
         except Retry as error:
             metrics.SWEEPS.labels("away").inc()
             log.warning("sweep put off", why=str(error))
             return
         metrics.SWEEPS.labels("published" if count else "clean").inc()
+        metrics.UNPUBLISHED_OLDEST.set(now - oldest[0].unpublished[0].written if oldest else 0.0)
         if count:
             log.info("sweep published what was left", events=count)
 

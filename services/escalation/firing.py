@@ -89,10 +89,11 @@ def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
     events = batch.events
     atlas = custodian.atlas_for([event for event in events if event.type != MARKER])
     now = custodian.now
-    custodian.fold.run(
+    outcomes = custodian.fold.run(
         [NOTHING if event.type == MARKER else model.work(event, atlas, now) for event in events],
         batch.acknowledge,
     )
+    metrics.TIMES_CLAMPED.inc(sum(1 for outcome in outcomes if outcome.answer))
     for event in events:
         if event.type == MARKER:
             markers.came_back(event)

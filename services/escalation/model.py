@@ -38,8 +38,19 @@ CLIMBING = ("acknowledge", "resolve")
 
 
 def work(event: Event, atlas: Atlas, now: Instant) -> Work:
-    """What an event does to the custody of its case."""
-    return Work(key(event), lambda record: decide(merge(record.document, event, now), atlas, now))
+    """What an event does to the custody of its case.
+
+    Its answer is by how many seconds the clock of a custody that is new here runs ahead.
+    """
+
+    def change(record: Record) -> Decision:
+        before = len(record.document["seen"]) if record.document else 0
+        document = merge(record.document, event, now)
+        ahead = max(item["ahead"] for item in document["seen"])
+        grown = len(document["seen"]) > before
+        return replace(decide(document, atlas, now), answer=ahead if grown else 0.0)
+
+    return Work(key(event), change)
 
 
 def due_work(case: str, atlas: Atlas, now: Instant, horizon: Instant) -> Work:

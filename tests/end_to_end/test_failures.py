@@ -20,7 +20,7 @@ PROGRAMS = (
 
 
 def test_a_desk_that_is_down_holds_nothing_up(county: County) -> None:
-    county.stack.control("stop", "dispatch-group")
+    county.stack.stop("dispatch-group")
     try:
         case = county.report()
         shown = eventually(
@@ -29,7 +29,7 @@ def test_a_desk_that_is_down_holds_nothing_up(county: County) -> None:
         )
         assert shown["token"]["hop"] == 2
     finally:
-        county.stack.control("start", "dispatch-group")
+        county.stack.start("dispatch-group")
     # The arrival and its release were waiting for the desk: the entry is born and ends.
     entry = eventually("the group's entry", lambda: county.entry("group", case))
     county.settled_everywhere(case)
@@ -45,10 +45,10 @@ def test_an_answer_given_in_time_while_the_custodian_was_down_counts(county: Cou
     entry = county.arrived("household", case)
     due = next(item["due"] for item in entry["deadlines"] if item["kind"] == "acknowledge")
     eventually("the custodian knows it", lambda: county.custody(case))
-    county.stack.control("stop", "escalation")
+    county.stack.stop("escalation")
     assert county.act("household", case, "acknowledge").status_code == 200
     county.until(due)
-    county.stack.control("start", "escalation")
+    county.stack.start("escalation")
     met = eventually(
         "the custodian caught up",
         lambda: [
@@ -66,12 +66,12 @@ def test_after_an_outage_of_the_custodian_no_level_is_short_changed(county: Coun
     case = county.report()
     county.arrived("household", case)
     eventually("the custodian knows it", lambda: county.custody(case))
-    county.stack.control("stop", "escalation")
+    county.stack.stop("escalation")
     # Long enough for every level's time to have passed.
     shown = county.case(case)
     last = max(item["due"] for item in shown["deadlines"])
     county.until(last)
-    county.stack.control("start", "escalation")
+    county.stack.start("escalation")
     moved = eventually("the climb", lambda: county.timeline(case, "case.escalated"))
     assert moved[0]["data"]["state"]["address"]["level"] == "group"
     # It climbs one level, and that level gets its grace: it can still answer.

@@ -114,7 +114,9 @@ def test_a_resolution_and_a_timeout_in_the_same_instant_end_resolved_everywhere(
     assert any(accepted.values())
     for case in cases:
         if accepted[case]:
-            eventually("the resolution", lambda: county.case(case)["status"] == "resolved")
+            eventually(
+                "it is resolved", lambda case=case: county.case(case)["status"] == "resolved"
+            )
         county.settled_everywhere(case)
         shown = county.case(case)
         if accepted[case]:
