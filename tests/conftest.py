@@ -19,6 +19,7 @@ from deploy.local.servers import MongoDB, RabbitMQ
 from deploy.local.stack import Stack
 from services.bus import topology
 from services.grid.clock import FrozenClock
+from tests.end_to_end.county import QUICK, County
 
 LEVELS = ("household", "group", "village", "township")
 _VHOSTS = 60
@@ -153,3 +154,9 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     yield make
     for stack in made:
         stack.down()
+
+
+@pytest.fixture(scope="session")
+def county(make_stack: Callable[..., Stack]) -> County:
+    """A stack with ten minutes of deadlines in a second: an hour is six seconds."""
+    return County(make_stack(PROFILES=QUICK, TIME_SCALE="600"))

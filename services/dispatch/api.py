@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
+from services.bus import problems
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
@@ -53,31 +54,29 @@ def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
 
 def acknowledge(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer accepts a case."""
-    atlas, now = desk.county.atlas(), desk.now
+    record = _latest(desk, level, case)
+    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
 
     def change(record: Record) -> Decision:
-        return model.acknowledge(
-            _existing(record, case), call.identity.subject, call.body["note"], atlas=atlas, now=now
-        )
+        return model.acknowledge(_arrived(record), by, note, atlas=atlas, now=now)
 
-    return _act(desk, level, case, change)
+    return Answer(shown(desk.act(Work(record.key, change))))
 
 
 def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
-    """An officer settles a case."""
-    atlas, now = desk.county.atlas(), desk.now
+    """An officer settles a case, with one of the outcomes of its profile."""
+    record = _latest(desk, level, case)
+    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
+    outcome = call.body["outcome"]
+    allowed = desk.county.profile(_arrived(record)["facts"]["profile"]).outcomes
+    if outcome not in allowed:
+        said = f"{outcome!r} is not in the profile: write {', '.join(allowed)}"
+        raise problems.invalid({"outcome": said})
 
     def change(record: Record) -> Decision:
-        return model.resolve(
-            _existing(record, case),
-            call.identity.subject,
-            call.body["outcome"],
-            call.body["note"],
-            atlas=atlas,
-            now=now,
-        )
+        return model.resolve(_arrived(record), by, outcome, note, atlas=atlas, now=now)
 
-    return _act(desk, level, case, change)
+    return Answer(shown(desk.act(Work(record.key, change))))
 
 
 def shown(entry: Document) -> dict[str, Any]:
@@ -109,22 +108,22 @@ def shown(entry: Document) -> dict[str, Any]:
     }
 
 
-def _act(desk: Desk, level: str, case: str, change: Any) -> Answer:
+def _latest(desk: Desk, level: str, case: str) -> Record:
+    """The entry of the last time that the case came to this desk."""
     _serves(desk, level)
     latest = desk.store.latest(case)
     if latest is None:
         raise Problem(404, f"case {case} has not come to the {level} desk")
-    return Answer(shown(desk.act(Work(latest.key, change))))
+    return latest
 
 
 def _serves(desk: Desk, level: str) -> None:
-    if level != desk.config.level:
-        raise Problem(
-            404, f"this is the {desk.config.level} desk: ask the {level} desk's own address"
-        )
+    here = desk.config.level
+    if level != here:
+        raise Problem(404, f"this is the {here} desk: ask the {level} desk's own address")
 
 
-def _existing(record: Record, case: str) -> Document:
+def _arrived(record: Record) -> Document:
     if record.document is None or record.document["state"] is None:
-        raise Problem(404, f"case {case} has not arrived here yet: only its release is known")
+        raise Problem(404, "the case has not arrived here yet: only its release is known")
     return record.document

@@ -8,6 +8,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -17,6 +18,7 @@ from services.grid.clock import Instant, ScaledClock, moment, parse
 
 GRID = "46900210421403007"
 LEVELS = ("household", "group", "village", "township")
+QUICK = str(Path(__file__).parent / "quick")
 _PATIENCE_SECONDS = 40.0
 
 T = TypeVar("T")

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.local.stack import Stack
-from tests.end_to_end.conftest import QUICK
-from tests.end_to_end.county import County, eventually
+from tests.end_to_end.county import QUICK, County, eventually
 
 PROGRAMS = (
     "intake",
