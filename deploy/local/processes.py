@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from services.grid.clock import monotonic
+
 MARK = "HUASHI_RUN_DIR"
 """Every process of a stack carries this variable with the folder it belongs to."""
 
@@ -37,9 +39,9 @@ def wait_until(what: str, condition: Callable[[], bool], seconds: float) -> None
 
     :raises StackError: it did not within ``seconds``; ``what`` says what was waited for.
     """
-    until = time.monotonic() + seconds
+    until = monotonic() + seconds
     while not condition():
-        if time.monotonic() > until:
+        if monotonic() > until:
             raise StackError(f"{what} did not happen within {seconds:g} s")
         time.sleep(0.05)
 

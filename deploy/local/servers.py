@@ -73,7 +73,7 @@ class RabbitMQ:
         return {
             MARK: str(self.run),
             "HOME": str(self.folder),
-            "RABBITMQ_NODENAME": f"huashi{self.port}@localhost",
+            "RABBITMQ_NODENAME": "huashi@localhost",
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ import psutil
 from deploy.local.processes import MARK, StackError, end, free_ports, of_folder, wait_until
 from deploy.local.servers import MongoDB, RabbitMQ
 from services.bus import auth, topology
-from services.grid.clock import ScaledClock, instant
+from services.grid.clock import ScaledClock, instant, monotonic
 from services.grid.profile import Profile, ProfileError, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +138,7 @@ class Stack:
             self._say(f"ending {len(left)} processes that an earlier crash left")
             self.down()
         if self._environment.get("KEEP") != "1":
-            for name in ("rabbitmq", "mongodb", "logs", "secrets.json"):
+            for name in ("rabbitmq", "mongodb", "logs", "secrets.json", "ports.json"):
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for name in ("stack.json", "supervisord.conf", "s.sock"):
@@ -153,7 +152,7 @@ class Stack:
         users = [topology.ADMINISTRATOR, "root", *(each.instance.name for each in replicas)]
         known = self._secrets(users)
         clock = self._clock()
-        ports = free_ports(3)
+        ports = self._server_ports()
         rabbitmq = RabbitMQ(self.folder / "rabbitmq", ports[0], ports[1], self.folder)
         mongodb = MongoDB(self.folder / "mongodb", ports[2], self.folder)
         uris = self._uris(rabbitmq, mongodb, known, replicas)
@@ -212,8 +211,16 @@ class Stack:
             Replica(name, owner, port) for (name, owner), port in zip(wanted, ports, strict=True)
         ]
 
+    def _server_ports(self) -> list[int]:
+        """Three ports for the servers; data that was kept knows them by the ones it had."""
+        path = self.folder / "ports.json"
+        if not path.exists():
+            path.write_text(json.dumps(free_ports(3)))
+        ports: list[int] = json.loads(path.read_text())
+        return ports
+
     def _clock(self) -> ScaledClock:
-        now = instant(datetime.now(UTC))
+        now = ScaledClock().now()
         anchored = {"TIME_ANCHOR": f"{now}/{now}", **_given(self._environment, "TIME_")}
         try:
             return ScaledClock.from_environment(anchored)
@@ -386,7 +393,7 @@ class Stack:
         for replica in replicas:
             urls.setdefault(replica.instance.name, f"http://127.0.0.1:{replica.port}")
         tokens = {
-            role: auth.issue(known["TOKEN_KEY"], role, role, time.time(), _TOKEN_SECONDS)
+            role: auth.issue(known["TOKEN_KEY"], role, role, ScaledClock().real(), _TOKEN_SECONDS)
             for role in ("operator", "reporter", "officer")
         }
         return {
@@ -411,9 +418,9 @@ class Stack:
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
-        started = time.monotonic()
+        started = monotonic()
         yield
-        self._say(f"{what} ready after {time.monotonic() - started:.1f} s")
+        self._say(f"{what} ready after {monotonic() - started:.1f} s")
 
 
 def _given(environment: Mapping[str, str], *prefixes: str) -> dict[str, str]:

@@ -1,0 +1,317 @@
+"""The custodian's decisions, one rule at a time."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from services.bus.fold import Decision, Document, Record, Unpublished
+from services.escalation import model
+from services.escalation.firing import SLACK_SECONDS, Markers
+from services.grid.atlas import Atlas
+from services.grid.clock import FrozenClock, Instant, plus
+from services.grid.events import Event
+from services.grid.tokens import Address, Token
+from tests.simulator.county import atlas
+from tests.simulator.world import World
+
+ATLAS = atlas()
+START = FrozenClock().now()
+HOUR = 3600.0
+TOWNSHIP = Address("township", "469002104")
+
+
+def reported(at: Instant = START, county: Atlas = ATLAS) -> Event:
+    """``case.reported`` as intake sends it at ``at``."""
+    world = World(Random(0), county)
+    world.clock.set(at)
+    world.report("case-1")
+    return Event.read(world.published[0].body())
+
+
+def custody(received: Instant = START, county: Atlas = ATLAS) -> Document:
+    merged = model.merge(None, reported(county=county), received)
+    document = model.decide(merged, county, received).document
+    assert document is not None
+    return document
+
+
+def record(document: Document, **more: Any) -> Record:
+    return Record("case-1", 1, document, **more)
+
+
+def fired(
+    document: Document, now: Instant, horizon: Instant | None = None, **more: Any
+) -> Decision:
+    return model.fire(record(document, **more), ATLAS, now, horizon or now)
+
+
+def types(decision: Decision) -> list[str]:
+    return [event.type.partition(".")[2] for event in decision.events]
+
+
+def done(decision: Decision) -> Document:
+    assert decision.document is not None
+    return decision.document
+
+
+def at_the_top() -> tuple[Document, Instant]:
+    """A case that nobody answered, when it has just come to the township."""
+    document, now = custody(), START
+    for hours in (2, 2, 4):
+        now = plus(now, hours * HOUR)
+        document = done(fired(document, now))
+    assert document["state"]["address"] == TOWNSHIP.as_dict()
+    return document, now
+
+
+def test_it_is_armed_as_soon_as_custody_is_sent() -> None:
+    assert custody()["next_due"] == plus(START, 2 * HOUR)
+
+
+def test_nothing_fires_before_it_is_due() -> None:
+    decision = fired(custody(), plus(START, 2 * HOUR - 0.001))
+    assert decision.events == []
+    assert decision.document == custody()
+
+
+def test_what_passes_moves_it_up_on_nominal_time() -> None:
+    now = plus(START, 2 * HOUR + 90)
+    decision = fired(custody(), now)
+    assert types(decision) == ["deadline_passed", "escalated", "released"]
+    document = done(decision)
+    assert document["state"]["address"]["level"] == "group"
+    assert document["state"]["clocks"]["level"]["started_at"] == plus(START, 2 * HOUR)
+    assert document["state"]["clocks"]["case"]["started_at"] == START
+    assert document["next_due"] == plus(START, 4 * HOUR)
+    passed, escalated, released = decision.events
+    assert passed.data["passed"]["due"] == plus(START, 2 * HOUR)
+    assert passed.data["passed"]["fired_at"] == now
+    assert escalated.key == "case.escalated.group.46.90.02.104.214.03"
+    assert released.key == "case.released.household.46.90.02.104.214.03.007"
+    assert released.data["released"]["why"] == "custody"
+
+
+def test_it_fires_once_in_effect() -> None:
+    now = plus(START, 2 * HOUR)
+    first = fired(custody(), now)
+    assert types(fired(done(first), now)) == []
+    # Two replicas that read the same document come to the same events with the same ids.
+    again = fired(custody(), plus(now, 5))
+    assert [event.id for event in again.events] == [event.id for event in first.events]
+
+
+def test_only_what_was_due_by_the_marker_fires() -> None:
+    now = plus(START, 3 * HOUR)
+    assert types(fired(custody(), now, horizon=plus(START, HOUR))) == []
+    assert "escalated" in types(fired(custody(), now, horizon=plus(START, 2 * HOUR)))
+
+
+def test_nothing_fires_while_a_custody_event_is_unpublished() -> None:
+    now = plus(START, 2 * HOUR)
+    moved = fired(custody(), now)
+    waiting = tuple(Unpublished(event, 0.0) for event in moved.events)
+    later = plus(now, 24 * HOUR)
+    assert types(fired(done(moved), later, unpublished=waiting)) == []
+    assert "escalated" in types(fired(done(moved), later, confirmed=now))
+
+
+def test_after_an_outage_each_level_gets_its_grace_after_the_confirm() -> None:
+    late = plus(START, 100 * HOUR)
+    document = done(fired(custody(), late))
+    assert document["state"]["address"]["level"] == "group"
+    # Nominally due long ago, it waits for the grace of the profile, ten minutes.
+    assert document["next_due"] == plus(late, 600)
+    confirmed = plus(late, 30)
+    early = fired(document, plus(late, 601), confirmed=confirmed)
+    assert types(early) == []
+    assert done(early)["next_due"] == plus(confirmed, 600)
+    assert "escalated" in types(fired(document, plus(confirmed, 600), confirmed=confirmed))
+
+
+def test_a_level_with_less_time_than_the_grace_gets_its_own() -> None:
+    rules: dict[str, Any] = {"grace": "5h"}
+    county = atlas(**rules)
+    document = custody(county=county)
+    late = plus(START, 100 * HOUR)
+    moved = model.fire(record(document), county, late, late)
+    assert done(moved)["next_due"] == plus(late, 2 * HOUR)
+
+
+def test_an_acknowledgement_leaves_the_resolve_deadline() -> None:
+    document = merge_act(custody(), acknowledged=True)
+    assert document["next_due"] == plus(START, 12 * HOUR)
+    reminder = fired(document, plus(START, 12 * HOUR))
+    assert types(reminder) == ["reminded"]
+    assert done(reminder)["next_due"] == plus(START, 24 * HOUR)
+    assert types(fired(done(reminder), plus(START, 24 * HOUR)))[:2] == [
+        "deadline_passed",
+        "escalated",
+    ]
+
+
+def test_a_reminder_that_was_missed_together_with_its_deadline_says_nothing() -> None:
+    document = merge_act(custody(), acknowledged=True)
+    assert types(fired(document, plus(START, 48 * HOUR)))[0] == "deadline_passed"
+
+
+def test_the_last_level_is_supervised_and_missed_repeats_are_one() -> None:
+    document, now = at_the_top()
+    due = document["next_due"]
+    decision = fired(document, due)
+    assert types(decision) == ["deadline_passed", "supervised"]
+    told = decision.events[-1].data
+    assert (told["times"], told["passed"]["count"], told["tell"]) == (1, 1, ["469002"])
+    document = done(decision)
+    assert document["next_due"] == plus(due, 24 * HOUR)
+    late = plus(due, 24 * HOUR * 3 + 60)
+    decision = fired(document, late)
+    assert types(decision) == ["supervised"]
+    told = decision.events[-1].data
+    assert (told["times"], told["passed"]["count"]) == (4, 3)
+    assert done(decision)["next_due"] == plus(due, 24 * HOUR * 4)
+    assert now < due
+
+
+def test_supervision_of_a_missed_acknowledgement_ends_with_the_acknowledgement() -> None:
+    document, _now = at_the_top()
+    resolve_due = max(item["due"] for item in document["state"]["deadlines"])
+    document = done(fired(document, document["next_due"]))
+    document = merge_act(document, acknowledged=True)
+    assert document["next_due"] == resolve_due
+    again = fired(document, resolve_due)
+    assert types(again) == ["deadline_passed", "supervised"]
+
+
+def test_a_resolution_disarms_and_a_late_one_wins_over_the_climb() -> None:
+    assert merge_act(custody(), resolved=True)["next_due"] is None
+    moved = done(fired(custody(), plus(START, 2 * HOUR)))
+    late = merge_act(moved, resolved=True, hop=0, base=custody())
+    assert late["state"]["token"]["stage"] == "resolved"
+    assert late["late_custody"]
+    assert [item["released"] for item in late["seen"]] == ["custody", "custody"]
+    assert types(fired(late, plus(START, 900 * HOUR))) == []
+
+
+def test_requests_are_granted_kept_or_refused() -> None:
+    granted = ask(custody(), hop=0)
+    assert types(granted) == ["escalated", "released"]
+    assert granted.events[0].data["reason"] == "requested"
+    assert done(granted)["state"]["clocks"]["level"]["started_at"] == plus(START, 60)
+    moved = done(fired(custody(), plus(START, 2 * HOUR)))
+    late = ask(moved, hop=0)
+    assert types(late) == ["refused"]
+    assert late.events[0].data["why"] == "too_late"
+    assert late.events[0].key.startswith("case.refused.household.")
+    assert types(ask(done(late), hop=0)) == []
+    top, _now = at_the_top()
+    assert ask(top, hop=3).events[0].data["why"] == "last_level"
+
+
+def test_a_fast_clock_elsewhere_is_taken_back() -> None:
+    ahead = reported(plus(START, HOUR))
+    document = model.merge(None, ahead, START)
+    assert document["seen"][0]["ahead"] == HOUR
+    assert min(item["due"] for item in document["state"]["deadlines"]) == plus(START, 2 * HOUR)
+    # What the desk sends later, on the same fast clock, changes nothing about it.
+    acted = merge_act(done(model.decide(document, ATLAS, START)), acknowledged=True, base=None)
+    assert acted["next_due"] == plus(START, 12 * HOUR)
+
+
+def test_every_deadline_can_be_explained() -> None:
+    document = done(fired(custody(), plus(START, 2 * HOUR)))
+    rows = {(row["level"], row["kind"]): row for row in model.explain(document)}
+    assert rows["household", "acknowledge"]["status"] == "fired"
+    assert rows["household", "resolve"]["status"] == "void"
+    assert rows["group", "acknowledge"]["status"] == "armed"
+    acted = merge_act(custody(), acknowledged=True)
+    rows = {(row["level"], row["kind"]): row for row in model.explain(acted)}
+    assert rows["household", "acknowledge"]["status"] == "met"
+    assert all(row["rule"] and row["source"] for row in model.explain(document))
+
+
+@pytest.mark.parametrize("scale", [1.0, 600.0])
+def test_markers_say_how_far_it_has_read(scale: float) -> None:
+    class Clock(FrozenClock):
+        def real_seconds(self, virtual_seconds: float) -> float:
+            return virtual_seconds / scale
+
+    clock = Clock()
+    markers = Markers(clock)
+    assert markers.horizon() is None
+    marker = markers.next()
+    clock.advance(100 * scale)
+    assert markers.horizon() is None
+    markers.came_back(marker)
+    assert markers.horizon() == plus(START, SLACK_SECONDS * scale)
+    # One from a process whose clock is fast says no more than now.
+    fast = Event(**{**marker.as_document(), "data": {"by": "x", "at": plus(clock.now(), 9e5)}})
+    markers.came_back(fast)
+    assert markers.horizon() == clock.now()
+    # An older one that comes late takes nothing back.
+    markers.came_back(marker)
+    assert markers.horizon() == clock.now()
+
+
+def merge_act(
+    document: Document,
+    *,
+    acknowledged: bool = False,
+    resolved: bool = False,
+    hop: int | None = None,
+    base: Document | None = None,
+) -> Document:
+    """The custody after an act of the desk that holds (or, with ``hop``, held) the case."""
+    state = (base or document)["state"]
+    token = Token.of(state["token"])
+    assert hop in (None, token.hop)
+    changes: dict[str, Any] = {"token": {**token.act().as_dict()}}
+    at = document["received_at"]
+    if acknowledged:
+        changes["acknowledged"] = {"by": "h-1", "at": at}
+        original = state["deadlines"]
+        if document["seen"][-1]["ahead"]:
+            shift = document["seen"][-1]["ahead"]
+            original = [{**item, "due": plus(item["due"], shift)} for item in original]
+        changes["deadlines"] = [
+            item for item in original if "acknowledge" not in (item["kind"], item.get("of"))
+        ]
+    if resolved:
+        changes["token"]["stage"] = "resolved"
+        changes["deadlines"] = []
+        changes["resolution"] = {"outcome": "settled", "note": "", "by": "h-1", "at": at}
+    event = Event(
+        id="act",
+        type="case.resolved" if resolved else "case.acknowledged",
+        subject="case-1",
+        time=at,
+        source="huashi/test",
+        data={"case": document["facts"], "state": {**state, **changes}},
+    )
+    return done(model.decide(model.merge(document, event, at), ATLAS, at))
+
+
+def ask(document: Document, hop: int, round_: int = 1) -> Decision:
+    """What the custodian decides when the desk of ``hop`` asks to escalate."""
+    at = plus(document["received_at"], 60)
+    seen = next(item for item in document["seen"] if item["hop"] == hop)
+    token = Token(round_, Token.of(seen["token"]).stage, hop, 1).as_dict()
+    state = {**document["state"], "token": token, "address": seen["address"]}
+    request = {
+        "id": f"request-{round_}-{hop}",
+        "action": "escalate",
+        "to": None,
+        "reason": "unstaffed",
+        "by": "desk:household",
+    }
+    event = Event(
+        id="request",
+        type="case.requested",
+        subject="case-1",
+        time=at,
+        source="huashi/test",
+        data={"case": document["facts"], "state": state, "request": request},
+    )
+    return model.decide(model.merge(document, event, at), ATLAS, at)

@@ -1,0 +1,139 @@
+"""The register's rules: tracking codes, sending again, and what merging keeps."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.bus.errors import Refused
+from services.bus.fold import Decision, Document, Record
+from services.grid.clock import FrozenClock
+from services.grid.events import Event
+from services.grid.profile import load_folder
+from services.intake import model
+from services.intake.directory import works
+from tests.simulator.county import GRID, atlas
+
+ATLAS = atlas()
+NOW = FrozenClock().now()
+REPORT = {
+    "title": "路灯不亮",
+    "category": "facility",
+    "urgency": "ordinary",
+    "source": "app",
+    "digest": "d1",
+    "reporter": None,
+}
+
+
+def opened(document: Document | None = None, division: str = GRID, **more: Any) -> Decision:
+    place = ATLAS.directory.division(division)
+    assert place is not None
+    return model.open_case(
+        document,
+        "case-1",
+        {**REPORT, **more},
+        place,
+        certain=more.get("certain", True),
+        profile=ATLAS.current[0],
+        atlas=ATLAS,
+        now=NOW,
+    )
+
+
+@given(st.uuids())
+def test_a_code_is_read_back_however_it_is_written(case: object) -> None:
+    code = model.tracking_code(str(case))
+    assert len(code) == 10
+    assert not set(code) & set("ILOU")
+    written = code.replace("0", "o").replace("1", random.choice("lI1"))
+    assert model.read_tracking_code(f" {written[:4]}-{written[4:]} ".lower()) == code
+
+
+@given(st.uuids(), st.integers(0, 9), st.sampled_from(model.ALPHABET))
+def test_one_wrong_character_is_noticed(case: object, place: int, other: str) -> None:
+    code = model.tracking_code(str(case))
+    wrong = code[:place] + other + code[place + 1 :]
+    if wrong != code:
+        with pytest.raises(ValueError, match="is wrong"):
+            model.read_tracking_code(wrong)
+
+
+def test_a_code_that_is_taken_has_another() -> None:
+    codes = {model.tracking_code("case-1", attempt) for attempt in range(10)}
+    assert len(codes) == 10
+
+
+def test_a_report_opens_the_first_round_where_the_profile_says() -> None:
+    decision = opened()
+    (event,) = decision.events
+    assert event.key == "case.reported.household.46.90.02.104.214.03.007"
+    assert event.data["state"]["token"] == {"round": 1, "stage": "held", "hop": 0, "seq": 0}
+    document = decision.document
+    assert document is not None
+    assert document["status"] == "reported"
+    assert document["under"] == [GRID, GRID[:14], GRID[:12], GRID[:9], GRID[:6]]
+    assert Event.read(event.body()).data == event.data
+
+
+def test_a_report_above_the_ladder_waits_for_triage_at_the_last_level() -> None:
+    (event,) = opened(division="469002").events
+    assert event.data["state"]["address"] == {
+        "level": "township",
+        "division": "469002",
+        "unit": None,
+    }
+    assert event.data["case"]["triage"] is True
+
+
+def test_the_same_report_again_gives_the_same_and_another_is_refused() -> None:
+    first = opened()
+    again = opened(first.document)
+    assert again.events == ()
+    assert again.answer == first.answer
+    with pytest.raises(Refused, match="use a new key"):
+        opened(first.document, digest="d2")
+
+
+def test_the_register_keeps_what_only_it_knows() -> None:
+    document = opened(description="三晚不亮").document
+    assert document is not None
+    moved = Event.read(opened().events[0].body())
+    moved.data["state"]["token"] = {"round": 1, "stage": "resolved", "hop": 2, "seq": 1}
+    moved.data["state"]["resolution"] = {
+        "outcome": "settled", "note": "", "by": "x", "at": NOW,
+    }  # fmt: skip
+    merged = model.merge(document, moved)
+    assert merged["report"] == document["report"]
+    assert merged["status"] == "resolved"
+    assert not merged["late_custody"]
+
+
+def test_the_directory_says_what_the_folder_says_and_retires_the_rest() -> None:
+    folder = Path(__file__).parents[1] / "end_to_end" / "quick"
+    loaded = load_folder(folder)
+    documents: dict[str, Document] = {}
+    first = works(loaded, [], NOW, 1.0)
+    for work in first:
+        decision = work.change(Record(work.key))
+        assert len(decision.events) == 1
+        assert decision.document is not None
+        documents[work.key] = decision.document
+    # Nothing new: no event.
+    for work in works(loaded, documents.values(), NOW, 2.0):
+        assert work.change(Record(work.key, 1, documents[work.key])).events == ()
+    fewer = type(loaded)(loaded.profile, loaded.divisions, loaded.units, loaded.officers[1:])
+    changed = [
+        (work.key, decision)
+        for work in works(fewer, documents.values(), NOW, 3.0)
+        if (decision := work.change(Record(work.key, 1, documents[work.key]))).events
+    ]
+    ((key, decision),) = changed
+    assert key == "officer:h-007"
+    assert decision.events[0].data["retired"] is True
+    assert decision.events[0].data["version"] == 2
