@@ -27,10 +27,11 @@ down: $(INSTALLED) ## end the local stack
 test: $(INSTALLED) ## all tests, on servers that they start themselves
 	@$(BIN)/python -m pytest -q --durations=10
 
-lint: $(INSTALLED) ## style and types
+lint: $(INSTALLED) ## style, types, the container file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy services cli deploy
+	@$(BIN)/hadolint Dockerfile
 
 manifests: $(INSTALLED) ## render the Kubernetes manifests and validate them
 	@$(BIN)/python -m pytest -q tests/contract/test_manifests.py

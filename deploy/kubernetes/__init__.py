@@ -1,0 +1,1 @@
+"""Kubernetes manifests, and the credentials that an operator makes for them once."""
