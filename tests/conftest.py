@@ -93,8 +93,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         {"user": "test", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}
         for name in ["/", *(vhost["name"] for vhost in vhosts)]
     ]
-    port, distribution = free_ports(2)
-    node = RabbitMQ(folder / "rabbitmq", port, distribution, folder)
+    node = RabbitMQ(folder / "rabbitmq", *free_ports(3), folder)
     node.prepare(definitions)
     uri = node.uri("test", passwords["test"])
     server = Server(node.command, node.environment, folder / "log", lambda: node.wait(uri))

@@ -36,6 +36,7 @@ class RabbitMQ:
     folder: Path
     port: int
     distribution_port: int
+    names_port: int
     run: Path
 
     def prepare(self, definitions: Mapping[str, Any]) -> None:
@@ -68,8 +69,7 @@ class RabbitMQ:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Without epmd: a daemon that would outlive the node and listen everywhere."""
-        port = self.distribution_port
+        """With an epmd of its own: nodes of the same name that share one can't both start."""
         return {
             MARK: str(self.run),
             "HOME": str(self.folder),
@@ -80,12 +80,11 @@ class RabbitMQ:
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
-            "RABBITMQ_DIST_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "ERL_EPMD_PORT": str(self.names_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP": str(self.folder / "erl_crash.dump"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                f"-start_epmd false -erl_epmd_port {port} "
-                "-kernel inet_dist_use_interface {127,0,0,1}"
-            ),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
 
     def uri(self, user: str, password: str, vhost: str = "/") -> str:

@@ -152,9 +152,9 @@ class Stack:
         users = [topology.ADMINISTRATOR, "root", *(each.instance.name for each in replicas)]
         known = self._secrets(users)
         clock = self._clock()
-        ports = self._server_ports()
-        rabbitmq = RabbitMQ(self.folder / "rabbitmq", ports[0], ports[1], self.folder)
-        mongodb = MongoDB(self.folder / "mongodb", ports[2], self.folder)
+        port, distribution, names, database = self._server_ports()
+        rabbitmq = RabbitMQ(self.folder / "rabbitmq", port, distribution, names, self.folder)
+        mongodb = MongoDB(self.folder / "mongodb", database, self.folder)
         uris = self._uris(rabbitmq, mongodb, known, replicas)
         servers = self._prepare_servers(rabbitmq, mongodb, levels, known)
         self._write_config(servers, replicas, uris, known, clock)
@@ -212,10 +212,10 @@ class Stack:
         ]
 
     def _server_ports(self) -> list[int]:
-        """Three ports for the servers; data that was kept knows them by the ones it had."""
+        """Four ports for the servers; data that was kept knows them by the ones it had."""
         path = self.folder / "ports.json"
         if not path.exists():
-            path.write_text(json.dumps(free_ports(3)))
+            path.write_text(json.dumps(free_ports(4)))
         ports: list[int] = json.loads(path.read_text())
         return ports
 

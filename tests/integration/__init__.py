@@ -1,0 +1,1 @@
+"""Pieces of ours on real servers."""
