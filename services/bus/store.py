@@ -16,6 +16,7 @@ from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError
+from pymongo.write_concern import WriteConcern
 
 from services.bus.errors import Collision, DatabaseAway, Reject
 from services.bus.fold import Record, Unpublished, Write
@@ -70,6 +71,8 @@ class MongoStore:
 
     def __init__(self, collection: Collection[dict[str, Any]]) -> None:
         self.collection = collection
+        # A clearing that a crash undoes is done again by the sweep: it waits for no disk.
+        self._unhurried = collection.with_options(write_concern=WriteConcern(w=1, j=False))
 
     def ensure_indexes(self) -> None:
         """Creates the index that the sweep reads; services add those of their own queries.
@@ -107,7 +110,7 @@ class MongoStore:
             ):
                 ids = [event.id for key in keys for event in published[key]]
                 if ids:
-                    self.collection.update_many(
+                    self._unhurried.update_many(
                         {"_id": {"$in": list(keys)}},
                         {"$pull": {"unpublished": {"event.id": {"$in": ids}}}, **also},
                     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from services.grid.places import Gazetteer, Located
@@ -33,6 +33,7 @@ ROLES = ("officer", "lead")
 
 _SPLIT = (2, 4, 6, 9, 12, 14, 17)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
+_CHAINS = 10_000
 
 
 class DivisionError(ValueError):
@@ -88,6 +89,8 @@ class Directory:
     ) -> None:
         self.divisions = {division.code: division for division in divisions}
         self.units = {unit.id: unit for unit in units}
+        # Each event asks for the chain of its division; bounded, as codes come from outside.
+        self._chain = lru_cache(_CHAINS)(self._find_chain)
         self._on_duty: dict[tuple[str, str, str | None], list[Officer]] = {}
         self._leads: dict[str, list[Officer]] = {}
         for officer in sorted(officers, key=lambda officer: officer.id):
@@ -153,6 +156,9 @@ class Directory:
 
     def ancestors(self, code: str) -> tuple[Division, ...]:
         """The division itself first, then all above it; empty for an unknown code."""
+        return self._chain(code)
+
+    def _find_chain(self, code: str) -> tuple[Division, ...]:
         found: dict[str, Division] = {}
         division = self.division(code)
         # A circle, which only contradictory entries can make, ends where it closes.

@@ -1,0 +1,1 @@
+"""Measures, never part of the tests."""

@@ -1,0 +1,37 @@
+"""The county of the measures, and reports in one of its grids."""
+
+from __future__ import annotations
+
+import uuid
+from typing import cast
+
+from services.grid.clock import Instant
+from services.grid.events import Event
+from services.intake import model
+from tests.simulator.county import GRID, atlas
+
+ATLAS = atlas()
+
+
+def report(now: Instant) -> Event:
+    """``case.reported`` of a new case, as intake publishes it."""
+    place = ATLAS.directory.division(GRID)
+    assert place is not None
+    decision = model.open_case(
+        None,
+        str(uuid.uuid4()),
+        {
+            "title": "路灯不亮",
+            "category": "facility",
+            "urgency": "ordinary",
+            "source": "app",
+            "digest": "",
+            "reporter": None,
+        },
+        place,
+        certain=True,
+        profile=ATLAS.current[0],
+        atlas=ATLAS,
+        now=now,
+    )
+    return cast(Event, decision.events[0])

@@ -1,0 +1,163 @@
+"""One way to work off events, in a process of its own; prints the events a second."""
+
+from __future__ import annotations
+
+import eventlet
+
+eventlet.monkey_patch()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+from typing import Any  # noqa: E402
+
+from eventlet.event import Event as Done  # noqa: E402
+from kombu.connection import Connection  # noqa: E402
+from nameko.containers import ServiceContainer  # noqa: E402
+from nameko.events import EventDispatcher, event_handler  # noqa: E402
+from nameko.standalone.events import event_dispatcher  # noqa: E402
+from pymongo.collection import Collection  # noqa: E402
+
+from bench.county import ATLAS, report  # noqa: E402
+from services.bus import topology  # noqa: E402
+from services.bus.consumer import Batch, BatchReader  # noqa: E402
+from services.bus.fold import Fold  # noqa: E402
+from services.bus.publisher import ConfirmingPublisher  # noqa: E402
+from services.bus.store import connect  # noqa: E402
+from services.dispatch import model  # noqa: E402
+from services.dispatch.store import Docket  # noqa: E402
+from services.grid.clock import ScaledClock, monotonic  # noqa: E402
+from services.grid.events import Event  # noqa: E402
+
+AMQP, MONGODB = os.environ["AMQP_URI"], os.environ["MONGODB_URI"]
+QUEUE = topology.instance("dispatch", "household").queues["events"]
+CONFIG = {"AMQP_URI": AMQP, "max_workers": 10, "prefetch_count": 10}
+
+
+def _clean(name: str) -> Collection[dict[str, Any]]:
+    collection = connect(MONGODB, "bench")[name]
+    collection.drop()
+    with Connection(AMQP) as connection:
+        channel: Any = connection.default_channel
+        for instance in topology.instances(["household"]):
+            for queue in instance.queues.values():
+                channel.queue_purge(queue)
+    return collection
+
+
+def _plain_queue() -> None:
+    """Somebody takes the plain events as well, or a confirm would come for nothing kept."""
+    with Connection(AMQP) as connection:
+        channel: Any = connection.default_channel
+        channel.exchange_declare("bench.events", "topic", durable=True, auto_delete=False)
+        arguments = {"x-queue-type": "quorum"}
+        channel.queue_declare("bench", durable=True, auto_delete=False, arguments=arguments)
+        channel.queue_bind("bench", "bench.events", "assigned")
+        channel.queue_purge("bench")
+
+
+def step(count: int) -> float:
+    """Desk entries opened and assigned, from the queue to the confirm."""
+    store = Docket(_clean("docket_household"))
+    store.ensure_indexes()
+    clock = ScaledClock(1, 0.0, 0.0)
+    publisher = ConfirmingPublisher(AMQP)
+    publisher.publish([report(clock.now()) for _ in range(count)])
+    fold, done, left = Fold(store, publisher, clock), Done(), [count]
+
+    def handle(batch: Batch) -> None:
+        now = clock.now()
+        fold.run([model.work(event, ATLAS, now) for event in batch.events], batch.acknowledge)
+        left[0] -= len(batch.events)
+        if left[0] <= 0 and not done.ready():
+            done.send()
+
+    reader = BatchReader(AMQP, QUEUE, handle, ConfirmingPublisher(AMQP), service="dispatch")
+    started = monotonic()
+    eventlet.spawn(reader.run)
+    done.wait()
+    seconds = monotonic() - started
+    reader.stop()
+    reader.join()
+    assert store.collection.count_documents({"document.state.assigned": {"$ne": None}}) == count
+    assert store.collection.count_documents({"unpublished.0": {"$exists": True}}) == 0
+    return count / seconds
+
+
+def plain_step(count: int) -> float:
+    """The same entries by nameko's own means, one message at a time."""
+    collection = _clean("plain")
+    clock, done, left = ScaledClock(1, 0.0, 0.0), Done(), [count]
+
+    class Service:
+        name = "bench_desk"
+        dispatch = EventDispatcher()
+
+        @event_handler("bench", "reported", reliable_delivery=True)
+        def on_reported(self, payload: dict[str, Any]) -> None:
+            event = Event.of_document(payload)
+            document = model.merge(None, event)
+            decision = model.decide(document, ATLAS, clock.now())
+            collection.update_one(
+                {"_id": model.key(event), "revision": 0},
+                {"$set": {"document": decision.document, "revision": 1}},
+                upsert=True,
+            )
+            for out in decision.events:
+                self.dispatch("assigned", out.as_document())
+            left[0] -= 1
+            if left[0] == 0:
+                done.send()
+
+    _plain_queue()
+    container = ServiceContainer(Service, CONFIG)
+    with Connection(AMQP) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_delete("evt-bench-reported--bench_desk.on_reported")
+    # Started once to make the queue, so that it is full before the measure.
+    container.start()
+    container.stop()
+    send = event_dispatcher(CONFIG)
+    for _ in range(count):
+        send("bench", "reported", report(clock.now()).as_document())
+    container = ServiceContainer(Service, CONFIG)
+    started = monotonic()
+    container.start()
+    done.wait()
+    seconds = monotonic() - started
+    container.stop()
+    assert collection.count_documents({}) == count
+    return count / seconds
+
+
+def publisher(count: int) -> float:
+    """Events through our publisher, each confirmed."""
+    _clean("unused")
+    clock, sender = ScaledClock(1, 0.0, 0.0), ConfirmingPublisher(AMQP)
+    events = [report(clock.now()) for _ in range(count)]
+    sender.ready()
+    started = monotonic()
+    confirmed = sum(len(sender.publish(events[at : at + 200])) for at in range(0, count, 200))
+    seconds = monotonic() - started
+    assert confirmed == count
+    sender.close()
+    return count / seconds
+
+
+def plain_publisher(count: int) -> float:
+    """The same events through nameko's dispatcher, a confirm each."""
+    clock = ScaledClock(1, 0.0, 0.0)
+    bodies = [report(clock.now()).as_document() for _ in range(count)]
+    _plain_queue()
+    send = event_dispatcher(CONFIG)
+    send("bench", "assigned", {})
+    started = monotonic()
+    for body in bodies:
+        send("bench", "assigned", body)
+    return count / (monotonic() - started)
+
+
+if __name__ == "__main__":
+    ways = {way.__name__: way for way in (step, plain_step, publisher, plain_publisher)}
+    print(ways[sys.argv[1]](int(sys.argv[2])))
+    sys.stdout.flush()
+    os._exit(0)
