@@ -7,10 +7,12 @@ from typing import cast
 
 from services.grid.clock import Instant
 from services.grid.events import Event
+from services.grid.profile import Loaded
 from services.intake import model
-from tests.simulator.county import GRID, atlas
+from tests.simulator.county import DIVISIONS, GRID, OFFICERS, atlas
 
 ATLAS = atlas()
+LOADED = Loaded(ATLAS.profile(ATLAS.current[0].id), DIVISIONS, (), OFFICERS)
 
 
 def report(now: Instant) -> Event:

@@ -7,7 +7,9 @@ import eventlet
 eventlet.monkey_patch()
 
 import os  # noqa: E402
+import secrets  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 from eventlet.event import Event as Done  # noqa: E402
@@ -17,16 +19,21 @@ from nameko.events import EventDispatcher, event_handler  # noqa: E402
 from nameko.standalone.events import event_dispatcher  # noqa: E402
 from pymongo.collection import Collection  # noqa: E402
 
-from bench.county import ATLAS, report  # noqa: E402
-from services.bus import topology  # noqa: E402
-from services.bus.consumer import Batch, BatchReader  # noqa: E402
-from services.bus.fold import Fold  # noqa: E402
+from bench.county import ATLAS, LOADED, report  # noqa: E402
+from deploy.local.processes import free_ports  # noqa: E402
+from services.bus import topology, web  # noqa: E402
+from services.bus.config import Config  # noqa: E402
+from services.bus.directory import Follower  # noqa: E402
+from services.bus.fold import Fold, Record, Work  # noqa: E402
+from services.bus.memory import MemoryBus  # noqa: E402
 from services.bus.publisher import ConfirmingPublisher  # noqa: E402
-from services.bus.store import connect  # noqa: E402
+from services.bus.store import MongoStore, connect  # noqa: E402
 from services.dispatch import model  # noqa: E402
+from services.dispatch.service import Service  # noqa: E402
 from services.dispatch.store import Docket  # noqa: E402
 from services.grid.clock import ScaledClock, monotonic  # noqa: E402
 from services.grid.events import Event  # noqa: E402
+from services.intake import directory as intake  # noqa: E402
 
 AMQP, MONGODB = os.environ["AMQP_URI"], os.environ["MONGODB_URI"]
 QUEUE = topology.instance("dispatch", "household").queues["events"]
@@ -56,31 +63,50 @@ def _plain_queue() -> None:
 
 
 def step(count: int) -> float:
-    """Desk entries opened and assigned, from the queue to the confirm."""
-    store = Docket(_clean("docket_household"))
-    store.ensure_indexes()
+    """Desk entries opened and assigned, from the queue to the confirm, by the real service."""
+    database = connect(MONGODB, "bench")
+    docket = Docket(_clean("docket_household"))
+    _fill_directory(MongoStore(database["directory_household"]))
     clock = ScaledClock(1, 0.0, 0.0)
-    publisher = ConfirmingPublisher(AMQP)
-    publisher.publish([report(clock.now()) for _ in range(count)])
-    fold, done, left = Fold(store, publisher, clock), Done(), [count]
-
-    def handle(batch: Batch) -> None:
-        now = clock.now()
-        fold.run([model.work(event, ATLAS, now) for event in batch.events], batch.acknowledge)
-        left[0] -= len(batch.events)
-        if left[0] <= 0 and not done.ready():
-            done.send()
-
-    reader = BatchReader(AMQP, QUEUE, handle, ConfirmingPublisher(AMQP), service="dispatch")
+    ConfirmingPublisher(AMQP).publish([report(clock.now()) for _ in range(count)])
+    container = ServiceContainer(Service, web.nameko_config(_config()))
+    container.start()
+    # Its start is not what is measured.
+    while (before := docket.collection.estimated_document_count()) == 0:
+        eventlet.sleep(0.01)
     started = monotonic()
-    eventlet.spawn(reader.run)
-    done.wait()
+    while docket.collection.estimated_document_count() < count or docket.unpublished(2**40, 1):
+        eventlet.sleep(0.05)
     seconds = monotonic() - started
-    reader.stop()
-    reader.join()
-    assert store.collection.count_documents({"document.state.assigned": {"$ne": None}}) == count
-    assert store.collection.count_documents({"unpublished.0": {"$exists": True}}) == 0
-    return count / seconds
+    container.stop()
+    assert docket.collection.count_documents({"document.state.assigned": {"$ne": None}}) == count
+    return (count - before) / seconds
+
+
+def _config() -> Config:
+    return Config.from_environment(
+        "dispatch",
+        {
+            "AMQP_URI": AMQP,
+            "MONGODB_URI": MONGODB,
+            "LEVEL": "household",
+            "HTTP_BIND": f"127.0.0.1:{free_ports(1)[0]}",
+            "TOKEN_KEY": secrets.token_hex(32),
+        },
+    )
+
+
+def _fill_directory(store: MongoStore) -> None:
+    store.collection.drop()
+    clock = ScaledClock(1, 0.0, 0.0)
+    fold = Fold(store, MemoryBus(), clock)
+    works = intake.works(LOADED, (), clock.now(), clock.real())
+    fold.run(Follower(fold, store, clock).absorb([event for event in _told(works)]))
+
+
+def _told(works: list[Work]) -> Iterator[Event]:
+    for work in works:
+        yield from work.change(Record(work.key)).events
 
 
 def plain_step(count: int) -> float:

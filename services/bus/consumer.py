@@ -23,11 +23,10 @@ from threading import Event as Flag
 from typing import Any, TypeVar
 
 from eventlet.event import Event as GreenEvent
-from kombu.connection import Connection
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension
 
-from services.bus import logs, metrics
+from services.bus import logs, metrics, wire
 from services.bus.alarm import hand_over
 from services.bus.errors import BrokerAway, DatabaseAway, Reject, Retry
 from services.bus.fold import Outcome
@@ -151,7 +150,9 @@ class BatchReader:
 
     def _connect(self) -> None:
         self._buffer.clear()
-        self._connection = Connection(self._uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10)
+        self._connection = wire.connection(
+            self._uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10
+        )
         self._connection.connect()
         self._channel = self._connection.default_channel
         self._channel.basic_qos(0, 2 * self._size, False)
@@ -342,6 +343,45 @@ class _Parking(SharedExtension):
         self.letters().close()
 
 
+class _Workers:
+    """Runs the batches of one reader in nameko's workers, the next as soon as it may begin."""
+
+    def __init__(self, entrypoint: Events) -> None:
+        self._entrypoint = entrypoint
+        self._publishing: GreenEvent | None = None
+
+    def handle(self, batch: Batch) -> None:
+        """Returns once the batch is acknowledged: it is published while the next is read.
+
+        :raises Exception: what the method raised before that.
+        """
+        turn, ended = GreenEvent(), GreenEvent()
+
+        def acknowledge(outcomes: Sequence[Outcome]) -> None:
+            batch.acknowledge(outcomes)
+            turn.send()
+
+        def over(_context: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+            ended.send()
+            if not turn.ready():
+                hand_over(turn, _context, result, exc_info)
+            elif exc_info is not None:
+                log.error("failed after the acknowledgement", exc_info=exc_info)
+            return result, exc_info
+
+        try:
+            self._entrypoint.container.spawn_worker(
+                self._entrypoint, (Batch(batch.events, acknowledge),), {}, handle_result=over
+            )
+        except ContainerBeingKilled as error:
+            raise Retry("the service is stopping") from error
+        turn.wait()
+        # Two at most, so that what is not published yet stays little.
+        if self._publishing is not None:
+            self._publishing.wait()
+        self._publishing = ended
+
+
 class Events(Entrypoint):
     """The nameko entrypoint behind :func:`events`: a queue of this service, and its ``again``."""
 
@@ -360,7 +400,7 @@ class Events(Entrypoint):
             reader = BatchReader(
                 config["AMQP_URI"],
                 name,
-                self._work,
+                _Workers(self).handle,
                 self.parking.letters(),
                 service=config["INSTANCE"],
                 size=size,
@@ -380,14 +420,6 @@ class Events(Entrypoint):
             reader.stop()
         for reader in self._readers:
             reader.join()
-
-    def _work(self, batch: Batch) -> None:
-        done = GreenEvent()
-        try:
-            self.container.spawn_worker(self, (batch,), {}, handle_result=partial(hand_over, done))
-        except ContainerBeingKilled as error:
-            raise Retry("the service is stopping") from error
-        done.wait()
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -8,15 +8,15 @@ as an error and is not confirmed, so that its document keeps it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 import amqp
-from kombu.connection import Connection
 
-from services.bus import logs, metrics
+from services.bus import logs, metrics, wire
 from services.bus.errors import BrokerAway
 from services.bus.topology import DEAD, EVENTS
 from services.grid.clock import monotonic
@@ -138,10 +138,11 @@ class ConfirmingPublisher:
         self._confirmed, self._returned = set(), set()
         try:
             self._connect()
-            for ticket in tickets:
-                for outgoing in ticket.outgoing:
-                    self._put(outgoing)
-            self._drain(until=0)
+            waiting = deque(outgoing for ticket in tickets for outgoing in ticket.outgoing)
+            while waiting:
+                self._put(waiting)
+                # Half a window more while the broker works on the other half.
+                self._drain(until=self._window // 2 if waiting else 0)
         except BrokerAway as away:
             error = away
         except CONNECTION_ERRORS as broken:
@@ -156,14 +157,16 @@ class ConfirmingPublisher:
             ticket.error = error if not ticket.confirmed else None
             ticket.done = True
 
-    def _put(self, outgoing: _Outgoing) -> None:
-        if len(self._unconfirmed) >= self._window:
-            self._drain(until=self._window // 2)
-        self._tag += 1
-        self._unconfirmed[self._tag] = outgoing
-        self._channel.basic_publish(
-            outgoing.message, outgoing.exchange, outgoing.key, mandatory=True
-        )
+    def _put(self, waiting: deque[_Outgoing]) -> None:
+        """Sends as many as the window allows, together."""
+        with self._connection.connection.gathering():
+            while waiting and len(self._unconfirmed) < self._window:
+                outgoing = waiting.popleft()
+                self._tag += 1
+                self._unconfirmed[self._tag] = outgoing
+                self._channel.basic_publish(
+                    outgoing.message, outgoing.exchange, outgoing.key, mandatory=True
+                )
 
     def _drain(self, until: int) -> None:
         """Reads confirms until at most ``until`` messages are unconfirmed."""
@@ -186,7 +189,7 @@ class ConfirmingPublisher:
         if self._connection is not None and self._connection.connected:
             return
         self._disconnect()
-        connection: Any = Connection(
+        connection: Any = wire.connection(
             self._uri,
             heartbeat=_HEARTBEAT_SECONDS,
             connect_timeout=self._patience,
@@ -277,10 +280,9 @@ def _message(
     return amqp.Message(
         body,
         content_type=content_type,
-        content_encoding="utf-8",
         delivery_mode=2,
         message_id=identity,
-        application_headers=dict(headers),
+        **({"application_headers": dict(headers)} if headers else {}),
     )
 
 

@@ -1,8 +1,9 @@
 """Documents in MongoDB: one query to read a batch, one guarded bulk to write it.
 
 A record is ``{_id, revision, document, unpublished: [{written, custody, event}], confirmed}``.
-Every write names the revision that it read and upserts, so that a guard that fails shows as
-a duplicate ``_id``, for each document by itself.
+Every write names the revision that it read, and inserts if there is no such document, so that
+a guard that fails shows as a duplicate ``_id``, for each document by itself. One that read
+none is a plain insert: MongoDB does these together, several times as fast as upserts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bson.errors import InvalidDocument
-from pymongo import MongoClient, UpdateOne
+from pymongo import InsertOne, MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError
@@ -158,16 +159,18 @@ class MongoStore:
             self.collection.database.command("ping")
 
     @staticmethod
-    def _operation(write: Write, written: float) -> UpdateOne:
-        change: dict[str, Any] = {
-            "$set": {"document": write.document, "revision": write.revision + 1}
-        }
-        if write.events:
-            entries = [
-                {"written": written, "custody": event.custody, "event": event.as_document()}
-                for event in write.events
-            ]
-            change["$push"] = {"unpublished": {"$each": entries}}
+    def _operation(write: Write, written: float) -> UpdateOne | InsertOne[dict[str, Any]]:
+        state = {"document": write.document, "revision": write.revision + 1}
+        unpublished = [
+            {"written": written, "custody": event.custody, "event": event.as_document()}
+            for event in write.events
+        ]
+        kept = {"unpublished": unpublished} if unpublished else {}
+        if write.revision == 0:
+            return InsertOne({"_id": write.key, **state, **kept})
+        change: dict[str, Any] = {"$set": state}
+        if kept:
+            change["$push"] = {"unpublished": {"$each": unpublished}}
         return UpdateOne({"_id": write.key, "revision": write.revision}, change, upsert=True)
 
 
