@@ -84,7 +84,9 @@ class RabbitMQ:
             "ERL_EPMD_PORT": str(self.names_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP": str(self.folder / "erl_crash.dump"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+            # It would spin while it waits, on cores that the services need too.
+            "+sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
     def uri(self, user: str, password: str, vhost: str = "/") -> str:

@@ -80,7 +80,7 @@ class Config:
             profiles=reader.folders("PROFILES") if service == "intake" else (),
             notify_log=reader.file("NOTIFY_LOG") if service == "notify" else None,
             log_level=reader.one_of("LOG_LEVEL", LOG_LEVELS, "info"),
-            batch_size=int(reader.number("BATCH_SIZE", 200, 1, 10_000, whole=True)),
+            batch_size=int(reader.number("BATCH_SIZE", 500, 1, 10_000, whole=True)),
             batch_linger=reader.number("BATCH_LINGER", 0.02, 0, 10),
             stop_seconds=reader.number("STOP_SECONDS", 20, 1, 600),
             clock=reader.clock(),

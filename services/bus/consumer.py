@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Event as Flag
 from typing import Any, TypeVar
 
+import eventlet
 from eventlet.event import Event as GreenEvent
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension
@@ -39,9 +39,13 @@ log = logs.get(__name__)
 
 _HEARTBEAT_SECONDS = 60
 _TICK_SECONDS = 1.0
+_GLANCE_SECONDS = 0.01
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_REASON = 500
+# Batches that are published while the next is read: more keep the broker's window full, fewer
+# keep little unpublished.
+_PUBLISHING = 3
 
 Acknowledge = Callable[[Sequence[Outcome]], None]
 
@@ -51,11 +55,13 @@ class Batch:
     """Events in the order of their queue.
 
     ``acknowledge`` takes an outcome for each event once all is on disk: what was rejected is
-    parked, then all are acknowledged together.
+    parked, then all are acknowledged together. Who waits meanwhile calls ``read_on``: it reads
+    some of what is for the next batch, and is False when that is full.
     """
 
     events: Sequence[Event]
     acknowledge: Acknowledge
+    read_on: Callable[[], bool]
 
 
 Handler = Callable[[Batch], None]
@@ -98,7 +104,7 @@ class BatchReader:
         publisher: ConfirmingPublisher,
         *,
         service: str,
-        size: int = 200,
+        size: int = 500,
         linger: float = 0.02,
     ) -> None:
         self.queue = queue
@@ -169,7 +175,13 @@ class BatchReader:
                 log.debug("a broken connection could not be closed", why=str(error))
 
     def _receive(self, message: Any) -> None:
-        self._buffer.append(_Received(message))
+        received = _Received(message)
+        body = message.body
+        try:
+            received.event = Event.read(body.encode() if isinstance(body, str) else body)
+        except InvalidEvent as error:
+            received.reject = Reject("invalid_event", str(error))
+        self._buffer.append(received)
 
     def _drain(self, seconds: float) -> None:
         """Reads what has come, or waits for it for ``seconds``; keeps the heartbeat."""
@@ -178,6 +190,19 @@ class BatchReader:
             self._connection.drain_events(timeout=max(seconds, 0.001))
         except TimeoutError:
             return
+
+    def read_on(self) -> bool:
+        """Reads what has come while a batch is in hand; False if the next is here already.
+
+        It writes nothing: whoever has the batch in hand may be acknowledging it just now.
+        """
+        if len(self._buffer) >= self._size:
+            return False
+        try:
+            self._connection.drain_events(timeout=_GLANCE_SECONDS)
+        except TimeoutError:
+            return True
+        return True
 
     def _serve(self) -> None:
         if not self._buffer:
@@ -203,20 +228,13 @@ class BatchReader:
 
     def _take(self, batch: list[_Received]) -> None:
         metrics.BATCH_SIZE.labels(self.queue).observe(len(batch))
-        for received in batch:
-            if received.event is None and received.reject is None:
-                self._read(received)
         self._process(batch)
 
-    def _read(self, received: _Received) -> None:
-        body = received.message.body
-        try:
-            received.event = Event.read(body.encode() if isinstance(body, str) else body)
-        except InvalidEvent as error:
-            received.reject = Reject("invalid_event", str(error))
+    def _process(self, batch: list[_Received]) -> bool:
+        """Handles a batch until it is acknowledged; backs off while something is away.
 
-    def _process(self, batch: list[_Received]) -> None:
-        """Handles a batch until it is acknowledged; backs off while something is away."""
+        False if it is to stop before that: the batch is left to redelivery.
+        """
         pause = _FIRST_PAUSE_SECONDS
         while True:
             attempt = _Attempt(self, batch)
@@ -234,17 +252,18 @@ class BatchReader:
                     log.exception("failed after the acknowledgement", queue=self.queue)
                     break
                 if len(batch) > 1:
-                    for received in batch:
-                        self._process([received])
-                    return
+                    middle = len(batch) // 2
+                    # An acknowledgement is for all before it too: no half goes before the other.
+                    return self._process(batch[:middle]) and self._process(batch[middle:])
                 log.exception("a message can't be handled", queue=self.queue, **_ids(batch[0]))
                 batch[0].reject = Reject("error", _last_line(error))
                 continue
             self._well = False
             if not self._pause(_jittered(pause)):
-                return
+                return False
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         self._well = True
+        return True
 
     def _pause(self, seconds: float) -> bool:
         """Waits with the heartbeat kept; False if it is to stop."""
@@ -304,7 +323,7 @@ class _Attempt:
             self.acknowledge([])
             return
         events = [received.event for received in self.good if received.event is not None]
-        handle(Batch(events, self.acknowledge))
+        handle(Batch(events, self.acknowledge, self.reader.read_on))
         if not self.acknowledged:
             raise RuntimeError("the handler returned without acknowledging its batch")
 
@@ -315,15 +334,17 @@ class _Attempt:
             for received, outcome in zip(self.good, outcomes, strict=True)
             if isinstance(outcome.error, Reject)
         }
+        became: Counter[tuple[str, str]] = Counter()
         for received in self.batch:
             reject = received.reject or rejected.get(id(received))
             if reject is not None:
                 self.reader.park(received, reject)
             kind = received.event.type if received.event is not None else "unknown"
-            outcome = "done" if reject is None else "rejected"
-            metrics.EVENTS_CONSUMED.labels(kind, outcome).inc()
+            became[kind, "done" if reject is None else "rejected"] += 1
         self.reader.acknowledge(self.batch[-1].tag)
         self.acknowledged = True
+        for labels, count in became.items():
+            metrics.EVENTS_CONSUMED.labels(*labels).inc(count)
 
 
 class _Parking(SharedExtension):
@@ -348,7 +369,7 @@ class _Workers:
 
     def __init__(self, entrypoint: Events) -> None:
         self._entrypoint = entrypoint
-        self._publishing: GreenEvent | None = None
+        self._publishing: deque[GreenEvent] = deque()
 
     def handle(self, batch: Batch) -> None:
         """Returns once the batch is acknowledged: it is published while the next is read.
@@ -371,15 +392,22 @@ class _Workers:
 
         try:
             self._entrypoint.container.spawn_worker(
-                self._entrypoint, (Batch(batch.events, acknowledge),), {}, handle_result=over
+                self._entrypoint,
+                (Batch(batch.events, acknowledge, batch.read_on),),
+                {},
+                handle_result=over,
             )
         except ContainerBeingKilled as error:
             raise Retry("the service is stopping") from error
+        while not turn.ready():
+            # The worker first: it sends off what it then waits for.
+            eventlet.sleep(0)
+            if not batch.read_on():
+                break
         turn.wait()
-        # Two at most, so that what is not published yet stays little.
-        if self._publishing is not None:
-            self._publishing.wait()
-        self._publishing = ended
+        self._publishing.append(ended)
+        if len(self._publishing) > _PUBLISHING:
+            self._publishing.popleft().wait()
 
 
 class Events(Entrypoint):

@@ -8,13 +8,14 @@ as an error and is not confirmed, so that its document keeps it.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 import amqp
+from amqp import spec
 
 from services.bus import logs, metrics, wire
 from services.bus.errors import BrokerAway
@@ -32,29 +33,30 @@ CONNECTION_ERRORS = (OSError, amqp.exceptions.AMQPError)
 
 
 @dataclass(slots=True)
+class _Ticket:
+    """What one caller hands over, and what became of it."""
+
+    left: int
+    confirmed: set[str] = field(default_factory=set)
+    error: BrokerAway | None = None
+
+
+@dataclass(slots=True)
 class _Outgoing:
     id: str
     type: str
     exchange: str
     key: str
     message: amqp.Message
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """What one caller hands over, and what became of it."""
-
-    outgoing: Sequence[_Outgoing]
-    confirmed: set[str] = field(default_factory=set)
-    error: BrokerAway | None = None
-    done: bool = False
+    ticket: _Ticket
 
 
 class ConfirmingPublisher:
     """Implements :class:`services.bus.fold.Publisher` on RabbitMQ; for several threads.
 
-    Callers that come together share one pass over the connection. It connects when it is
-    first needed, and again after it broke.
+    One caller at a time works the connection, for all: what others hand over meanwhile goes
+    out at once, so that the window stays full. It connects when it is first needed, and again
+    after it broke.
 
     :param window: how many messages may be unconfirmed at a time.
     :param patience: real seconds without any confirm after which the broker counts as away.
@@ -66,20 +68,21 @@ class ConfirmingPublisher:
         self._patience = patience
         self._connecting = threading.Lock()
         self._queueing = threading.Lock()
-        self._waiting: list[_Ticket] = []
+        self._waiting: deque[_Outgoing] = deque()
         self._connection: Any = None
         self._channel: Any = None
         self._tag = 0
         self._unconfirmed: dict[int, _Outgoing] = {}
-        self._confirmed: set[str] = set()
-        self._returned: set[str] = set()
+        self._returned: Counter[str] = Counter()
         self._blocked = False
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
 
     def publish(self, events: Sequence[Event]) -> set[str]:
         """See :class:`services.bus.fold.Publisher`."""
+        ticket = _Ticket(len(events))
         return self._send(
+            ticket,
             [
                 _Outgoing(
                     event.id,
@@ -87,9 +90,10 @@ class ConfirmingPublisher:
                     EVENTS,
                     event.key,
                     _message(event.body(), CONTENT_TYPE, event.id, {}),
+                    ticket,
                 )
                 for event in events
-            ]
+            ],
         )
 
     def letter(self, key: str, body: bytes, headers: Mapping[str, str]) -> None:
@@ -98,8 +102,9 @@ class ConfirmingPublisher:
         :raises BrokerAway: it was not confirmed; the message it is about must be kept.
         """
         message = _message(body, "application/octet-stream", "letter", headers)
-        confirmed = self._send([_Outgoing("letter", "dead letter", DEAD, key, message)])
-        if not confirmed:
+        ticket = _Ticket(1)
+        letter = _Outgoing("letter", "dead letter", DEAD, key, message, ticket)
+        if not self._send(ticket, [letter]):
             raise BrokerAway(f"no queue takes dead letters for {key}: run the topology step")
 
     def ready(self) -> bool:
@@ -115,80 +120,85 @@ class ConfirmingPublisher:
         """Ends the connection; it must not be used again."""
         self._closed.set()
         with self._connecting:
-            self._disconnect()
+            self._disconnect(BrokerAway("this publisher is closed"))
 
-    def _send(self, outgoing: Sequence[_Outgoing]) -> set[str]:
+    def _send(self, ticket: _Ticket, outgoing: Sequence[_Outgoing]) -> set[str]:
         if not outgoing:
             return set()
-        ticket = _Ticket(outgoing)
         with self._queueing:
-            self._waiting.append(ticket)
+            self._waiting.extend(outgoing)
         with self._connecting:
-            if not ticket.done:
-                self._serve()
-        if ticket.error is not None:
+            if ticket.left:
+                self._serve(ticket)
+        # Whoever got nothing confirmed hears why; the others clear what they got.
+        if ticket.error is not None and not ticket.confirmed:
             raise ticket.error
         return ticket.confirmed
 
-    def _serve(self) -> None:
-        """Publishes what all waiting callers have handed over."""
-        with self._queueing:
-            tickets, self._waiting = self._waiting, []
-        error: BrokerAway | None = None
-        self._confirmed, self._returned = set(), set()
+    def _serve(self, ticket: _Ticket) -> None:
+        """Publishes for all callers until it is known what became of this ticket."""
         try:
             self._connect()
-            waiting = deque(outgoing for ticket in tickets for outgoing in ticket.outgoing)
-            while waiting:
-                self._put(waiting)
-                # Half a window more while the broker works on the other half.
-                self._drain(until=self._window // 2 if waiting else 0)
-        except BrokerAway as away:
-            error = away
-        except CONNECTION_ERRORS as broken:
-            error = BrokerAway(f"RabbitMQ: {broken}")
-        if error is not None:
-            self._disconnect()
-        for ticket in tickets:
-            ticket.confirmed = {
-                outgoing.id for outgoing in ticket.outgoing if outgoing.id in self._confirmed
-            }
-            # Whoever got nothing confirmed hears why; the others clear what they got.
-            ticket.error = error if not ticket.confirmed else None
-            ticket.done = True
-
-    def _put(self, waiting: deque[_Outgoing]) -> None:
-        """Sends as many as the window allows, together."""
-        with self._connection.connection.gathering():
-            while waiting and len(self._unconfirmed) < self._window:
-                outgoing = waiting.popleft()
-                self._tag += 1
-                self._unconfirmed[self._tag] = outgoing
-                self._channel.basic_publish(
-                    outgoing.message, outgoing.exchange, outgoing.key, mandatory=True
-                )
-
-    def _drain(self, until: int) -> None:
-        """Reads confirms until at most ``until`` messages are unconfirmed."""
-        last, seen = monotonic(), len(self._unconfirmed)
-        while len(self._unconfirmed) > until:
-            try:
-                self._connection.drain_events(timeout=1.0)
-            except TimeoutError:
-                if len(self._unconfirmed) == seen and monotonic() - last > self._patience:
+            last, seen = monotonic(), ticket.left
+            while ticket.left:
+                self._put()
+                self._drain()
+                if ticket.left < seen:
+                    last, seen = monotonic(), ticket.left
+                elif monotonic() - last > self._patience:
                     raise BrokerAway(
                         f"RabbitMQ confirmed nothing for {self._patience} s"
                         + (" (it is out of memory or disk)" if self._blocked else "")
-                    ) from None
-            if len(self._unconfirmed) < seen:
-                last, seen = monotonic(), len(self._unconfirmed)
+                    )
+        except BrokerAway as away:
+            self._give_up(away)
+        except CONNECTION_ERRORS as broken:
+            self._give_up(BrokerAway(f"RabbitMQ: {broken}"))
+        except BaseException:
+            self._give_up(BrokerAway("publishing was broken off"))
+            raise
+
+    def _give_up(self, error: BrokerAway) -> None:
+        """All callers hear it: what was sent may have arrived or not, the rest was not sent."""
+        with self._queueing:
+            unsent = list(self._waiting)
+            self._waiting.clear()
+        _fail(unsent, error)
+        self._disconnect(error)
+
+    def _put(self) -> None:
+        """Sends as many as the window allows, together."""
+        if not self._waiting or len(self._unconfirmed) > self._window // 2:
+            return
+        with self._queueing:
+            room = min(self._window - len(self._unconfirmed), len(self._waiting))
+            going = [self._waiting.popleft() for _ in range(room)]
+            for outgoing in going:
+                self._tag += 1
+                self._unconfirmed[self._tag] = outgoing
+        with self._connection.connection.gathering():
+            for outgoing in going:
+                # basic_publish would look for news from the broker before each message.
+                self._channel.send_method(
+                    spec.Basic.Publish,
+                    "Bssbb",
+                    (0, outgoing.exchange, outgoing.key, True, False),
+                    outgoing.message,
+                )
+
+    def _drain(self) -> None:
+        """Reads what the broker says; waits for a second if it says nothing."""
+        try:
+            self._connection.drain_events(timeout=1.0)
+        except TimeoutError:
+            return
 
     def _connect(self) -> None:
         if self._closed.is_set():
             raise BrokerAway("this publisher is closed")
         if self._connection is not None and self._connection.connected:
             return
-        self._disconnect()
+        self._disconnect(BrokerAway("the connection to RabbitMQ broke"))
         connection: Any = wire.connection(
             self._uri,
             heartbeat=_HEARTBEAT_SECONDS,
@@ -215,9 +225,11 @@ class ConfirmingPublisher:
             self._keeper = threading.Thread(target=self._keep_alive, daemon=True)
             self._keeper.start()
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, why: BrokerAway) -> None:
         connection, self._connection, self._channel = self._connection, None, None
+        _fail(self._unconfirmed.values(), why)
         self._tag, self._unconfirmed, self._blocked = 0, {}, False
+        self._returned.clear()
         metrics.CONNECTED.labels("broker").set(0)
         if connection is not None:
             try:
@@ -238,21 +250,28 @@ class ConfirmingPublisher:
                     continue
                 except CONNECTION_ERRORS as error:
                     log.warning("the connection to the broker broke", why=str(error))
-                    self._disconnect()
+                    self._disconnect(BrokerAway(f"RabbitMQ: {error}"))
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
+        published: Counter[str] = Counter()
         for outgoing in self._taken(tag, multiple=multiple):
-            if outgoing.id not in self._returned:
-                self._confirmed.add(outgoing.id)
-                metrics.EVENTS_PUBLISHED.labels(outgoing.type).inc()
+            outgoing.ticket.left -= 1
+            if self._returned[outgoing.id]:
+                self._returned[outgoing.id] -= 1
+            else:
+                outgoing.ticket.confirmed.add(outgoing.id)
+                published[outgoing.type] += 1
+        for kind, count in published.items():
+            metrics.EVENTS_PUBLISHED.labels(kind).inc(count)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         for outgoing in self._taken(tag, multiple=multiple):
+            outgoing.ticket.left -= 1
             log.error("the broker refused an event", event_id=outgoing.id, key=outgoing.key)
 
     def _on_return(self, error: Exception, exchange: str, key: str, message: Any) -> None:
         identity = message.properties.get("message_id", "")
-        self._returned.add(identity)
+        self._returned[identity] += 1
         # A binding is missing; the key ends in a division, which is no person's.
         metrics.EVENTS_RETURNED.labels(_type_of(key)).inc()
         log.error("no queue takes an event", event_id=identity, exchange=exchange, key=key)
@@ -272,6 +291,11 @@ class ConfirmingPublisher:
         # In the order of their tags: the first that is too great ends it.
         tags = takewhile(lambda known: known <= tag, list(self._unconfirmed))
         return [self._unconfirmed.pop(known) for known in tags]
+
+
+def _fail(all_outgoing: Iterable[_Outgoing], error: BrokerAway) -> None:
+    for outgoing in all_outgoing:
+        outgoing.ticket.left, outgoing.ticket.error = 0, error
 
 
 def _message(

@@ -17,6 +17,7 @@ import eventlet
 
 eventlet.monkey_patch()
 
+import gc
 import importlib
 import os
 import signal
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve(service: type, config: Config) -> int:
     """Runs one nameko service class; returns the exit code of the process."""
+    spare_the_collector()
     metrics.PROCESS_INFO.labels(config.service, config.level).set(1)
     process = _Process(service, config)
     # A signal handler can't switch greenlets; its byte on this socket wakes one that can.
@@ -63,6 +65,17 @@ def serve(service: type, config: Config) -> int:
     eventlet.spawn_n(process.run)
     eventlet.spawn_n(process.stop_on_signal, reader)
     return process.wait()
+
+
+def spare_the_collector() -> None:
+    """Lets Python look for garbage cycles less often.
+
+    A step makes thousands of small objects and hardly a cycle: by default the search was a
+    sixth of a service's work (``bench/``).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 class _Process:

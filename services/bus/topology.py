@@ -28,7 +28,7 @@ EVENTS = "huashi.events"
 INBOUND = "huashi.inbound"
 REPLIES = "huashi.replies"
 DEAD = "huashi.dead"
-AUDIT_QUEUE = "huashi.audit"
+UNWANTED = "huashi.unwanted"
 PARKED_QUEUE = "huashi.parked"
 ADMINISTRATOR = "topology"
 
@@ -40,8 +40,8 @@ COLLECTIONS: dict[str, tuple[str, ...]] = {
 }
 """What each service owns in MongoDB; no other user reads it."""
 
-_DELIVERY_LIMIT = 50
-_AUDIT_BYTES = 256 * 1024 * 1024
+DELIVERY_LIMIT = 50
+_UNWANTED_BYTES = 256 * 1024 * 1024
 _SEGMENT_BYTES = 16 * 1024 * 1024
 
 
@@ -99,18 +99,10 @@ def declare(uri: str, levels: Sequence[str]) -> None:
     with Connection(uri, connect_timeout=10) as connection:
         try:
             channel = connection.default_channel
-            for exchange in (EVENTS, INBOUND, REPLIES, DEAD):
-                channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
-            _queue(
-                channel,
-                AUDIT_QUEUE,
-                {
-                    "x-queue-type": "stream",
-                    "x-max-length-bytes": _AUDIT_BYTES,
-                    "x-stream-max-segment-size-bytes": _SEGMENT_BYTES,
-                },
-            )
-            channel.queue_bind(AUDIT_QUEUE, EVENTS, "#")
+            _declare_unwanted(channel)
+            for exchange in (INBOUND, REPLIES, DEAD):
+                _exchange(channel, exchange, "topic")
+            _exchange(channel, EVENTS, "topic", {"alternate-exchange": UNWANTED})
             _queue(channel, PARKED_QUEUE, {"x-queue-type": "quorum"})
             channel.queue_bind(PARKED_QUEUE, DEAD, "parked.#")
             for owner in instances(levels):
@@ -215,6 +207,24 @@ def _binding(owner: Instance, kind: EventType) -> tuple[str, str]:
     return owner.queues[purpose], f"{kind.name}{level}.#"
 
 
+def _declare_unwanted(channel: Any) -> None:
+    """Takes what merely nobody wanted, so that ``mandatory`` does not return it.
+
+    A stream forgets the oldest by itself; a queue that nobody reads would grow.
+    """
+    _exchange(channel, UNWANTED, "fanout")
+    _queue(
+        channel,
+        UNWANTED,
+        {
+            "x-queue-type": "stream",
+            "x-max-length-bytes": _UNWANTED_BYTES,
+            "x-stream-max-segment-size-bytes": _SEGMENT_BYTES,
+        },
+    )
+    channel.queue_bind(UNWANTED, UNWANTED, "")
+
+
 def _declare_queues(channel: Any, owner: Instance) -> None:
     for purpose, queue in owner.queues.items():
         # The custodian fires only what it has read up to: its queue has one reader at a time.
@@ -229,7 +239,7 @@ def _declare_queues(channel: Any, owner: Instance) -> None:
 def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> None:
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
-        "x-delivery-limit": _DELIVERY_LIMIT,
+        "x-delivery-limit": DELIVERY_LIMIT,
         "x-dead-letter-exchange": DEAD,
         "x-dead-letter-routing-key": dead_key,
         "x-dead-letter-strategy": "at-least-once",
@@ -239,6 +249,14 @@ def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> Non
     if single:
         arguments["x-single-active-consumer"] = True
     _queue(channel, queue, arguments)
+
+
+def _exchange(
+    channel: Any, exchange: str, kind: str, arguments: Mapping[str, Any] | None = None
+) -> None:
+    channel.exchange_declare(
+        exchange, kind, durable=True, auto_delete=False, arguments=dict(arguments or {})
+    )
 
 
 def _queue(channel: Any, queue: str, arguments: Mapping[str, Any]) -> None:

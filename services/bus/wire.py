@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import amqp
 import kombu.connection
 from amqp.exceptions import UnexpectedFrame
 from amqp.method_framing import frame_writer
@@ -104,7 +103,7 @@ class _Wire(pyamqp.Connection):
     def __init__(self, **options: Any) -> None:
         super().__init__(frame_writer=self._writer, **options)
 
-    def Transport(  # noqa: N802 - py-amqp's name
+    def Transport(
         self,
         host: str,
         connect_timeout: float | None,
@@ -123,10 +122,13 @@ class _Wire(pyamqp.Connection):
         return frame_writer(connection, self._gathered)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        """Sets no timeout for what is here already."""
-        if self.transport.has_frame():
-            return self.on_inbound_frame(self.transport.read_frame())
-        return super().blocking_read(timeout)
+        """Handles all that is here already; only if that is nothing it waits."""
+        if not self.transport.has_frame():
+            return super().blocking_read(timeout)
+        done = None
+        while self.transport.has_frame():
+            done = self.on_inbound_frame(self.transport.read_frame()) or done
+        return done
 
     @contextmanager
     def gathering(self) -> Iterator[_Gathered]:

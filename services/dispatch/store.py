@@ -19,9 +19,6 @@ class Docket(MongoStore):
         super().ensure_indexes()
         with database_errors():
             self.collection.create_index(
-                [("document.case", 1), ("document.round", -1), ("document.hop", -1)]
-            )
-            self.collection.create_index(
                 [
                     ("document.under", 1),
                     ("document.status", 1),
@@ -35,12 +32,11 @@ class Docket(MongoStore):
 
     def latest(self, case: str) -> Record | None:
         """The entry of the last time that a case came to this desk."""
+        # Keys begin with the case (entry_key), and ";" comes right after ":".
         with database_errors():
-            raw = self.collection.find_one(
-                {"document.case": case},
-                sort=[("document.round", -1), ("document.hop", -1)],
-            )
-        return None if raw is None else record_of(raw)
+            raws = list(self.collection.find({"_id": {"$gte": f"{case}:", "$lt": f"{case};"}}))
+        last = max(raws, key=lambda raw: _when(raw["document"]), default=None)
+        return None if last is None else record_of(last)
 
     def entries(
         self, division: str | None, status: str | None, cursor: Cursor | None, limit: int
@@ -52,3 +48,7 @@ class Docket(MongoStore):
         if status is not None:
             where["document.status"] = status
         return self.page(where, "document.arrived", cursor, limit)
+
+
+def _when(document: dict[str, Any]) -> tuple[int, int]:
+    return document["round"], document["hop"]

@@ -2,12 +2,15 @@
 
 The standard reader accepts what no database or other reader takes (NaN, numbers beyond 64
 bits, half a surrogate pair, bottomless nesting); such a text is refused here with a reason.
+orjson does the work; what it refuses or would round goes to the slower reader that can explain.
 """
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+import orjson
 
 _DEEPEST = 32
 
@@ -53,10 +56,10 @@ def _check(value: Any, depth: int) -> None:
             _check(item, depth + 1)
 
 
+# orjson makes a double of an integer beyond 64 bits: a text with so many digits is looked at.
+_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_LONG = b"0" * 19
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
-)
 
 
 def loads(body: bytes) -> Any:
@@ -65,7 +68,26 @@ def loads(body: bytes) -> Any:
     :raises InvalidJson: what is wrong, in words for the sender.
     """
     try:
-        value = _DECODER.decode(body.decode())
+        value = _explained(body) if _LONG in body.translate(_AS_ZERO) else orjson.loads(body)
+    except orjson.JSONDecodeError:
+        value = _explained(body)
+    # The full walk only for a text that could hold what it looks for.
+    if b"\\u" in body or body.count(b"{") + body.count(b"[") > _DEEPEST:
+        _check(value, 0)
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON, Chinese text as it is, the same value always the same bytes.
+
+    :raises TypeError: it holds what JSON can't, or an integer beyond 64 bits.
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _explained(body: bytes) -> Any:
+    try:
+        return _DECODER.decode(body.decode())
     except InvalidJson:
         raise
     except UnicodeDecodeError as error:
@@ -74,12 +96,3 @@ def loads(body: bytes) -> Any:
         raise InvalidJson(f"nested deeper than {_DEEPEST} levels") from error
     except ValueError as error:
         raise InvalidJson(f"not JSON: {error}") from error
-    # The full walk only for a text that could hold what it looks for.
-    if b"\\u" in body or body.count(b"{") + body.count(b"[") > _DEEPEST:
-        _check(value, 0)
-    return value
-
-
-def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON, Chinese text as it is, the same value always the same bytes."""
-    return _ENCODER.encode(value).encode()

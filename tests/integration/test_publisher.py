@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kombu.connection import Connection
 
+from deploy.local.processes import wait_until
 from services.bus import topology
 from services.bus.errors import BrokerAway
 from services.bus.publisher import ConfirmingPublisher
@@ -80,14 +81,73 @@ def test_several_threads_get_each_their_own(vhost_uri: str) -> None:
     publisher.close()
 
 
+def test_what_merely_nobody_wants_is_kept_and_confirmed(vhost_uri: str) -> None:
+    topology.declare(vhost_uri, LEVELS)
+    publisher = ConfirmingPublisher(vhost_uri)
+    assert publisher.publish([event("unwanted", kind="nobody.wants")]) == {"unwanted"}
+    publisher.close()
+    wait_until("the unwanted event", lambda: depth(vhost_uri, topology.UNWANTED) == 1, 10)
+
+
+def test_what_somebody_wants_is_kept_only_there(vhost_uri: str) -> None:
+    topology.declare(vhost_uri, LEVELS)
+    publisher = ConfirmingPublisher(vhost_uri)
+    publisher.publish([event("wanted")])
+    publisher.close()
+    wait_until("the event", lambda: depth(vhost_uri, QUEUE) == 1, 10)
+    assert depth(vhost_uri, topology.UNWANTED) == 0
+
+
 def test_what_no_queue_takes_is_not_confirmed(vhost_uri: str) -> None:
     topology.declare(vhost_uri, LEVELS)
     with Connection(vhost_uri) as connection:
         channel: Any = connection.default_channel
-        channel.queue_unbind(topology.AUDIT_QUEUE, topology.EVENTS, "#")
+        channel.queue_unbind(topology.UNWANTED, topology.UNWANTED, "")
     publisher = ConfirmingPublisher(vhost_uri)
     lost = event("lost", kind="nobody.wants")
-    assert publisher.publish([lost, event("kept")]) == {"kept"}
+    assert publisher.publish([lost, event("kept"), lost]) == {"kept"}
+    # What came back is forgotten: the same may be published again once somebody takes it.
+    with Connection(vhost_uri) as connection:
+        again: Any = connection.default_channel
+        again.queue_bind(topology.UNWANTED, topology.UNWANTED, "")
+    assert publisher.publish([lost]) == {"lost"}
+    publisher.close()
+
+
+def test_after_its_connection_was_cut_it_connects_again(vhost_uri: str) -> None:
+    topology.declare(vhost_uri, LEVELS)
+    publisher = ConfirmingPublisher(vhost_uri)
+    assert publisher.publish([event("before")]) == {"before"}
+    publisher._connection.connection.transport.sock.shutdown(2)
+    with pytest.raises(BrokerAway):
+        publisher.publish([event("during")])
+    assert publisher.publish([event("after")]) == {"after"}
+    publisher.close()
+
+
+def test_whoever_waits_hears_that_it_was_closed(vhost_uri: str) -> None:
+    """A cut while several publish: each of them gets its confirms or hears that there are none."""
+    topology.declare(vhost_uri, LEVELS)
+    publisher = ConfirmingPublisher(vhost_uri, window=5)
+    publisher.ready()
+    groups = [[f"{group}-{number}" for number in range(200)] for group in range(6)]
+
+    def publish(names: list[str]) -> set[str]:
+        try:
+            return publisher.publish([event(name) for name in names])
+        except BrokerAway:
+            return set()
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        found = [pool.submit(publish, names) for names in groups]
+        wait_until("some have arrived", lambda: depth(vhost_uri, QUEUE) > 20, 10)
+        publisher._connection.connection.transport.sock.shutdown(2)
+        confirmed = [future.result(timeout=30) for future in found]
+    for names, got in zip(groups, confirmed, strict=True):
+        assert got <= set(names)
+        # A sweep sends the rest again, over a new connection.
+        left = [event(name) for name in names if name not in got]
+        assert publisher.publish(left) == set(names) - got
     publisher.close()
 
 

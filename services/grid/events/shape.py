@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields, missing
+from marshmallow import INCLUDE, Schema, ValidationError, fields, missing, validate
 
 from services.grid.events.parts import InstantField
 
@@ -84,21 +84,32 @@ def _with_none(field: fields.Field[Any], check: Check) -> Check:
 
 
 def _validated(field: fields.Field[Any], check: Check) -> Check:
-    validators = tuple(field.validators)
-    if not validators:
+    tests = [check, *map(_test, field.validators)]
+    if len(tests) == 1:
         return check
+    if len(tests) == 2:
+        first, second = tests
+        return lambda value: first(value) and second(value)
+    return lambda value: all(test(value) for test in tests)
 
-    def validated(value: Any) -> bool:
-        if not check(value):
-            return False
+
+def _test(validator: Callable[[Any], Any]) -> Check:
+    """A validator that answers instead of raising."""
+    if type(validator) is validate.OneOf:
+        choices = tuple(validator.choices)
+        return lambda value: value in choices
+    if type(validator) is validate.Regexp:
+        match = validator.regex.match
+        return lambda value: match(value) is not None
+
+    def test(value: Any) -> bool:
         try:
-            for validator in validators:
-                validator(value)
+            validator(value)
         except ValidationError:
             return False
         return True
 
-    return validated
+    return test
 
 
 def _instant(value: Any) -> bool:
