@@ -343,6 +343,7 @@ class _Attempt:
             became[kind, "done" if reject is None else "rejected"] += 1
         self.reader.acknowledge(self.batch[-1].tag)
         self.acknowledged = True
+        logs.each(log, "taken", (received.event for received in self.batch if received.event))
         for labels, count in became.items():
             metrics.EVENTS_CONSUMED.labels(*labels).inc(count)
 

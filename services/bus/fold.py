@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from services.bus import metrics
+from services.bus import logs, metrics
 from services.bus.errors import BrokerAway, Refused, Reject, Retry
 from services.grid.clock import Clock, Instant, monotonic
 from services.grid.events import Event
+
+log = logs.get(__name__)
 
 Document = dict[str, Any]
 
@@ -229,6 +231,7 @@ class Fold:
         except (BrokerAway, Retry):
             # They are in their documents; the sweep publishes them when both are back.
             return 0
+        logs.each(log, "published", (event for event in events if event.id in confirmed))
         return len(confirmed)
 
     def sweep(self, older_than: float) -> int:

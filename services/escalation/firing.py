@@ -136,7 +136,13 @@ def fire(custodian: Custodian, markers: Markers) -> float:
 
 def _count(clock: Clock, outcome: Outcome) -> None:
     for item in outcome.answer or ():
-        level, kind = item["address"]["level"], item["deadline"]["kind"]
-        late = seconds_between(item["deadline"]["due"], item["fired_at"])
+        level, kind, due = (
+            item["address"]["level"],
+            item["deadline"]["kind"],
+            item["deadline"]["due"],
+        )
+        late = max(0.0, clock.real_seconds(seconds_between(due, item["fired_at"])))
         metrics.DEADLINES_FIRED.labels(level, kind).inc()
-        metrics.DEADLINE_LATENESS.labels(level, kind).observe(max(0.0, clock.real_seconds(late)))
+        metrics.DEADLINE_LATENESS.labels(level, kind).observe(late)
+        case = (outcome.document or {})["case"]
+        log.info("deadline fired", case=case, level=level, kind=kind, due=due, late_seconds=late)
