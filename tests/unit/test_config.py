@@ -37,7 +37,7 @@ def test_each_service_reads_its_own(environment: dict[str, str], tmp_path: Path)
     assert (dispatch.seal_key, dispatch.profiles, dispatch.notify_log) == ("", (), None)
     notify = Config.from_environment("notify", environment)
     assert notify.notify_log == tmp_path / "channel.jsonl"
-    assert (notify.batch_size, notify.batch_linger, notify.log_level) == (200, 0.02, "info")
+    assert (notify.batch_size, notify.batch_linger, notify.log_level) == (500, 0.02, "info")
 
 
 def test_an_ipv6_address_is_bound_without_its_brackets(environment: dict[str, str]) -> None:
