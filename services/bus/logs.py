@@ -100,7 +100,7 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
 
 def each(logger: structlog.stdlib.BoundLogger, said: str, events: Iterable[Event]) -> None:
     """A debug line for each event, with its case and id; without debug it costs nothing."""
-    if logger.isEnabledFor(logging.DEBUG):
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
         for event in events:
             logger.debug(said, type=event.type, case=event.subject, event_id=event.id)
 
