@@ -80,6 +80,8 @@ def loads(body: bytes) -> Any:
 def dumps(value: Any) -> bytes:
     """Compact UTF-8 JSON, Chinese text as it is, the same value always the same bytes.
 
+    A number that is none (NaN) becomes null.
+
     :raises TypeError: it holds what JSON can't, or an integer beyond 64 bits.
     """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

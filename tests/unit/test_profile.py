@@ -124,7 +124,7 @@ def test_rules_that_travel_are_checked_too(tmp_path: Path) -> None:
         "profile.yaml: grace: 'soon': write a duration such as 90s, 10m, 2h or 1d, above 0 and "
         "at most 3660d\nprofile.yaml: region: write a text of 1 to 200 characters"
     )
-    with pytest.raises(ProfileError, match="the rules are not JSON"):
+    with pytest.raises(ProfileError, match="grace: write a text"):
         Profile.parse({**rules, "grace": float("nan")})
     with pytest.raises(ProfileError, match="the rules are not JSON"):
         Profile.parse({**rules, "grace": {1, 2}})
