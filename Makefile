@@ -15,6 +15,7 @@ help: ## this list
 demo: $(INSTALLED) ## reports come in, are settled or climb: a county in two minutes
 	@export RUN_DIR="$(CURDIR)/.run/demo" TIME_SCALE=600 PROFILES=profiles/qionghai; \
 	trap '$(BIN)/python -m deploy.local down' EXIT; \
+	$(BIN)/python -m deploy.local down; \
 	$(BIN)/python -m deploy.local up; \
 	$(BIN)/huashi demo
 

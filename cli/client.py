@@ -32,7 +32,7 @@ class Client:
     def __init__(self, stack: Stack, patience: float = 5.0, seconds: float = _SECONDS) -> None:
         self.stack = stack
         self._patience = patience
-        hosts = {urlsplit(url).hostname for url in stack.services().values()}
+        hosts = {_host(name, url) for name, url in stack.services().items()}
         # A proxy of the environment is for servers elsewhere.
         local = hosts <= {"127.0.0.1", "localhost", "::1"}
         self._http = httpx.Client(timeout=seconds, trust_env=not local)
@@ -54,8 +54,7 @@ class Client:
     def timeline(self, case: str) -> list[Json]:
         """Every event of a case, in the order in which intake heard of them."""
         path = f"/v1/cases/{quote(case, safe='')}/timeline"
-        found: list[Json] = self._ask("GET", self.stack.intake + path, _READERS)["events"]
-        return found
+        return list(self._pages(self.stack.intake + path, {}, "events"))
 
     def tracking(self, code: str) -> Json:
         """What the public may see of a case."""
@@ -98,11 +97,11 @@ class Client:
                 Exit.USAGE, f"there is no desk {level!r}: the desks are {known}"
             ) from None
 
-    def _pages(self, url: str, filters: Mapping[str, str]) -> Iterator[Json]:
+    def _pages(self, url: str, filters: Mapping[str, str], what: str = "cases") -> Iterator[Json]:
         query = {**filters, "limit": str(_PAGE)}
         while True:
             page = self._ask("GET", url, _READERS, query=query)
-            yield from page["cases"]
+            yield from page[what]
             if not page["next"]:
                 return
             query["cursor"] = page["next"]
@@ -124,6 +123,9 @@ class Client:
             away: Failure
             try:
                 answer = self._http.request(method, url, params=query, json=body, headers=sent)
+            except UnicodeEncodeError as error:
+                said = "a token and a --key have plain letters, digits and signs only"
+                raise Failure(Exit.USAGE, said) from error
             except httpx.TransportError as error:
                 host = urlsplit(url).netloc
                 said = f"{host} does not answer ({type(error).__name__}): is the stack running?"
@@ -138,6 +140,17 @@ class Client:
 
 
 _READERS = ("operator", "officer")
+
+
+def _host(name: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            httpx.URL(url)
+            return parts.hostname
+    except (ValueError, httpx.InvalidURL):
+        pass
+    raise Failure(Exit.USAGE, f"{name} is at {url!r}: write a URL such as http://127.0.0.1:8001")
 
 
 def _read(answer: httpx.Response) -> Json:

@@ -30,6 +30,7 @@ from cli import render
 from cli.client import Client
 from cli.failures import Exit, Failure
 from cli.stack import find_stack
+from services.grid import json as strict_json
 from services.grid import profile as profiles
 from services.grid.directory import DivisionError
 
@@ -95,7 +96,8 @@ def _client(as_json: bool) -> Iterator[Client]:
 def _console() -> Console:
     """Standard output; wide enough for whole lines where it is no terminal."""
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
-    return Console(width=wide)
+    # What people wrote is shown as they wrote it, never read as markup.
+    return Console(width=wide, markup=False, emoji=False)
 
 
 def _print(value: Any) -> None:
@@ -164,8 +166,8 @@ def report(  # noqa: PLR0917 - typer reads its options from here
 
 def _read_report(path: Path) -> dict[str, Any]:
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
-        found = json.loads(text)
+        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        found = strict_json.loads(text)
     except (OSError, ValueError) as error:
         raise Failure(Exit.USAGE, f"{path} can't be read: {error}") from error
     if not isinstance(found, dict):
@@ -376,7 +378,9 @@ def demo(
     with _failures(as_json):
         client = Client(find_stack(os.environ, Path.cwd()), patience=0.0, seconds=5.0)
         try:
-            summary = demonstration.play(client, reports, Console(stderr=as_json), quiet=as_json)
+            summary = demonstration.play(
+                client, reports, Console(stderr=as_json, markup=False), quiet=as_json
+            )
         finally:
             client.close()
         if as_json:

@@ -22,6 +22,8 @@ def main(arguments: list[str]) -> int:
             case ["down"]:
                 stack.down()
             case ["status"]:
+                if not stack.is_running():
+                    raise StackError(f"there is no running stack in {folder}: make up starts one")
                 print(stack.control("status"), end="")  # noqa: T201
             case _:
                 sys.stderr.write("say what to do: python -m deploy.local up|down|status\n")

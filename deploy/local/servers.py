@@ -83,6 +83,9 @@ class RabbitMQ:
             "RABBITMQ_DIST_PORT": str(self.distribution_port),
             "ERL_EPMD_PORT": str(self.names_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            # So Debian's script becomes the server instead of waiting for it: a server that is
+            # killed would leave the other behind, and its successor could not start.
+            "RUNNING_UNDER_SYSTEMD": "1",
             "ERL_CRASH_DUMP": str(self.folder / "erl_crash.dump"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
             # It would spin while it waits, on cores that the services need too.

@@ -79,6 +79,7 @@ class Stack:
         if self.is_running():
             self._say(f"already running: {self.description}")
             found: dict[str, Any] = json.loads(self.description.read_text())
+            self._same(found)
             return found
         self._clean()
         try:
@@ -86,6 +87,22 @@ class Stack:
         except BaseException:
             self.down()
             raise
+
+    def _same(self, running: Mapping[str, Any]) -> None:
+        """That what is asked for is what is running.
+
+        :raises StackError: it is not.
+        """
+        asked = self._environment
+        profiles = [profile.name for profile in self._profiles()] if asked.get("PROFILES") else []
+        scale = asked.get("TIME_SCALE")
+        wrong = []
+        if profiles and profiles != running["profiles"]:
+            wrong.append(f"PROFILES {','.join(running['profiles'])}")
+        if scale and float(scale) != running["clock"]["scale"]:
+            wrong.append(f"TIME_SCALE {running['clock']['scale']:g}")
+        if wrong:
+            raise StackError(f"it is running with {' and '.join(wrong)}: end it first (make down)")
 
     def down(self) -> None:
         """Ends what this folder's stack started, also what a crash left, and nothing else."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import Any, TypeVar
@@ -28,11 +28,11 @@ from nameko.extensions import Entrypoint, SharedExtension
 
 from services.bus import logs, metrics, wire
 from services.bus.alarm import hand_over
-from services.bus.errors import BrokerAway, DatabaseAway, Reject, Retry
+from services.bus.errors import BrokerAway, Collision, DatabaseAway, Defer, Reject, Retry
 from services.bus.fold import Outcome
 from services.bus.publisher import CONNECTION_ERRORS, ConfirmingPublisher
 from services.bus.topology import again, instance
-from services.grid.clock import monotonic
+from services.grid.clock import ScaledClock, monotonic
 from services.grid.events import Event, InvalidEvent
 
 log = logs.get(__name__)
@@ -43,6 +43,10 @@ _GLANCE_SECONDS = 0.01
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_REASON = 500
+_AGAIN = again("")
+_SINCE = "x-since"
+_ORIGINAL_KEY = "x-original-key"
+_CLOCK = ScaledClock()
 # Batches that are published while the next is read: more keep the broker's window full, fewer
 # keep little unpublished.
 _PUBLISHING = 3
@@ -76,9 +80,24 @@ class _Received:
     reject: Reject | None = None
 
     @property
+    def body(self) -> bytes:
+        body: str | bytes = self.message.body
+        return body.encode() if isinstance(body, str) else body
+
+    @property
     def tag(self) -> int:
         tag: int = self.message.delivery_info["delivery_tag"]
         return tag
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        return self.message.headers or {}
+
+    @property
+    def waited(self) -> float | None:
+        """Real seconds since it was first put off, if it was."""
+        since = self.headers.get(_SINCE)
+        return None if since is None else _CLOCK.real() - float(since)
 
     @property
     def redelivered(self) -> bool:
@@ -94,6 +113,7 @@ class BatchReader:
     :param size: most messages a batch; twice as many are fetched ahead.
     :param linger: real seconds to wait for more after the first message of a batch.
     :param publisher: parks dead letters.
+    :param patience: real seconds that an event which can't be worked on yet may wait.
     """
 
     def __init__(
@@ -106,6 +126,7 @@ class BatchReader:
         service: str,
         size: int = 500,
         linger: float = 0.02,
+        patience: float = 3600.0,
     ) -> None:
         self.queue = queue
         self._uri = uri
@@ -114,6 +135,7 @@ class BatchReader:
         self._service = service
         self._size = size
         self._linger = linger
+        self._patience = patience
         self._stopping = Flag()
         self._stopped = Flag()
         self._well = False
@@ -155,6 +177,7 @@ class BatchReader:
             self._stopped.set()
 
     def _connect(self) -> None:
+        # What is in it belongs to a connection that is gone, and comes again.
         self._buffer.clear()
         self._connection = wire.connection(
             self._uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10
@@ -164,9 +187,11 @@ class BatchReader:
         self._channel.basic_qos(0, 2 * self._size, False)
         self._channel.basic_consume(self.queue, callback=self._receive)
         self._well = True
+        metrics.CONNECTED.labels(self.queue).set(1)
 
     def _disconnect(self) -> None:
         self._well = False
+        metrics.CONNECTED.labels(self.queue).set(0)
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             try:
@@ -176,9 +201,8 @@ class BatchReader:
 
     def _receive(self, message: Any) -> None:
         received = _Received(message)
-        body = message.body
         try:
-            received.event = Event.read(body.encode() if isinstance(body, str) else body)
+            received.event = Event.read(received.body)
         except InvalidEvent as error:
             received.reject = Reject("invalid_event", str(error))
         self._buffer.append(received)
@@ -214,7 +238,14 @@ class BatchReader:
             if left <= 0:
                 break
             self._drain(left)
-        self._take(self._next())
+        batch = self._next()
+        if self._may_go_on(batch[0]):
+            self._take(batch)
+
+    def _may_go_on(self, received: _Received) -> bool:
+        """Waits before an event that was put off is tried again; False if it is to stop."""
+        waited = received.waited
+        return waited is None or self._pause(min(max(1.0, waited / 2), _LONGEST_PAUSE_SECONDS))
 
     def _next(self) -> list[_Received]:
         """The next batch; a message that was delivered before is one by itself."""
@@ -255,8 +286,9 @@ class BatchReader:
                     middle = len(batch) // 2
                     # An acknowledgement is for all before it too: no half goes before the other.
                     return self._process(batch[:middle]) and self._process(batch[middle:])
-                log.exception("a message can't be handled", queue=self.queue, **_ids(batch[0]))
-                batch[0].reject = Reject("error", _last_line(error))
+                batch[0].reject = _as_reject(error)
+                if batch[0].reject is not error:
+                    log.exception("a message can't be handled", queue=self.queue, **_ids(batch[0]))
                 continue
             self._well = False
             if not self._pause(_jittered(pause)):
@@ -284,16 +316,9 @@ class BatchReader:
             "x-reason": reject.reason,
             "x-service": self._service,
             "x-error": str(reject)[:_LONGEST_REASON],
-            "x-original-key": str(received.message.delivery_info["routing_key"]),
-            "x-original-queue": self.queue,
+            **self._origin(received),
         }
-        if received.event is not None:
-            headers["x-event-id"] = received.event.id
-        body = received.message.body
-        queue = self.queue.removesuffix(".again")
-        self._publisher.letter(
-            f"parked.{queue}", body.encode() if isinstance(body, str) else body, headers
-        )
+        self._publisher.letter(f"parked.{self._base}", received.body, headers)
         metrics.EVENTS_REJECTED.labels(reject.reason).inc()
         log.error(
             "a message was parked",
@@ -303,9 +328,29 @@ class BatchReader:
             **_ids(received),
         )
 
-    def acknowledge(self, tag: int) -> None:
-        """Acknowledges every message up to ``tag``."""
-        self._channel.basic_ack(tag, multiple=True)
+    def defer(self, received: _Received, why: Defer) -> None:
+        """Lets an event wait in ``again`` for what it needs; parks it after too long.
+
+        :raises BrokerAway: it was not confirmed; the message must not be acknowledged.
+        """
+        if (received.waited or 0.0) > self._patience:
+            waited = f"waited for {self._patience:.0f} s: {why}"
+            self.park(received, Reject("waited_too_long", waited))
+            return
+        headers = {_SINCE: f"{_CLOCK.real()}", **received.headers, **self._origin(received)}
+        self._publisher.letter(f"again.{self._base}", received.body, headers)
+        log.warning("an event is put off", queue=self.queue, why=str(why), **_ids(received))
+
+    @property
+    def _base(self) -> str:
+        return self.queue.removesuffix(_AGAIN)
+
+    def _origin(self, received: _Received) -> dict[str, str]:
+        key = received.headers.get(_ORIGINAL_KEY, received.message.delivery_info["routing_key"])
+        origin = {_ORIGINAL_KEY: str(key), "x-original-queue": self.queue}
+        if received.event is not None:
+            origin["x-event-id"] = received.event.id
+        return origin
 
 
 @dataclass(slots=True)
@@ -328,20 +373,30 @@ class _Attempt:
             raise RuntimeError("the handler returned without acknowledging its batch")
 
     def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
-        """Parks what was rejected, then acknowledges all."""
-        rejected = {
+        """Parks what was rejected, puts off what came too early, then acknowledges all.
+
+        :raises amqp.exceptions.RecoverableConnectionError: the connection that delivered them
+            is gone, and with it the messages: they come again.
+        """
+        errors = {
             id(received): outcome.error
             for received, outcome in zip(self.good, outcomes, strict=True)
-            if isinstance(outcome.error, Reject)
         }
         became: Counter[tuple[str, str]] = Counter()
         for received in self.batch:
-            reject = received.reject or rejected.get(id(received))
-            if reject is not None:
-                self.reader.park(received, reject)
+            error = received.reject or errors.get(id(received))
+            outcome = "done"
+            if isinstance(error, Reject):
+                self.reader.park(received, error)
+                outcome = "rejected"
+            elif isinstance(error, Defer):
+                self.reader.defer(received, error)
+                outcome = "deferred"
             kind = received.event.type if received.event is not None else "unknown"
-            became[kind, "done" if reject is None else "rejected"] += 1
-        self.reader.acknowledge(self.batch[-1].tag)
+            became[kind, outcome] += 1
+        # On the channel that delivered it: on a later one the number means another message.
+        last = self.batch[-1]
+        last.message.channel.basic_ack(last.tag, multiple=True)
         self.acknowledged = True
         logs.each(log, "taken", (received.event for received in self.batch if received.event))
         for labels, count in became.items():
@@ -358,7 +413,8 @@ class _Parking(SharedExtension):
     def letters(self) -> ConfirmingPublisher:
         """The publisher; made here because extensions are set up in any order."""
         if self._publisher is None:
-            self._publisher = ConfirmingPublisher(self.container.config["AMQP_URI"])
+            uri = self.container.config["AMQP_URI"]
+            self._publisher = ConfirmingPublisher(uri, peer="letters")
         return self._publisher
 
     def stop(self) -> None:
@@ -403,8 +459,13 @@ class _Workers:
         while not turn.ready():
             # The worker first: it sends off what it then waits for.
             eventlet.sleep(0)
-            if not batch.read_on():
-                break
+            try:
+                if not batch.read_on():
+                    break
+            except CONNECTION_ERRORS:
+                # What is in hand is finished first; to acknowledge it will fail.
+                turn.wait()
+                raise
         turn.wait()
         self._publishing.append(ended)
         if len(self._publishing) > _PUBLISHING:
@@ -463,6 +524,15 @@ def events(purpose: str) -> Callable[[Method], Method]:
 def _jittered(seconds: float) -> float:
     # Replicas that lost the same server must not come back at the same moment.
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _as_reject(error: Exception) -> Reject:
+    """Why a single message is parked that can't be handled."""
+    if isinstance(error, Reject):
+        return error
+    if isinstance(error, Collision):
+        return Reject("collision", str(error))
+    return Reject("error", _last_line(error))
 
 
 def _last_line(error: Exception) -> str:

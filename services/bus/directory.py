@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from services.bus.errors import Retry
 from services.bus.fold import Decision, Fold, Outcome, Record, Work
 from services.bus.store import MongoStore, database_errors
 from services.grid import atlas
@@ -75,17 +74,14 @@ class Follower:
     def profile(self, version: str) -> Profile:
         """The profile of this version.
 
-        :raises Retry: it has not arrived yet, so the event that needs it must wait.
+        :raises UnknownProfile: it has not arrived yet, so whatever needs it must wait.
         """
         try:
             return self.atlas().profile(version)
         except atlas.UnknownProfile:
             with self._lock:
                 self._refresh()
-            try:
-                return self.atlas().profile(version)
-            except atlas.UnknownProfile as error:
-                raise Retry(str(error)) from error
+            return self.atlas().profile(version)
 
     def _work(self, event: Event) -> Work:
         key, entry = atlas.entry_of(event)

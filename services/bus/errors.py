@@ -15,8 +15,19 @@ class BrokerAway(Retry):
     """RabbitMQ can't be reached or did not confirm in time."""
 
 
+class BrokerRefused(BrokerAway):
+    """RabbitMQ is there and refuses one of these messages: a right is missing, or an exchange."""
+
+
 class DatabaseAway(Retry):
     """MongoDB can't be reached or did not answer in time."""
+
+
+class Defer(Exception):
+    """Not yet, but the others can go on: what only this input needs is not known yet.
+
+    A consumer lets it wait in its queue's ``again``, and parks it when that took too long.
+    """
 
 
 class Reject(Exception):

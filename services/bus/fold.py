@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from services.bus import logs, metrics
-from services.bus.errors import BrokerAway, Refused, Reject, Retry
+from services.bus.errors import BrokerRefused, Defer, Refused, Reject, Retry
 from services.grid.clock import Clock, Instant, monotonic
 from services.grid.events import Event
 
@@ -70,7 +70,7 @@ class Work:
     """One input: the key of the document it touches, and a pure change of that document.
 
     ``change`` may be called several times with newer records, so it must not act outside.
-    It raises :class:`Reject` or :class:`Refused` for this input alone, or
+    It raises :class:`Reject`, :class:`Refused` or :class:`Defer` for this input alone, or
     :class:`Retry` for the whole step.
     """
 
@@ -82,13 +82,22 @@ NOTHING = Work("", lambda _record: Decision(None))
 """The work of an input that touches no document."""
 
 
+def failing(error: Reject | Defer) -> Work:
+    """The work of an input that can't be worked on: it raises ``error`` for this input alone."""
+
+    def change(_record: Record) -> Decision:
+        raise error
+
+    return Work("", change)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one :class:`Work`: its answer and document, or why it was turned away."""
 
     answer: Any = None
     document: Document | None = None
-    error: Reject | Refused | None = None
+    error: Reject | Refused | Defer | None = None
 
     def result(self) -> Any:
         """The answer, or raises the error."""
@@ -176,7 +185,11 @@ class Fold:
         done = [outcomes[index] for index in range(len(works))]
         if written is not None:
             written(done)
-        self._publish(emitted)
+        try:
+            self._publish(emitted)
+        except Retry as error:
+            # They are in their documents; the sweep publishes them when both are back.
+            log.warning("events wait for the sweep", why=str(error))
         metrics.STEP_SECONDS.observe(monotonic() - started)
         return done
 
@@ -200,7 +213,7 @@ class Fold:
                 )
                 try:
                     decision = works[index].change(current)
-                except (Reject, Refused) as error:
+                except (Reject, Refused, Defer) as error:
                     outcomes[index] = Outcome(error=error, document=document)
                     continue
                 if decision.document is not None:
@@ -219,18 +232,12 @@ class Fold:
         events = [event for group in emitted.values() for event in group]
         if not events:
             return 0
-        try:
-            confirmed = self.publisher.publish(events)
-            cleared = {
-                key: [event for event in group if event.id in confirmed]
-                for key, group in emitted.items()
-            }
-            self.store.clear(
-                {key: group for key, group in cleared.items() if group}, self.clock.now()
-            )
-        except (BrokerAway, Retry):
-            # They are in their documents; the sweep publishes them when both are back.
-            return 0
+        confirmed = self.publisher.publish(events)
+        cleared = {
+            key: [event for event in group if event.id in confirmed]
+            for key, group in emitted.items()
+        }
+        self.store.clear({key: group for key, group in cleared.items() if group}, self.clock.now())
         logs.each(log, "published", (event for event in events if event.id in confirmed))
         return len(confirmed)
 
@@ -239,8 +246,26 @@ class Fold:
 
         Only what was written over ``older_than`` real seconds ago, so that it does not
         double what another process is just publishing.
+
+        :raises Retry: the broker or the database is away.
         """
         records = self.store.unpublished(self.clock.real() - older_than, _SWEEP_BATCH)
-        return self._publish(
-            {record.key: [entry.event for entry in record.unpublished] for record in records}
-        )
+        left = {record.key: [entry.event for entry in record.unpublished] for record in records}
+        try:
+            return self._publish(left)
+        except BrokerRefused:
+            # One that it refuses must not hold up the others: each by itself.
+            return sum(self._alone(key, event) for key, group in left.items() for event in group)
+
+    def _alone(self, key: str, event: Event) -> int:
+        try:
+            return self._publish({key: [event]})
+        except BrokerRefused as error:
+            log.error(
+                "the broker refuses an event, which stays in its document",
+                case=event.subject,
+                event_id=event.id,
+                key=event.key,
+                why=str(error),
+            )
+            return 0

@@ -22,7 +22,8 @@ PROCESS_INFO = Gauge("huashi_process_info", "Which service runs here.", ["servic
 
 # -- the bus -------------------------------------------------------------------------------
 
-# Events taken from a queue and done with. outcome: done, rejected.
+# Events taken from a queue and done with. outcome: done, rejected, deferred (what it needs was
+# not there yet: it waits in the queue's again).
 EVENTS_CONSUMED = Counter(
     "huashi_events_consumed_total", "Events read and acknowledged.", ["type", "outcome"]
 )
@@ -46,7 +47,8 @@ EVENTS_REDELIVERED = Counter(
 BATCH_SIZE = Histogram("huashi_batch_size", "Messages a batch.", ["queue"], buckets=_SIZES)
 # Waiting for RabbitMQ or MongoDB with a batch in hand. cause: broker, database, other.
 RETRIES = Counter("huashi_retries_total", "Steps put off because something is away.", ["cause"])
-# 1 while this process has its connection. peer: broker, database.
+# 1 while this process has its connection. peer: broker (events go out), letters (dead letters
+# go out), database, or the queue that it reads.
 CONNECTED = Gauge("huashi_connected", "1 while the connection is there.", ["peer"])
 
 # -- the step ------------------------------------------------------------------------------
@@ -66,6 +68,10 @@ SWEEPS = Counter("huashi_sweeps_total", "Sweeps for unpublished events.", ["outc
 
 # Deadlines that passed and were acted upon. kind: acknowledge, resolve, remind, supervise.
 DEADLINES_FIRED = Counter("huashi_deadlines_fired_total", "Deadlines fired.", ["level", "kind"])
+# Cases whose deadline could not be acted upon: a defect; each is tried again after five minutes.
+DEADLINES_FAILED = Counter(
+    "huashi_deadlines_failed_total", "Deadlines that could not be fired and were put off."
+)
 # From when a deadline was due to when it fired, in real seconds.
 DEADLINE_LATENESS = Histogram(
     "huashi_deadline_lateness_seconds",

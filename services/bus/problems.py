@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from services.bus.errors import Collision, Refused, Reject, Retry
+from services.grid.atlas import UnknownProfile
 from services.grid.events.envelope import flatten
 
 CONTENT_TYPE = "application/problem+json"
@@ -81,7 +82,7 @@ def of_error(error: Exception) -> Problem | None:
             problem = Problem(409, error.detail, kind="refused")
             problem.facts = dict(error.facts)
             return problem
-        case Retry():
+        case Retry() | UnknownProfile():
             return away()
         case Reject():
             return Problem(422, str(error), kind=error.reason)

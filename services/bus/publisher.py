@@ -8,6 +8,7 @@ as an error and is not confirmed, so that its document keeps it.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import amqp
 from amqp import spec
 
 from services.bus import logs, metrics, wire
-from services.bus.errors import BrokerAway
+from services.bus.errors import BrokerAway, BrokerRefused
 from services.bus.topology import DEAD, EVENTS
 from services.grid.clock import monotonic
 from services.grid.events import Event
@@ -60,10 +61,14 @@ class ConfirmingPublisher:
 
     :param window: how many messages may be unconfirmed at a time.
     :param patience: real seconds without any confirm after which the broker counts as away.
+    :param peer: what the metric ``huashi_connected`` calls this connection.
     """
 
-    def __init__(self, uri: str, window: int = 500, patience: float = 10.0) -> None:
+    def __init__(
+        self, uri: str, window: int = 500, patience: float = 10.0, peer: str = "broker"
+    ) -> None:
         self._uri = uri
+        self._peer = peer
         self._window = window
         self._patience = patience
         self._connecting = threading.Lock()
@@ -72,6 +77,7 @@ class ConfirmingPublisher:
         self._connection: Any = None
         self._channel: Any = None
         self._tag = 0
+        self._answers = 0
         self._unconfirmed: dict[int, _Outgoing] = {}
         self._returned: Counter[str] = Counter()
         self._blocked = False
@@ -101,9 +107,10 @@ class ConfirmingPublisher:
 
         :raises BrokerAway: it was not confirmed; the message it is about must be kept.
         """
-        message = _message(body, "application/octet-stream", "letter", headers)
+        identity = str(uuid.uuid4())
+        message = _message(body, "application/octet-stream", identity, headers)
         ticket = _Ticket(1)
-        letter = _Outgoing("letter", "dead letter", DEAD, key, message, ticket)
+        letter = _Outgoing(identity, "dead letter", DEAD, key, message, ticket)
         if not self._send(ticket, [letter]):
             raise BrokerAway(f"no queue takes dead letters for {key}: run the topology step")
 
@@ -139,12 +146,12 @@ class ConfirmingPublisher:
         """Publishes for all callers until it is known what became of this ticket."""
         try:
             self._connect()
-            last, seen = monotonic(), ticket.left
+            last, seen = monotonic(), self._answers
             while ticket.left:
                 self._put()
                 self._drain()
-                if ticket.left < seen:
-                    last, seen = monotonic(), ticket.left
+                if self._answers > seen:
+                    last, seen = monotonic(), self._answers
                 elif monotonic() - last > self._patience:
                     raise BrokerAway(
                         f"RabbitMQ confirmed nothing for {self._patience} s"
@@ -152,6 +159,8 @@ class ConfirmingPublisher:
                     )
         except BrokerAway as away:
             self._give_up(away)
+        except amqp.exceptions.ChannelError as refused:
+            self._give_up(BrokerRefused(f"RabbitMQ: {refused}"))
         except CONNECTION_ERRORS as broken:
             self._give_up(BrokerAway(f"RabbitMQ: {broken}"))
         except BaseException:
@@ -220,7 +229,7 @@ class ConfirmingPublisher:
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
         self._connection, self._channel = connection, channel
-        metrics.CONNECTED.labels("broker").set(1)
+        metrics.CONNECTED.labels(self._peer).set(1)
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._keep_alive, daemon=True)
             self._keeper.start()
@@ -230,7 +239,7 @@ class ConfirmingPublisher:
         _fail(self._unconfirmed.values(), why)
         self._tag, self._unconfirmed, self._blocked = 0, {}, False
         self._returned.clear()
-        metrics.CONNECTED.labels("broker").set(0)
+        metrics.CONNECTED.labels(self._peer).set(0)
         if connection is not None:
             try:
                 connection.release()
@@ -285,6 +294,7 @@ class ConfirmingPublisher:
         log.info("the broker takes messages again")
 
     def _taken(self, tag: int, *, multiple: bool) -> list[_Outgoing]:
+        self._answers += 1
         if not multiple:
             outgoing = self._unconfirmed.pop(tag, None)
             return [] if outgoing is None else [outgoing]

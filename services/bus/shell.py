@@ -18,12 +18,12 @@ from services.bus.alarm import Bell
 from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.directory import Follower, wanted
-from services.bus.errors import Retry
-from services.bus.fold import Fold, Work
+from services.bus.errors import DatabaseAway, Defer, Reject, Retry
+from services.bus.fold import Fold, Work, failing
 from services.bus.publisher import ConfirmingPublisher
 from services.bus.store import MongoStore, connect
-from services.grid.atlas import Atlas
-from services.grid.clock import Clock, Instant
+from services.grid.atlas import Atlas, UnknownProfile
+from services.grid.clock import Clock, Instant, monotonic
 from services.grid.events import Event
 
 log = logs.get(__name__)
@@ -34,6 +34,10 @@ ShellT = TypeVar("ShellT", bound="Shell[Any]")
 # What is younger is being published by whoever wrote it.
 _SWEEP_AFTER_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 5.0
+# So long a whole queue waits for a profile that one of its events needs, and not again for a
+# while: an event with a profile that never comes must not hold up the others.
+_WAIT_SECONDS = 3.0
+_WAIT_AGAIN_SECONDS = 300.0
 
 
 class Shell(Generic[StoreT]):
@@ -62,6 +66,7 @@ class Shell(Generic[StoreT]):
         """Wakes this process's alarms, for something may be due sooner now."""
         self._ready = False
         self._closed = False
+        self._waited_from = float("-inf")
 
     def close(self) -> None:
         """Ends the connections."""
@@ -98,14 +103,44 @@ class Shell(Generic[StoreT]):
         """The virtual time."""
         return self.clock.now()
 
-    def atlas_for(self, events: Sequence[Event]) -> Atlas:
-        """The atlas, once it has the profile of every event's case.
+    def works(self, events: Sequence[Event], make: Callable[[Event, Atlas], Work]) -> list[Work]:
+        """What ``make`` makes of each event.
 
-        :raises Retry: one has not arrived yet.
+        An event whose case's profile has not arrived yet waits by itself, and one that
+        contradicts its profile is rejected.
+
+        :raises Retry: a profile is likely to arrive in a moment: all wait for it together.
         """
-        for version in {event.data["case"]["profile"] for event in events}:
+        versions = {event.data["case"]["profile"] for event in events if "case" in event.data}
+        missing = {version: why for version in versions if (why := self._missing(version))}
+        atlas = self.county.atlas()
+        if missing and (not atlas.profiles or self._in_a_moment()):
+            raise Retry("; ".join(missing.values()))
+
+        def work(event: Event) -> Work:
+            if "case" in event.data:
+                early = missing.get(event.data["case"]["profile"])
+                wrong = None if early else atlas.contradiction(event.data)
+                if early or wrong:
+                    return failing(Defer(early) if early else Reject("contradiction", str(wrong)))
+            return make(event, atlas)
+
+        return [work(event) for event in events]
+
+    def _in_a_moment(self) -> bool:
+        """Whether to wait for the directory's queue, which may just be behind; not often."""
+        now = monotonic()
+        if now - self._waited_from > _WAIT_AGAIN_SECONDS:
+            self._waited_from = now
+        return now - self._waited_from < _WAIT_SECONDS
+
+    def _missing(self, version: str) -> str | None:
+        """Why the profile of this version can't be used yet, if it can't."""
+        try:
             self.county.profile(version)
-        return self.county.atlas()
+        except UnknownProfile as error:
+            return str(error)
+        return None
 
     def absorb_directory(self, batch: Batch) -> None:
         """Takes ``directory.*`` events into this service's copy."""
@@ -127,9 +162,11 @@ class Shell(Generic[StoreT]):
             now = self.clock.real()
             oldest = self.store.unpublished(before=now, limit=1)
         except Retry as error:
+            metrics.CONNECTED.labels("database").set(not isinstance(error, DatabaseAway))
             metrics.SWEEPS.labels("away").inc()
             log.warning("sweep put off", why=str(error))
             return
+        metrics.CONNECTED.labels("database").set(1)
         metrics.SWEEPS.labels("published" if count else "clean").inc()
         metrics.UNPUBLISHED_OLDEST.set(now - oldest[0].unpublished[0].written if oldest else 0.0)
         if count:

@@ -16,7 +16,7 @@ from bson.errors import InvalidDocument
 from pymongo import InsertOne, MongoClient, UpdateOne
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from services.bus.errors import Collision, DatabaseAway, Reject
@@ -27,6 +27,8 @@ from services.grid.events import Event
 
 _DUPLICATE = 11000
 _PATIENCE_MS = 5_000
+# A document is too large (BSONObj size, two kinds of it), or holds what MongoDB can't keep.
+_UNSTORABLE = frozenset({2, 22, 10334, 17419, 17420})
 
 
 def connect(uri: str, application: str) -> Database[dict[str, Any]]:
@@ -39,6 +41,8 @@ def connect(uri: str, application: str) -> Database[dict[str, Any]]:
         appname=application,
         w="majority",
         journal=True,
+        # What a read found must not be taken back by a failover after it was acted upon.
+        readConcernLevel="majority",
         serverSelectionTimeoutMS=_PATIENCE_MS,
         connectTimeoutMS=_PATIENCE_MS,
         socketTimeoutMS=4 * _PATIENCE_MS,
@@ -57,9 +61,23 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except (InvalidDocument, DocumentTooLarge, OverflowError) as error:
-        raise Reject("unstorable", f"MongoDB can't keep this document: {error}") from error
+        raise unstorable(str(error)) from error
+    except OperationFailure as error:
+        if error.code in _UNSTORABLE:
+            raise unstorable(str(error)) from error
+        raise DatabaseAway(f"MongoDB: {_short(error)}") from error
     except PyMongoError as error:
-        raise DatabaseAway(f"MongoDB: {error}") from error
+        raise DatabaseAway(f"MongoDB: {_short(error)}") from error
+
+
+def unstorable(why: str) -> Reject:
+    """What becomes of an input whose document MongoDB never takes."""
+    return Reject("unstorable", f"MongoDB can't keep this document: {why}"[:300])
+
+
+def _short(error: PyMongoError) -> str:
+    # The driver adds the server's whole answer, which is of no use in a log.
+    return str(error).partition(", full error")[0]
 
 
 class MongoStore:
@@ -199,7 +217,7 @@ def _conflicts(error: BulkWriteError) -> list[int]:
     conflicts = []
     for failed in details.get("writeErrors", ()):
         if failed["code"] != _DUPLICATE:
-            raise Reject("unstorable", f"MongoDB can't keep this document: {failed['errmsg']}")
+            raise unstorable(failed["errmsg"])
         fields = list(failed.get("keyPattern", {}))
         if fields != ["_id"]:
             raise Collision(fields[0].removeprefix("document.") if fields else "unknown field")

@@ -139,7 +139,7 @@ def broker_definitions(
             "user": owner.name,
             "vhost": vhost,
             "exchange": DEAD,
-            "write": f"^parked\\.({_alternatives(owner.queues.values())})$",
+            "write": f"^(parked|again)\\.({_alternatives(owner.queues.values())})$",
             "read": "^$",
         }
         for owner in owners

@@ -44,6 +44,7 @@ from services.bus.errors import Retry
 from services.bus.problems import Problem
 from services.bus.web_server import BODY_LIMIT, CLOSE, SAFE_HEADERS, Listener
 from services.grid import json
+from services.grid.atlas import UnknownProfile
 from services.grid.clock import monotonic
 
 ANSWER_SECONDS = 20.0
@@ -312,7 +313,7 @@ class _Application:
             problem = problems.of_error(error)
             if problem is None:
                 problem = _surprise(template)
-            elif isinstance(error, Retry):
+            elif isinstance(error, Retry | UnknownProfile):
                 _log.warning("put off a request", route=template, why=str(error))
             return template, _problem(problem)
 

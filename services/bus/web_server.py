@@ -52,6 +52,9 @@ _LINE_LIMIT = 8 * 1024
 _TARGET_LIMIT = 8 * 1024
 
 _log = logging.getLogger(__name__)
+_LINE_ENDS = re.compile(r"[\r\n]")
+# Python's int() takes them for hexadecimal numbers; another reader does not.
+_ODD_SIZE = re.compile(rb"[ \t]*([+-]|0[xX]|[0-9A-Fa-f]+_)")
 _ASCII_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
@@ -69,6 +72,8 @@ class _Bounded:
         line = self._spend(self._source.readline(_LINE_LIMIT if size < 0 else size))
         if len(line) == _LINE_LIMIT:
             raise wsgi.ChunkReadError("a line between chunks is too long")
+        if _ODD_SIZE.match(line):
+            raise wsgi.ChunkReadError("a chunk's size is not a hexadecimal number")
         return line
 
     def _spend(self, data: bytes) -> bytes:
@@ -78,9 +83,27 @@ class _Bounded:
         return data
 
 
+class _Head:
+    """A request's head as it is read; ``odd`` once a CR stands where none may."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.odd = False
+
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._source.readline(size)
+        # The standard library's reader takes a bare CR for the end of a line.
+        self.odd = self.odd or b"\r" in line.removesuffix(b"\r\n")
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
 class Protocol(wsgi.HttpProtocol):
     """Reads one connection's requests; refuses what could be read in two ways."""
 
+    rfile: Any
     _lingers = False
 
     def _read_request_line(self) -> bytes:
@@ -94,6 +117,9 @@ class Protocol(wsgi.HttpProtocol):
 
     def parse_request(self) -> bool:
         """Reads the head; answers by itself and returns False if it can't be accepted."""
+        whole: Any = self.rfile
+        head = _Head(whole)
+        self.rfile = head
         try:
             with eventlet.Timeout(HEAD_SECONDS, TimeoutError("slow head")):
                 if not super().parse_request():
@@ -101,10 +127,21 @@ class Protocol(wsgi.HttpProtocol):
         except (wsgi.HeaderLineTooLong, wsgi.HeadersTooLarge):
             self._refuse(Problem(431, "a header line is limited to 8 KiB, all to 64 KiB"))
             return False
-        problem = self._framing()
+        finally:
+            self.rfile = whole
+        problem = self._head_problem(head) or self._framing()
         if problem is not None:
             self._refuse(problem)
         return problem is None
+
+    def _head_problem(self, head: _Head) -> Problem | None:
+        # What the standard library's reader made of it: a line that is no header ends the head
+        # for it, and what follows would be read as a second request.
+        if self.headers.defects or self.headers.get_payload():
+            return Problem(400, "a line of the head is not a header: write Name: value")
+        if head.odd or any(_LINE_ENDS.search(value) for value in self.headers.values()):
+            return Problem(400, "a line of the head ends in the middle: send CR LF only at its end")
+        return None
 
     def _framing(self) -> Problem | None:
         lengths = self.headers.get_all("content-length", [])

@@ -32,14 +32,14 @@ class DocketQuery(PageQuery):
 class AcknowledgeBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/acknowledge`` (接单)."""
 
-    note = public_text(2000, load_default="")
+    note = public_text(2000, lines=True, load_default="")
 
 
 class ResolveBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/resolve`` (办结)."""
 
     outcome = fields.String(required=True, validate=WORD)
-    note = public_text(2000, load_default="")
+    note = public_text(2000, lines=True, load_default="")
 
 
 def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.bus.errors import Refused
-from services.bus.fold import Decision, Document, Work
+from services.bus.errors import Refused, Reject
+from services.bus.fold import Decision, Document, Work, failing
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
 from services.grid.events import Event
@@ -29,8 +29,11 @@ from services.grid.tokens import Address, Stage, Token
 ARRIVALS = frozenset({"case.reported", "case.escalated"})
 
 
-def work(event: Event, atlas: Atlas, now: Instant) -> Work:
-    """What an event does to the docket."""
+def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
+    """What an event does to the docket of this level's desk."""
+    sent_to = event.data["state"]["address"]["level"]
+    if event.type in ARRIVALS and sent_to != level:
+        return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
 
@@ -64,21 +67,22 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
     state = document["state"]
-    if document["status"] != "live" or state is None or state["assigned"] is not None:
+    if state is None:
+        return Decision(document)
+    address = Address.of(state["address"])
+    if not document["under"]:
+        under = [place.code for place in atlas.directory.ancestors(address.division)]
+        document = {**document, "under": under}
+    if document["status"] != "live" or state["assigned"] is not None:
         return Decision(document)
     profile = atlas.profile(document["facts"]["profile"])
-    address = Address.of(document["state"]["address"])
     officer, why = _on_duty(document["case"], address, profile, atlas)
     state = {
         **document["state"],
         "token": Token.of(document["state"]["token"]).act().as_dict(),
         "assigned": {"officer": officer, "why": why, "at": now},
     }
-    document = {
-        **document,
-        "state": state,
-        "under": [place.code for place in atlas.directory.ancestors(address.division)],
-    }
+    document = {**document, "state": state}
     unstaffed = profile.unstaffed if officer is None else None
     events = [
         _event("case.assigned", document, atlas, now, deputy=why == "deputy", unstaffed=unstaffed)

@@ -21,8 +21,10 @@ class Service(Operations):
     @events("events")
     def on_events(self, batch: Batch) -> None:
         """Arrivals, releases and refusals for this level."""
-        atlas, now = self.shell.atlas_for(batch.events), self.shell.now
-        works = [model.work(event, atlas, now) for event in batch.events]
+        level, now = self.shell.config.level, self.shell.now
+        works = self.shell.works(
+            batch.events, lambda event, atlas: model.work(event, level, atlas, now)
+        )
         self.shell.fold.run(works, batch.acknowledge)
 
     @events("directory")

@@ -15,11 +15,11 @@ from nameko.extensions import DependencyProvider
 from services.bus import logs, metrics
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
-from services.bus.fold import NOTHING, Outcome
+from services.bus.fold import NOTHING, Outcome, Work
 from services.bus.shell import Shell
 from services.escalation import model
 from services.escalation.store import Custody
-from services.grid.atlas import UnknownProfile
+from services.grid.atlas import Atlas
 from services.grid.clock import Clock, Instant, plus, seconds_between
 from services.grid.events import Event
 
@@ -28,6 +28,8 @@ log = logs.get(__name__)
 BATCH = 200
 SLACK_SECONDS = 1.5
 """Real seconds: markers go out each second, so without trouble nothing waits for them."""
+LATER_SECONDS = 300.0
+"""Real seconds until a case that can't be fired is looked at again."""
 MARKER = "custodian.marker"
 _IDLE_SECONDS = 1.0
 _BLOCKED_SECONDS = 0.05
@@ -87,12 +89,12 @@ def attach_markers() -> Markers:
 def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
     """Takes a batch from the custodian's queue, and then the markers among it."""
     events = batch.events
-    atlas = custodian.atlas_for([event for event in events if event.type != MARKER])
     now = custodian.now
-    outcomes = custodian.fold.run(
-        [NOTHING if event.type == MARKER else model.work(event, atlas, now) for event in events],
-        batch.acknowledge,
-    )
+
+    def work(event: Event, atlas: Atlas) -> Work:
+        return NOTHING if event.type == MARKER else model.work(event, atlas, now)
+
+    outcomes = custodian.fold.run(custodian.works(events, work), batch.acknowledge)
     metrics.TIMES_CLAMPED.inc(sum(1 for outcome in outcomes if outcome.answer))
     for event in events:
         if event.type == MARKER:
@@ -117,12 +119,7 @@ def fire(custodian: Custodian, markers: Markers) -> float:
     if cases:
         atlas, now = custodian.county.atlas(), clock.now()
         works = [model.due_work(case, atlas, now, horizon) for case in cases]
-        try:
-            outcomes = custodian.fold.run(works)
-        except UnknownProfile as error:
-            raise Retry(str(error)) from error
-        for outcome in outcomes:
-            _count(clock, outcome)
+        _run(custodian, works)
     if len(cases) == BATCH:
         return 0.0
     due = custodian.store.next_due()
@@ -132,6 +129,28 @@ def fire(custodian: Custodian, markers: Markers) -> float:
     wait = clock.real_seconds(seconds_between(clock.now(), due))
     metrics.DEADLINES_OVERDUE.set(max(0.0, -wait))
     return max(_BLOCKED_SECONDS, wait)
+
+
+def _run(custodian: Custodian, works: list[Work]) -> None:
+    """Fires a batch; one case that can't be fired is put off, and takes no other along."""
+    clock = custodian.clock
+    try:
+        outcomes = custodian.fold.run(works)
+    except Retry:
+        raise
+    except Exception:
+        if len(works) > 1:
+            middle = len(works) // 2
+            _run(custodian, works[:middle])
+            _run(custodian, works[middle:])
+            return
+        metrics.DEADLINES_FAILED.inc()
+        log.exception("a deadline can't be fired and is put off", case=works[0].key)
+        at = plus(clock.now(), LATER_SECONDS / clock.real_seconds(1))
+        custodian.fold.run([model.later_work(works[0].key, at)])
+        return
+    for outcome in outcomes:
+        _count(clock, outcome)
 
 
 def _count(clock: Clock, outcome: Outcome) -> None:

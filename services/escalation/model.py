@@ -1,7 +1,7 @@
 """The custodian as a fold: one custody document for each case.
 
 It is ``{case, facts, state, seen, received_at, supervision, history, requests, answered,
-late_custody, next_due}``:
+late_custody, next_due, rank}``:
 
 - ``state`` is the greatest that any event carried: who holds the case, and its deadlines;
 - ``seen`` lists every hop ever heard of, ``{round, hop, address, token, ahead, released,
@@ -12,7 +12,8 @@ late_custody, next_due}``:
 - ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
   by which a deadline fires once;
-- ``next_due`` is when to look at the case again, or none.
+- ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
+  most urgent.
 
 :func:`merge` and :func:`decide` are for events, :func:`fire` for deadlines, :func:`explain`
 for people. A new *form* of deadline goes into ``services/grid/deadlines.py``: here a deadline
@@ -36,6 +37,12 @@ from services.grid.tokens import Address, Stage, Token
 CLIMBING = ("acknowledge", "resolve")
 """The kinds of deadline that move a case on when they pass."""
 
+_FIRED = (*CLIMBING, "remind")
+
+
+RANKS = 10
+"""How many degrees of urgency the order of firing tells apart."""
+
 
 def work(event: Event, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the custody of its case.
@@ -56,6 +63,11 @@ def work(event: Event, atlas: Atlas, now: Instant) -> Work:
 def due_work(case: str, atlas: Atlas, now: Instant, horizon: Instant) -> Work:
     """What the time does to the custody of a case."""
     return Work(case, lambda record: fire(record, atlas, now, horizon))
+
+
+def later_work(case: str, at: Instant) -> Work:
+    """Looks at a case again at another time: what is wrong with it must not stop the others."""
+    return Work(case, lambda record: Decision({**(record.document or {}), "next_due": at}))
 
 
 def key(event: Event) -> str:
@@ -183,6 +195,7 @@ class _Decider:
         """Releases what is no longer current, arms what is, and closes the decision."""
         self.release()
         self.document["next_due"] = self._next_due()
+        self.document["rank"] = self._rank()
         return Decision(self.document, self.events)
 
     def floor(self, confirmed: Instant | None) -> Instant:
@@ -335,6 +348,13 @@ class _Decider:
         pending = _pending(self.document) if _held(self.document) else []
         return max(pending[0]["due"], self.floor(None)) if pending else None
 
+    def _rank(self) -> int:
+        """0 for the most urgent: a profile lists its urgencies from the least to the most."""
+        known = [*self.profile.urgencies]
+        urgency = self.document["facts"]["urgency"]
+        above = len(known) - 1 - known.index(urgency) if urgency in known else RANKS
+        return min(above, RANKS - 1)
+
     def _tell(self, kind: str, deadline: dict[str, Any], count: int = 1, **specific: Any) -> None:
         names = ("kind", "of", "at", "due")
         passed = {name: deadline[name] for name in names if name in deadline}
@@ -373,6 +393,7 @@ def _new(event: Event, received: Instant) -> Document:
         "answered": [],
         "late_custody": False,
         "next_due": None,
+        "rank": RANKS - 1,
     }
 
 
@@ -460,7 +481,12 @@ def _pending(document: Document) -> list[dict[str, Any]]:
     marks = {
         item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
     }
-    pending = [item for item in document["state"]["deadlines"] if deadlines.mark(item) not in marks]
+    # A newer publisher may know kinds that nothing here acts upon.
+    pending = [
+        item
+        for item in document["state"]["deadlines"]
+        if item["kind"] in _FIRED and deadlines.mark(item) not in marks
+    ]
     return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.bus.store import MongoStore, database_errors
+from services.escalation import model
 from services.grid.clock import Instant
 
 
@@ -14,19 +15,26 @@ class Custody(MongoStore):
     name = "custody"
 
     def ensure_indexes(self) -> None:
-        """A plain index on ``next_due``: a partial one is not used by ``$lte``."""
+        """Plain indexes: a partial one on ``next_due`` is not used by ``$lte``."""
         super().ensure_indexes()
         with database_errors():
             self.collection.create_index("document.next_due")
+            self.collection.create_index([("document.rank", 1), ("document.next_due", 1)])
 
     def due(self, horizon: Instant, limit: int) -> list[str]:
-        """Cases with something due by ``horizon``, the longest overdue first.
+        """Cases with something due by ``horizon``, the most urgent and longest overdue first.
 
         Without those of which others may not know yet who holds them: the sweep is at work.
         """
-        where = {"document.next_due": {"$lte": horizon}, **self._known_to_all()}
+        where = {
+            # All there are: so the index gives them in this order, without sorting.
+            "document.rank": {"$in": list(range(model.RANKS))},
+            "document.next_due": {"$lte": horizon},
+            **self._known_to_all(),
+        }
         with database_errors():
-            found = self.collection.find(where, {"_id": 1}).sort("document.next_due")
+            found = self.collection.find(where, {"_id": 1})
+            found = found.sort([("document.rank", 1), ("document.next_due", 1)])
             return [raw["_id"] for raw in found.limit(limit)]
 
     def next_due(self) -> Instant | None:

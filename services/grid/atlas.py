@@ -11,9 +11,13 @@ from typing import Any
 
 from services.grid.directory import Directory, Division, Officer, Unit
 from services.grid.events import Event
+from services.grid.problems import not_among
 from services.grid.profile import Profile, ProfileError
 
 _IDENTITY = {"division": "code", "unit": "id", "officer": "id", "profile": "id"}
+
+# What follows from a token must fit into the schema, which takes ten times as much.
+_MOST = 100_000
 
 Entry = dict[str, Any]
 """``{kind, version, retired, entry}``, ``entry`` being what the event's data holds."""
@@ -98,6 +102,23 @@ class Atlas:
             officers=[_made(Officer, entry) for entry in kept["officer"]],
         )
         return cls(directory, profiles, sorted(current), unreadable)
+
+    def contradiction(self, data: Mapping[str, Any]) -> str | None:
+        """What an event's case and state say that their profile does not bear out, if anything.
+
+        :raises UnknownProfile: the profile can't be used yet.
+        """
+        profile = self.profile(data["case"]["profile"])
+        ladder, level = data["case"]["ladder"], data["state"]["address"]["level"]
+        if ladder not in profile.ladders:
+            return f"ladder {not_among(ladder, tuple(profile.ladders))} ({profile.id})"
+        if level not in profile.levels:
+            return f"level {not_among(level, profile.levels)} ({profile.id})"
+        token = data["state"]["token"]
+        for name in ("round", "hop", "seq"):
+            if token[name] > _MOST:
+                return f"token.{name} {token[name]}: no case gets that far, at most {_MOST}"
+        return None
 
     def profile(self, version: str) -> Profile:
         """The profile of this version.

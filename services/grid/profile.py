@@ -116,7 +116,8 @@ class Profile(Rules):
 
     def level_title(self, ladder: str, level: str) -> str:
         """What the county calls a level: 户联系; a level of another ladder by its id."""
-        return next((step.title for step in self.ladders[ladder] if step.level == level), level)
+        steps = self.ladders.get(ladder, ())
+        return next((step.title for step in steps if step.level == level), level)
 
     def _levels(self, ladder: str) -> list[str]:
         return [step.level for step in self.ladders[ladder]]

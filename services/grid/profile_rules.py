@@ -36,6 +36,9 @@ _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
 _UPWARDS = tuple(LEVEL_OF_LENGTH[length] for length in sorted(LEVEL_OF_LENGTH, reverse=True))
 _VOCABULARIES = {"urgency": "urgencies", "category": "categories", "source": "sources"}
 
+# A file that has so many is another kind of file.
+_MOST_PROBLEMS = 100
+
 _MISSING: Any = object()
 """In place of a required value that is not there, which was noted already."""
 
@@ -110,7 +113,7 @@ class _Reader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.problems: list[Problem] = []
+        self.problems: dict[Problem, None] = {}
         self.vocabularies: dict[str, Titles] = {}
         self.ladders: dict[str, tuple[LadderLevel, ...]] = {}
         self.levels: tuple[str, ...] = ()
@@ -383,8 +386,9 @@ class _Reader:
 
     def problem(self, place: Place, text: str) -> None:
         found = Problem(self.source.file, self.source.line(place), field_name(place), text)
-        if found not in self.problems:
-            self.problems.append(found)
+        self.problems[found] = None
+        if len(self.problems) >= _MOST_PROBLEMS:
+            raise ProfileError(self.problems)
 
     def mapping(
         self, place: Place, value: Any, required: Sequence[str] = (), optional: Sequence[str] = ()

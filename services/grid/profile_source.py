@@ -21,6 +21,9 @@ Place = tuple[str | int, ...]
 """Where a value stands: ``("deadlines", 3, "resolve")``."""
 
 
+_LONGEST_FILE = 1024 * 1024
+
+
 def field_name(place: Place) -> str:
     """``deadlines[3].resolve``."""
     text = ""
@@ -79,14 +82,19 @@ def read(path: Path) -> Source:
     :raises ProfileError: it can't be read, or isn't the YAML that is allowed here.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        body = path.read_bytes()
+        if len(body) > _LONGEST_FILE:
+            wrong = f"has {len(body)} bytes, more than {_LONGEST_FILE}: it is no profile"
+            raise ProfileError([Problem(str(path), 0, "", wrong)])
+        text = body.decode("utf-8-sig")
     except OSError as error:
         raise ProfileError(
             [Problem(str(path), 0, "", f"can't be read: {error.strerror}")]
         ) from error
     except UnicodeDecodeError as error:
-        wrong = f"not UTF-8 at byte {error.start}: save it as UTF-8"
-        raise ProfileError([Problem(str(path), 0, "", wrong)]) from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        wrong = "not UTF-8: save it as UTF-8"
+        raise ProfileError([Problem(str(path), line, "", wrong)]) from error
     return _Reader(str(path)).read(text)
 
 

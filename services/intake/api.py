@@ -17,15 +17,25 @@ from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.directory import Division, DivisionError
 from services.grid.events.envelope import NAMESPACE
-from services.grid.events.parts import CODE, WORD, InstantField, public_text
+from services.grid.events.parts import (
+    CODE,
+    WORD,
+    InstantField,
+    plain,
+    plain_lines,
+    public_text,
+)
+from services.grid.problems import not_among
 from services.grid.profile import Profile, profile_for
 from services.grid.tokens import Token
 from services.intake import model
 from services.intake.shell import IntakeShell
+from services.intake.store import phone_digits
 
 REPORTERS = ("reporter", "officer", "lead", "operator", "system")
 READERS = ("officer", "lead", "operator", "auditor")
 CONTACTERS = ("officer", "lead", "operator")
+FORGETTERS = ("operator",)
 
 _CLOCK_TOLERANCE_SECONDS = 300
 _CODE_ATTEMPTS = 10
@@ -54,29 +64,31 @@ class AttachmentSchema(Schema):
 class ReporterSchema(Schema):
     """Who reports: kept encrypted, in no event, log or metric."""
 
-    name = fields.String(validate=validate.Length(1, 80))
+    name = fields.String(validate=[validate.Length(1, 80), plain])
     phone = fields.String(
         validate=validate.Regexp(
             r"^\+?[0-9][0-9 -]{3,18}[0-9]\Z", error="Write a phone number: digits, spaces, hyphens."
         )
     )
-    address = fields.String(validate=validate.Length(1, 200))
+    address = fields.String(validate=[validate.Length(1, 200), plain])
 
 
 class ExternalSchema(Schema):
     """The same matter in another system."""
 
     system = fields.String(required=True, validate=WORD)
-    reference = fields.String(required=True, validate=validate.Length(1, 100))
+    reference = fields.String(required=True, validate=[validate.Length(1, 100), plain])
 
 
 class ReportBody(Schema):
     """Body of ``POST /v1/cases``."""
 
     division = fields.String(validate=CODE, load_default=None, allow_none=True)
-    address = fields.String(validate=validate.Length(1, 200), load_default=None, allow_none=True)
+    address = fields.String(
+        validate=[validate.Length(1, 200), plain], load_default=None, allow_none=True
+    )
     title = public_text(200, required=True, shortest=1)
-    description = fields.String(validate=validate.Length(max=5000), load_default="")
+    description = fields.String(validate=[validate.Length(max=5000), plain_lines], load_default="")
     category = fields.String(required=True, validate=WORD)
     urgency = fields.String(required=True, validate=WORD)
     source = fields.String(required=True, validate=WORD)
@@ -94,6 +106,22 @@ class ReportBody(Schema):
             raise ValidationError(
                 "Say where: a division code, or an address or place name in address.", "division"
             )
+
+    @validates_schema
+    def _names_nobody(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        told = data["reporter"] or {}
+        name, digits = told.get("name", ""), phone_digits(told.get("phone", ""))
+        title = data["title"]
+        if (len(name) > 1 and name in title) or (digits and digits in phone_digits(title)):
+            raise ValidationError(
+                "The title is shown to others: leave out who reports it.", "title"
+            )
+
+
+class TimelineQuery(PageQuery):
+    """Query of ``GET /v1/cases/{id}/timeline``: nearly every case fits into one page."""
+
+    limit = fields.Integer(load_default=1000, validate=validate.Range(1, 1000))
 
 
 class CasesQuery(PageQuery):
@@ -114,7 +142,7 @@ def report(intake: IntakeShell, call: Call) -> Answer:
     """Opens a case; the same ``Idempotency-Key`` gives the same case again."""
     body, now = call.body, intake.now
     case = str(
-        uuid.uuid5(NAMESPACE, f"{call.identity.subject}|{call.idempotency_key}")
+        uuid.uuid5(NAMESPACE, str((call.identity.subject, call.idempotency_key)))
         if call.idempotency_key
         else uuid.uuid4()
     )
@@ -161,9 +189,10 @@ def show(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
     return shown(_document(intake, case), intake.county.atlas())
 
 
-def timeline(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
-    """Every event of a case, in the order of their time."""
+def timeline(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
+    """A page of a case's events, in the order of their time."""
     _document(intake, case)
+    raws, following = intake.timeline.of(case, call.query["cursor"], call.query["limit"])
     events = [
         {
             "id": raw["_id"],
@@ -173,10 +202,10 @@ def timeline(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
             "source": raw["source"],
             "data": raw["data"],
         }
-        for raw in intake.timeline.of(case)
+        for raw in raws
     ]
     events.sort(key=_order)
-    return {"case": case, "events": events}
+    return {"case": case, "events": events, "next": following}
 
 
 def cases(intake: IntakeShell, call: Call) -> dict[str, Any]:
@@ -186,6 +215,13 @@ def cases(intake: IntakeShell, call: Call) -> dict[str, Any]:
     atlas = intake.county.atlas()
     if filters["division"] is not None:
         _known(atlas, filters["division"])
+    profiles = atlas.profiles.values()
+    for name, known in (
+        ("level", {level for profile in profiles for level in profile.levels}),
+        ("category", {category for profile in profiles for category in profile.categories}),
+    ):
+        if filters[name] is not None and filters[name] not in known:
+            raise problems.invalid({name: not_among(filters[name], sorted(known))})
     records, following = intake.store.cases(filters, cursor, limit)
     return {
         "cases": [shown(record.document or {}, atlas) for record in records],
@@ -202,13 +238,14 @@ def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
     document = intake.store.by_tracking(read)
     if document is None:
         raise Problem(404, "no case has this tracking code: compare it with what you were given")
-    facts, state = document["facts"], document["state"]
-    profile = intake.county.profile(facts["profile"])
+    facts, state, atlas = document["facts"], document["state"], intake.county.atlas()
+    level = state["address"]["level"]
+    profile = atlas.profiles.get(facts["profile"])
     return {
         "tracking": facts["tracking"],
         "status": document["status"],
-        "level": state["address"]["level"],
-        "level_title": profile.level_title(facts["ladder"], state["address"]["level"]),
+        "level": level,
+        "level_title": profile.level_title(facts["ladder"], level) if profile else level,
         "reported_at": facts["reported_at"],
         "due": _next_due(state),
         "outcome": state["resolution"] and state["resolution"]["outcome"],
@@ -224,6 +261,16 @@ def reporter(intake: IntakeShell, _call: Call, case: str) -> Answer:
     if opened is None:
         raise Problem(404, "nobody left a name or number with this case, or it was deleted")
     return Answer({"case": case, "reporter": opened}, headers={"Cache-Control": "no-store"})
+
+
+def forget(intake: IntakeShell, _call: Call, case: str) -> Answer:
+    """Shreds the reporter's key: nobody can read any more what this person ever told."""
+    document = _document(intake, case)
+    sealed = (document["report"] or {}).get("reporter")
+    if sealed is None:
+        raise Problem(404, "nobody left a name or number with this case")
+    intake.reporters.shred(sealed["reference"])
+    return Answer({"case": case, "reporter": None})
 
 
 def shown(document: Document, atlas: Atlas) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Service(Operations):
         """A case."""
         return api.show(self.shell, call, case)
 
-    @route("GET", "/v1/cases/<case>/timeline", may=api.READERS)
+    @route("GET", "/v1/cases/<case>/timeline", query=api.TimelineQuery(), may=api.READERS)
     def timeline(self, call: Call, case: str) -> dict[str, Any]:
         """What happened to a case."""
         return api.timeline(self.shell, call, case)
@@ -57,6 +57,11 @@ class Service(Operations):
     def reporter(self, call: Call, case: str) -> Answer:
         """Who reported a case."""
         return api.reporter(self.shell, call, case)
+
+    @route("DELETE", "/v1/cases/<case>/reporter", may=api.FORGETTERS)
+    def forget(self, call: Call, case: str) -> Answer:
+        """A reporter who wants to be forgotten."""
+        return api.forget(self.shell, call, case)
 
     @route("GET", "/v1/tracking/<code>")
     def tracking(self, call: Call, code: str) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+import unicodedata
 from collections.abc import Sequence
+from string import digits
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -14,12 +17,13 @@ from pymongo.errors import BulkWriteError
 from services.bus.errors import DatabaseAway
 from services.bus.fold import Record
 from services.bus.paging import Cursor
-from services.bus.store import MongoStore, database_errors
+from services.bus.store import MongoStore, database_errors, unstorable
 from services.grid import json
 from services.grid.clock import Instant
 from services.grid.events import Event
 
 _DUPLICATE = 11000
+_COUNTRY = re.compile(r"^(00)?86(?=1[3-9][0-9]{9}$|0?[1-9][0-9]{8,10}$)")
 
 
 class Register(MongoStore):
@@ -28,7 +32,7 @@ class Register(MongoStore):
     name = "register"
 
     def ensure_indexes(self) -> None:
-        """Tracking codes are unique; one index for each way to ask for a list."""
+        """Tracking codes are unique; lists are read by time, all or of a division or status."""
         super().ensure_indexes()
         with database_errors():
             self.collection.create_index("document.tracking", unique=True)
@@ -109,14 +113,32 @@ class Timeline:
                     for failed in details.get("writeErrors", ())
                     if failed["code"] != _DUPLICATE
                 ]
-                if others or details.get("writeConcernErrors"):
+                if others:
+                    raise unstorable(others[0]["errmsg"]) from error
+                if details.get("writeConcernErrors"):
                     raise DatabaseAway(f"MongoDB: {error}") from error
 
-    def of(self, case: str, limit: int = 1000) -> list[dict[str, Any]]:
-        """The events of a case in the order of their time, at most ``limit``."""
+    def of(
+        self, case: str, cursor: Cursor | None, limit: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of a case's events in the order of their time, and the next page's cursor."""
+        where: dict[str, Any] = {"case": case}
+        if cursor is not None:
+            later = {"time": cursor.value, "_id": {"$gt": cursor.key}}
+            where["$or"] = [{"time": {"$gt": cursor.value}}, later]
         with database_errors():
-            found = self._collection.find({"case": case})
-            return list(found.sort([("time", 1), ("_id", 1)]).limit(limit))
+            found = self._collection.find(where).sort([("time", 1), ("_id", 1)])
+            raws = list(found.limit(limit + 1))
+        if len(raws) <= limit:
+            return raws, None
+        last = raws[limit - 1]
+        return raws[:limit], Cursor(last["time"], last["_id"]).text()
+
+
+def phone_digits(text: str) -> str:
+    """The digits of a phone number, without the country's: one person, however it is written."""
+    found = "".join(char for char in unicodedata.normalize("NFKC", text) if char in digits)
+    return _COUNTRY.sub("", found)
 
 
 class Reporters:
@@ -143,7 +165,7 @@ class Reporters:
         The reference is the same for the same phone number, so that all that a person ever
         reported is shredded together; without one it is the case's own.
         """
-        phone = reporter.get("phone")
+        phone = phone_digits(reporter.get("phone", ""))
         reference = self.digest(["phone", phone] if phone else ["case", case])
         wrapped = self._seal.encrypt(Fernet.generate_key()).decode()
         with database_errors():

@@ -1,6 +1,7 @@
 """Notifications as a fold: one document for each event that somebody is told of.
 
-It is ``{event, case, type, deliveries, next_try}``; a delivery is ``{id, recipient, channel,
+It is ``{event, case, type, where, deliveries, next_try}``, ``where`` the level and path that its
+own events are addressed to; a delivery is ``{id, recipient, channel,
 text, status, attempts, next_try, reason}``. Its id is stable, so that a recipient who gets it
 twice (a crash between sending and writing it down) can tell.
 
@@ -19,9 +20,9 @@ from services.grid.events import Event
 from services.grid.events.envelope import event_id
 from services.grid.tokens import Address
 
-ATTEMPTS = 6
+ATTEMPTS = 12
 _FIRST_BACK_OFF = 5.0
-"""Virtual seconds before the second attempt; it doubles with each."""
+"""Real seconds before the second attempt; it doubles with each, to three hours in all."""
 
 
 def work(event: Event, atlas: Atlas, now: Instant) -> Work:
@@ -57,11 +58,13 @@ def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant
     if not deliveries:
         return Decision(None)
     unique = {delivery["id"]: delivery for delivery in deliveries}
+    address = Address.of(event.data["state"]["address"])
     return Decision(
         {
             "event": event.id,
             "case": event.subject,
             "type": event.type,
+            "where": f"{address.level}.{atlas.directory.path(address.division)}",
             "deliveries": list(unique.values()),
             "next_try": now,
         }
@@ -81,12 +84,15 @@ def claim(document: Document, *, now: Instant, until: Instant) -> Decision:
     return Decision(_with(document, taken), answer=(told, due))
 
 
-def sent(document: Document, results: dict[str, str | None], *, now: Instant) -> Decision:
+def sent(
+    document: Document, results: dict[str, str | None], *, now: Instant, scale: float = 1.0
+) -> Decision:
     """Writes down what became of deliveries: id to None, or to why it failed.
 
     A failure is tried again with a doubling pause; after ``ATTEMPTS`` it is given up, and
     said so in an event.
 
+    :param scale: virtual seconds in a real one.
     :returns: with ``[(channel, status), ...]`` of what ended as the answer.
     """
     events = []
@@ -94,7 +100,7 @@ def sent(document: Document, results: dict[str, str | None], *, now: Instant) ->
     ended = []
     for delivery in document["deliveries"]:
         if delivery["id"] in results and delivery["status"] == "pending":
-            tried = _tried(delivery, results[delivery["id"]], now)
+            tried = _tried(delivery, results[delivery["id"]], now, scale)
             if tried["status"] != "pending":
                 kind = f"notification.{tried['status']}"
                 events.append(_outcome(kind, document, tried, now))
@@ -110,7 +116,9 @@ def _with(document: Document, deliveries: list[dict[str, Any]]) -> Document:
     return {**document, "deliveries": deliveries, "next_try": min(waiting, default=None)}
 
 
-def _tried(delivery: dict[str, Any], reason: str | None, now: Instant) -> dict[str, Any]:
+def _tried(
+    delivery: dict[str, Any], reason: str | None, now: Instant, scale: float
+) -> dict[str, Any]:
     """A delivery after one more attempt, that failed for ``reason`` or succeeded."""
     attempts = delivery["attempts"] + 1
     tried = {**delivery, "attempts": attempts, "reason": reason, "next_try": None}
@@ -118,7 +126,8 @@ def _tried(delivery: dict[str, Any], reason: str | None, now: Instant) -> dict[s
         return {**tried, "status": "delivered"}
     if attempts >= ATTEMPTS:
         return {**tried, "status": "failed"}
-    return {**tried, "next_try": plus(now, _FIRST_BACK_OFF * 2 ** (attempts - 1))}
+    pause = _FIRST_BACK_OFF * 2 ** (attempts - 1)
+    return {**tried, "next_try": plus(now, pause * scale)}
 
 
 def _recipients(tell: tuple[str, ...], event: Event, atlas: Atlas) -> list[str]:
@@ -179,5 +188,5 @@ def _outcome(kind: str, document: Document, delivery: dict[str, Any], now: Insta
             },
             "reason": delivery["reason"],
         },
-        key=kind,
+        key=f"{kind}.{document['where']}",
     )

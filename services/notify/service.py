@@ -19,8 +19,8 @@ class Service(Operations):
     @events("events")
     def on_events(self, batch: Batch) -> None:
         """Everything that a profile's templates may name."""
-        atlas, now = self.shell.atlas_for(batch.events), self.shell.now
-        works = [model.work(event, atlas, now) for event in batch.events]
+        now = self.shell.now
+        works = self.shell.works(batch.events, lambda event, atlas: model.work(event, atlas, now))
         self.shell.fold.run(works, batch.acknowledge)
         self.shell.ring()
 

@@ -91,7 +91,8 @@ class NotifyShell(Shell[Notifications]):
         now: Instant = self.now
 
         def change(record: Record) -> Decision:
-            return model.sent(record.document or {}, told, now=now)
+            scale = 1 / self.clock.real_seconds(1)
+            return model.sent(record.document or {}, told, now=now, scale=scale)
 
         return Work(key, change)
 

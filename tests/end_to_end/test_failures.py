@@ -13,6 +13,8 @@ PROGRAMS = (
     "intake",
     "dispatch-household",
     "dispatch-group",
+    "dispatch-village",
+    "dispatch-township",
     "escalation",
     "notify",
 )

@@ -6,18 +6,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import amqp
+import eventlet
 import pytest
 from kombu.connection import Connection
 
 from deploy.local.processes import wait_until
 from services.bus import topology
-from services.bus.consumer import Batch, BatchReader
-from services.bus.errors import Refused, Reject, Retry
+from services.bus.consumer import Batch, BatchReader, _Workers
+from services.bus.errors import Collision, Defer, Refused, Reject, Retry
 from services.bus.fold import Outcome
-from services.bus.publisher import ConfirmingPublisher
+from services.bus.publisher import CONNECTION_ERRORS, ConfirmingPublisher
 from services.grid.events import Event
 from tests.conftest import LEVELS
 from tests.integration.test_publisher import depth
@@ -48,7 +49,9 @@ class Desk:
     batches: list[list[str]] = field(default_factory=list)
     readers: list[BatchReader] = field(default_factory=list)
 
-    def read(self, queue: str = QUEUE, size: int = 10, linger: float = 0.1) -> BatchReader:
+    def read(
+        self, queue: str = QUEUE, size: int = 10, linger: float = 0.1, patience: float = 3600.0
+    ) -> BatchReader:
         reader = BatchReader(
             self.uri,
             queue,
@@ -57,6 +60,7 @@ class Desk:
             service=DESK.name,
             size=size,
             linger=linger,
+            patience=patience,
         )
         self.readers.append(reader)
         threading.Thread(target=reader.run, daemon=True).start()
@@ -345,4 +349,116 @@ def test_the_reader_comes_back_after_its_connection_was_cut(desk: Desk) -> None:
     sockets[0].shutdown(2)
     desk.send("after")
     assert desk.until_seen(2) == ["before", "after"]
+    desk.until_empty()
+
+
+def test_what_outlives_its_connection_acknowledges_nothing_of_the_next(desk: Desk) -> None:
+    """Delivery tags begin anew on a new connection: an old one must not count there."""
+    first: list[Batch] = []
+
+    def step(batch: Batch) -> None:
+        if not first:
+            first.append(batch)
+            raise ConnectionResetError("the connection broke while the step was at work")
+        if len(desk.batches) == 2:
+            with pytest.raises(CONNECTION_ERRORS):
+                fine(first[0])
+            raise ConnectionResetError("once more, before anything was acknowledged")
+        fine(batch)
+
+    desk.handle = step
+    names = [f"e{number:02}" for number in range(12)]
+    desk.send(*names)
+    desk.read(size=10)
+    wait_until("all were handled", lambda: set(desk.seen[11:]) == set(names), PATIENCE)
+    desk.until_empty()
+
+
+def test_a_worker_is_waited_for_when_reading_on_fails() -> None:
+    finished: list[str] = []
+
+    class Container:
+        def spawn_worker(
+            self, _entrypoint: Any, arguments: Any, _keywords: Any, handle_result: Any
+        ) -> None:
+            def work() -> None:
+                eventlet.sleep(0.05)
+                arguments[0].acknowledge([])
+                finished.append("the step")
+                handle_result(None, None, None)
+
+            eventlet.spawn_n(work)
+
+    class Entrypoint:
+        container = Container()
+
+    def broken() -> bool:
+        raise ConnectionResetError("the socket was cut")
+
+    workers = _Workers(cast(Any, Entrypoint()))
+    with pytest.raises(ConnectionResetError):
+        workers.handle(Batch([], lambda _outcomes: None, broken))
+    assert finished == ["the step"]
+
+
+def test_an_event_that_comes_too_early_waits_and_the_others_go_on(desk: Desk) -> None:
+    known: set[str] = set()
+
+    def needs(batch: Batch) -> None:
+        early = Outcome(error=Defer("profile neu@1: it has not arrived yet"))
+        batch.acknowledge(
+            [
+                early if event.id == "early" and "profile" not in known else FINE
+                for event in batch.events
+            ]
+        )
+
+    desk.handle = needs
+    desk.send("a", "early", "b")
+    desk.read()
+    assert desk.until_seen(3) == ["a", "early", "b"]
+    wait_until("it waits", lambda: depth(desk.uri, topology.again(QUEUE)) == 1, PATIENCE)
+    known.add("profile")
+    desk.read(queue=topology.again(QUEUE), size=1)
+    assert desk.until_seen(4)[3] == "early"
+    desk.until_empty(topology.again(QUEUE))
+    assert depth(desk.uri, topology.PARKED_QUEUE) == 0
+
+
+def test_an_event_that_waited_too_long_is_parked(desk: Desk) -> None:
+    def never(batch: Batch) -> None:
+        batch.acknowledge([Outcome(error=Defer("profile 无@1: it has not arrived yet"))])
+
+    desk.handle = never
+    desk.send("early")
+    desk.read()
+    desk.read(queue=topology.again(QUEUE), size=1, patience=0.5)
+    letter = desk.parked()
+    assert letter.headers["x-reason"] == "waited_too_long"
+    assert "profile 无@1" in letter.headers["x-error"]
+    assert letter.headers["x-original-key"].startswith("case.reported.household.")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "said"),
+    [
+        (Reject("unstorable", "a document of 17 MB"), "unstorable", "a document of 17 MB"),
+        (Collision("tracking"), "collision", "another document has the same tracking"),
+        (OverflowError("date value out of range"), "error", "OverflowError: date value"),
+    ],
+)
+def test_what_a_step_raises_for_one_event_is_its_reason(
+    desk: Desk, error: Exception, reason: str, said: str
+) -> None:
+    def stumbles(batch: Batch) -> None:
+        if any(event.id == "bad" for event in batch.events):
+            raise error
+        fine(batch)
+
+    desk.handle = stumbles
+    desk.send("a", "bad", "b")
+    desk.read()
+    letter = desk.parked()
+    assert (letter.headers["x-event-id"], letter.headers["x-reason"]) == ("bad", reason)
+    assert said in letter.headers["x-error"]
     desk.until_empty()

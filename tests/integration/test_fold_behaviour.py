@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kombu.connection import Connection
 
-from services.bus.errors import BrokerAway, Collision, Refused, Reject, Retry
+from services.bus.errors import BrokerAway, BrokerRefused, Collision, Refused, Reject, Retry
 from services.bus.fold import Decision, Fold, Publisher, Record, Store, Work
 from services.bus.memory import MemoryBus, MemoryStore
 from services.bus.publisher import ConfirmingPublisher
@@ -230,6 +230,27 @@ def test_an_outage_of_the_broker_loses_nothing_and_the_answer_stands(seam: Seam)
     assert seam.unpublished("a") == ["e1"]
 
 
+def test_an_event_that_the_broker_refuses_holds_up_no_other(seam: Seam) -> None:
+    refusing = Fold(seam.store, _Refusing(seam.fold.publisher, "e2"), seam.clock)
+    for name in ("e1", "e2", "e3"):
+        change = Decision({"n": 1}, [event(name)])
+        refusing.run([Work(f"key-{name}", lambda _record, change=change: change), _other(name)])
+    seam.clock.advance(10)
+    refusing.sweep(older_than=5)
+    assert seam.unpublished("key-e1") == seam.unpublished("key-e3") == []
+    assert seam.unpublished("key-e2") == ["e2"]
+    assert set(seam.delivered()) == {"e1", "e3", "e1-other", "e2-other", "e3-other"}
+
+
+def test_a_sweep_says_that_the_broker_is_away(seam: Seam) -> None:
+    away = Fold(seam.store, _Away(), seam.clock)
+    away.run([Work("a", lambda _record: Decision({"n": 1}, [event("e1")]))])
+    seam.clock.advance(10)
+    with pytest.raises(BrokerAway):
+        away.sweep(older_than=5)
+    assert seam.unpublished("a") == ["e1"]
+
+
 def test_just_what_was_confirmed_is_cleared(seam: Seam) -> None:
     seam.put("a", {"n": 1}, event("e1"), event("lost", key="nobody.wants.this"), event("e2"))
     assert seam.unpublished("a") == ["lost"]
@@ -299,3 +320,20 @@ class _Away(Publisher):
 
     def publish(self, events: Sequence[Event]) -> set[str]:
         raise BrokerAway("the broker is away")
+
+
+class _Refusing(Publisher):
+    """A broker that refuses one event, and with it whatever is published together with it."""
+
+    def __init__(self, publisher: Publisher, refused: str) -> None:
+        self._publisher = publisher
+        self._refused = refused
+
+    def publish(self, events: Sequence[Event]) -> set[str]:
+        if any(event.id == self._refused for event in events):
+            raise BrokerRefused("access to the topic was refused")
+        return self._publisher.publish(events)
+
+
+def _other(name: str) -> Work:
+    return Work(f"other-{name}", lambda _record: Decision({"n": 1}, [event(f"{name}-other")]))

@@ -293,6 +293,15 @@ def test_no_tracking_code_and_no_body_reaches_the_log(tiny: Tiny) -> None:
         ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        *(
+            (b"POST / HTTP/1.1\r\nHost: a\r\n" + odd + b"\r\n\r\nGET /healthz HTTP/1.1\r\n", 400)
+            for odd in (
+                b"no header at all\r\nContent-Length: 3",
+                b"Content-Length : 3",
+                b"X: a\rContent-Length: 3",
+                b"X: a\r\n folded: b",
+            )
+        ),
     ],
 )
 def test_a_request_that_can_be_read_in_two_ways_or_not_at_all(
@@ -318,6 +327,10 @@ def _chunked(chunks: bytes) -> bytes:
     "chunks",
     [
         b"zz\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"0x2\r\n{}\r\n0\r\n\r\n",
+        b"+2\r\n{}\r\n0\r\n\r\n",
+        b"0_2\r\n{}\r\n0\r\n\r\n",
+        b"-5\r\n{}\r\n0\r\n\r\n",
         b"5\r\nab",
         b"5;" + b"x" * 20_000 + b"\r\nabcde\r\n0\r\n\r\n",
     ],

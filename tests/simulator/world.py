@@ -104,7 +104,9 @@ class World:
         }
 
     def _desk(self, level: str) -> Node:
-        return Node(self, level, lambda event: dispatch.work(event, self.atlas, self.clock.now()))
+        return Node(
+            self, level, lambda event: dispatch.work(event, level, self.atlas, self.clock.now())
+        )
 
     def publish(self, events: Sequence[Event]) -> set[str]:
         """The bus: every event reaches every queue bound to it, unless the process dies."""
@@ -219,7 +221,7 @@ class World:
         """Publishes what a crash left."""
         try:
             node.fold.sweep(older_than=-1)
-        except Crash:
+        except (Crash, BrokerAway):
             return
 
     def settle(self, dead: Sequence[str] = ()) -> None:

@@ -199,7 +199,7 @@ def test_a_case_is_shown_with_its_deadlines_and_timeline(services: Services) -> 
     told = {"id": "n", "type": "notification.delivered", "time": AT, "data": {}}
     services.say("GET /v1/cases/c-1", (200, CASE))
     services.say("GET /v1/cases/c-1/deadlines", (200, {"deadlines": [row]}))
-    services.say("GET /v1/cases/c-1/timeline", (200, {"events": [event, told]}))
+    services.say("GET /v1/cases/c-1/timeline", (200, {"events": [event, told], "next": None}))
     result = run("show", "c-1", "--deadlines", "--timeline")
     assert "fired 0.05 s late" in result.stdout
     assert "1.held.0.0" in result.stdout

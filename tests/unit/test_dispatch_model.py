@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.bus.errors import Refused
-from services.bus.fold import Decision, Document
+from services.bus.errors import Refused, Reject
+from services.bus.fold import Decision, Document, Record
 from services.dispatch import model
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, plus
@@ -161,3 +161,18 @@ def test_a_release_for_custody_leaves_a_resolution_and_one_for_a_better_one_ends
 def test_the_same_case_can_come_again() -> None:
     assert model.entry_key("c", 1, 0) != model.entry_key("c", 1, 2)
     assert model.key(released()) == model.key(reported())
+
+
+def test_a_case_for_another_level_is_turned_away() -> None:
+    work = model.work(reported(), "village", ATLAS, NOW)
+    with pytest.raises(Reject, match="a case for household came to the village desk") as raised:
+        work.change(Record(work.key))
+    assert raised.value.reason == "wrong_level"
+
+
+def test_an_entry_that_was_released_before_it_arrived_is_found_by_its_division() -> None:
+    released_first = model.decide(model.merge(None, released()), ATLAS, NOW).document
+    document = model.decide(model.merge(released_first, reported()), ATLAS, NOW).document
+    assert document is not None
+    assert document["status"] == "ended"
+    assert document["under"][0] == GRID

@@ -34,7 +34,7 @@ class AssignedEventSchema(CaseSchema):
 class AcknowledgedEventSchema(CaseSchema):
     """``case.acknowledged``."""
 
-    note = public_text(2000, load_default="")
+    note = public_text(2000, lines=True, load_default="")
 
 
 TYPES = (

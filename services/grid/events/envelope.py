@@ -16,6 +16,8 @@ from services.grid.events.catalogue import CATALOGUE
 from services.grid.events.shape import exact
 
 CONTENT_TYPE = "application/cloudevents+json"
+LONGEST_BODY = 256 * 1024
+"""Bytes of an event's body; what is longer no service reads (an event of ours has some 2 KiB)."""
 NAMESPACE = UUID("6f1d1b0e-6f0b-5c5e-9c37-4d8f7a0b2c11")
 _PREFIX = "huashi."
 
@@ -120,6 +122,8 @@ class Event:
 
         :raises InvalidEvent: with every field that is wrong.
         """
+        if len(body) > LONGEST_BODY:
+            raise InvalidEvent({"body": [f"{len(body)} bytes: at most {LONGEST_BODY} are read"]})
         try:
             raw = json.loads(body)
         except json.InvalidJson as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,15 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 from services.grid.clock import Instant, parse
 from services.grid.tokens import STAGES
 
-# A mobile number or an 18-digit resident identity number (GB 11643) standing by itself.
+# A mobile number with or without the country's, a landline with its area code, or an 18-digit
+# resident identity number (GB 11643), standing by itself, as it is once separators are out.
 _PERSONAL_NUMBER = re.compile(
-    r"(?<!\d)(1[3-9]\d{9}|[1-9]\d{5}(18|19|20)\d{9}[\dXx])(?!\d)", re.ASCII
+    r"(?<!\d)(?:(?:\+?86)?1[3-9]\d{9}|0\d{2,3}[2-9]\d{6,7}|[1-9]\d{5}(?:18|19|20)\d{9}[\dXx])(?!\d)",
+    re.ASCII,
 )
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s.·()-]{1,3}(?=\d)", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 WORD = validate.Regexp(
     r"^[a-z][a-z0-9_]{0,39}\Z", error="Write a lower-case word: a letter, then letters, digits, _."
 )
@@ -44,26 +50,50 @@ class InstantField(fields.Field[Instant]):
             raise ValidationError(f"{error}.") from error
 
 
+def plain(text: str) -> None:
+    """Refuses control characters: they would act on the terminal of whoever reads them."""
+    if _CONTROL.search(text):
+        raise ValidationError("Leave out control characters and line breaks.")
+
+
+def plain_lines(text: str) -> None:
+    """As :func:`plain`, for text of several lines."""
+    if _CONTROL_BUT_LINES.search(text):
+        raise ValidationError("Leave out control characters.")
+
+
 def no_personal_number(text: str) -> None:
     """Refuses text that goes over the bus and holds a phone or identity number."""
-    if _PERSONAL_NUMBER.search(text):
+    # Full-width digits and hyphens become the plain ones, and 138 0013 8000 one number.
+    joined = _BETWEEN_DIGITS.sub("", unicodedata.normalize("NFKC", text))
+    if _PERSONAL_NUMBER.search(joined):
         raise ValidationError(
             "This text is shown to others: leave out phone and identity numbers "
             "(a reporter's belong into reporter)."
         )
 
 
-def public_text(longest: int, *, shortest: int = 0, **kwargs: Any) -> fields.String:
-    """Free text that events carry: bounded, and without numbers that point to a person."""
+def public_text(
+    longest: int, *, shortest: int = 0, lines: bool = False, **kwargs: Any
+) -> fields.String:
+    """Free text that events carry: bounded, and without numbers that point to a person.
+
+    :param lines: whether it may have line breaks.
+    """
     return fields.String(
-        validate=[validate.Length(shortest, longest), no_personal_number], **kwargs
+        validate=[
+            validate.Length(shortest, longest),
+            plain_lines if lines else plain,
+            no_personal_number,
+        ],
+        **kwargs,
     )
 
 
 class TokenSchema(Kept):
     """``{round, stage, hop, seq}``; see :class:`services.grid.tokens.Token`."""
 
-    round = fields.Integer(required=True, strict=True, validate=validate.Range(1, 10_000))
+    round = fields.Integer(required=True, strict=True, validate=validate.Range(1, 1_000_000))
     stage = fields.String(required=True, validate=validate.OneOf(STAGES))
     hop = fields.Integer(required=True, strict=True, validate=validate.Range(0, 1_000_000))
     seq = fields.Integer(required=True, strict=True, validate=validate.Range(0, 1_000_000))
@@ -122,7 +152,7 @@ class ResolutionSchema(Kept):
     """How the round ended (办结)."""
 
     outcome = fields.String(required=True, validate=WORD)
-    note = public_text(2000, load_default="")
+    note = public_text(2000, lines=True, load_default="")
     by = fields.String(required=True)
     at = InstantField(required=True)
 

@@ -1,7 +1,7 @@
 """How somebody is told. A channel sends one message and says whether it arrived.
 
 A new one is a module beside this file with a class that fits :class:`Channel`, named in
-``services/notify/shell.py`` and allowed in profiles by ``services/grid/profile_check.py``.
+``services/notify/shell.py`` and allowed in profiles by ``services/grid/profile_rules.py``.
 """
 
 from __future__ import annotations

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import eventlet
 import httpx
 
 from services.notify.channels import Message
 
 _TIMEOUT_SECONDS = 5.0
+_LONGEST_SECONDS = 10.0
 
 
 class Webhook:
@@ -19,12 +23,19 @@ class Webhook:
         """See :class:`services.notify.channels.Channel`."""
         if webhook is None:
             return "no webhook is known for this recipient"
+        request: dict[str, Any] = {
+            "json": message.body(),
+            "headers": {"Idempotency-Key": message.id},
+        }
         try:
-            answer = self._client.post(
-                webhook, json=message.body(), headers={"Idempotency-Key": message.id}
-            )
+            # httpx limits each read, not the whole; and what the answer holds nobody needs.
+            with (
+                eventlet.Timeout(_LONGEST_SECONDS),
+                self._client.stream("POST", webhook, **request) as answer,
+            ):
+                fine, status = answer.is_success, answer.status_code
+        except eventlet.Timeout:
+            return f"the webhook did not answer within {_LONGEST_SECONDS:.0f} s"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"the webhook can't be reached: {type(error).__name__}"
-        if not answer.is_success:
-            return f"the webhook answered {answer.status_code}"
-        return None
+        return None if fine else f"the webhook answered {status}"
