@@ -12,8 +12,10 @@ INSTALLED := .venv/.installed
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
+# Its day begins at 09:00 in Qionghai, so that what must not stay overnight has its day.
 demo: $(INSTALLED) ## reports come in, are settled or climb: a county in two minutes
 	@export RUN_DIR="$(CURDIR)/.run/demo" TIME_SCALE=600 PROFILES=profiles/qionghai; \
+	export TIME_ANCHOR="$$(date -u +%FT%TZ)/$$(date -u +%F)T01:00:00Z"; \
 	trap '$(BIN)/python -m deploy.local down' EXIT; \
 	$(BIN)/python -m deploy.local down; \
 	$(BIN)/python -m deploy.local up; \

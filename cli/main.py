@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -32,7 +33,11 @@ from cli.failures import Exit, Failure
 from cli.stack import find_stack
 from services.grid import json as strict_json
 from services.grid import profile as profiles
+from services.grid.calendars import local_date
+from services.grid.clock import ScaledClock, parse, plus
 from services.grid.directory import DivisionError
+from services.grid.preview import Preview, preview
+from services.grid.problems import not_among
 
 HELP = """Huashi 化事: report cases, see where they are, and work at a desk.
 
@@ -322,16 +327,14 @@ def check(
 ) -> None:
     """Check a profile: every problem with its file and line. Needs no running stack."""
     with _failures(as_json):
-        try:
-            loaded = profiles.load_folder(folder)
-        except (profiles.ProfileError, DivisionError, OSError) as error:
-            listed = error.problems if isinstance(error, profiles.ProfileError) else ()
-            document = {
-                "title": "profile",
-                "detail": str(error),
-                "problems": [dataclasses.asdict(problem) for problem in listed],
-            }
-            raise Failure(Exit.REFUSED, str(error), document) from error
+        loaded = _load(folder)
+        now = ScaledClock().now()
+        ahead = [local_date(at, UTC) for at in (now, plus(now, 60 * 86400))]
+        warnings = [
+            f"the holidays {name} of {year} are not known: its plain weeks count; "
+            "add holidays.csv when they are published"
+            for name, year in loaded.profile.years_unknown(loaded.holidays, ahead)
+        ]
         found = {
             "profile": loaded.profile.name,
             "version": loaded.profile.id,
@@ -341,9 +344,71 @@ def check(
             "officers": len(loaded.officers),
         }
         if as_json:
-            _print(found)
+            _print({**found, "warnings": warnings})
         else:
             typer.echo("  ".join(f"{name} {value}" for name, value in found.items()))
+            for warning in warnings:
+                typer.secho(warning, fg="yellow", err=True)
+
+
+@profile_app.command("preview")
+def profile_preview(
+    folder: Annotated[Path, typer.Argument(help="A folder with profile.yaml and its CSV files.")],
+    report_file: Annotated[
+        Path,
+        typer.Option("--report", help="A report as for huashi report --from; - is standard input."),
+    ],
+    at: Annotated[str, typer.Option(help="When it is reported, RFC 3339; now if not given.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The whole ladder that a report would climb if nobody answered, with dates."""
+    with _failures(as_json):
+        loaded = _load(folder)
+        found = _previewed(loaded, _read_report(report_file), at)
+        if as_json:
+            _print(dataclasses.asdict(found))
+            return
+        _console().print(render.preview(found, ZoneInfo(loaded.profile.timezone)))
+        for warning in found.warnings:
+            typer.secho(warning, fg="yellow", err=True)
+
+
+def _load(folder: Path) -> profiles.Loaded:
+    try:
+        return profiles.load_folder(folder)
+    except (profiles.ProfileError, DivisionError, OSError) as error:
+        listed = error.problems if isinstance(error, profiles.ProfileError) else ()
+        document = {
+            "title": "profile",
+            "detail": str(error),
+            "problems": [dataclasses.asdict(problem) for problem in listed],
+        }
+        raise Failure(Exit.REFUSED, str(error), document) from error
+
+
+def _previewed(loaded: profiles.Loaded, reported: dict[str, Any], at: str) -> Preview:
+    profile = loaded.profile
+    for name, known in (
+        ("category", profile.categories),
+        ("urgency", profile.urgencies),
+        ("source", profile.sources),
+    ):
+        if reported.get(name) not in known:
+            said = not_among(reported.get(name), tuple(known))
+            raise Failure(Exit.REFUSED, f"{name}: {said}")
+    try:
+        when = parse(at) if at else ScaledClock().now()
+        place = (
+            reported.get("division")
+            or loaded.directory.locate(
+                str(reported.get("address") or ""), profile.region
+            ).division.code
+        )
+        return preview(loaded, reported, str(place), when)
+    except DivisionError as error:
+        raise Failure(Exit.REFUSED, f"division: {error}") from error
+    except ValueError as error:
+        raise Failure(Exit.USAGE, f"--at: {error}") from error
 
 
 @stack_app.command("status")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.grid.clock import Instant, moment, seconds_between
+from services.grid.preview import Preview
 
 Json = Mapping[str, Any]
 
@@ -165,3 +166,35 @@ def events(found: Iterable[Json], zone: ZoneInfo) -> Table:
             else "",
         )
     return table
+
+
+def preview(found: Preview, zone: ZoneInfo) -> RenderableType:
+    """The ladder of a report that nobody answers: one row a deadline, levels in order."""
+
+    def at(instant: str) -> str:
+        return moment(Instant(instant)).astimezone(zone).strftime("%Y-%m-%d %a %H:%M")
+
+    table = Table("level", "who", "arrives", "deadline", "due", "counted", "source")
+    for step in found.steps:
+        who = ", ".join(step.officers) or Text(step.deputy or "nobody", "yellow")
+        table.add_section()
+        for index, item in enumerate(step.deadlines):
+            first = index == 0
+            kind = " ".join(filter(None, (item["kind"], item.get("at"))))
+            table.add_row(
+                f"{step.address.level} {step.title}\n{step.place}" if first else "",
+                who if first else "",
+                at(step.arrives) if first else "",
+                Text(kind, "red" if item["due"] == step.leaves else ""),
+                at(item["due"]),
+                "\n".join(item["counted"]),
+                item["source"],
+            )
+    told = f", {', '.join(found.tell)} is told" if found.tell else ""
+    times = ", ".join(map(at, found.supervised))
+    return Group(
+        f"by {found.rule}, ladder {found.ladder}"
+        + (", to be placed (分拨)" if found.triage else ""),
+        table,
+        f"supervised 督办 {times}, ...{told}",
+    )

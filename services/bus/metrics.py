@@ -86,6 +86,11 @@ DEADLINES_OVERDUE = Gauge(
 # Custody that arrived with a time ahead of ours: a clock elsewhere runs fast.
 TIMES_CLAMPED = Counter("huashi_times_clamped_total", "Times from elsewhere that lay ahead.")
 
+# A year of which no calendar's holidays are known: deadlines count its plain weeks. 1 if so.
+HOLIDAYS_UNKNOWN = Gauge(
+    "huashi_holidays_unknown", "1 for a year whose holidays are not known.", ["holidays", "year"]
+)
+
 # -- notify --------------------------------------------------------------------------------
 
 # Recipients told, or given up. outcome: delivered, failed.

@@ -34,11 +34,7 @@ from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.tokens import Address, Stage, Token
 
-CLIMBING = ("acknowledge", "resolve")
-"""The kinds of deadline that move a case on when they pass."""
-
-_FIRED = (*CLIMBING, "remind")
-
+_FIRED = (*deadlines.KINDS, "remind")
 
 RANKS = 10
 """How many degrees of urgency the order of firing tells apart."""
@@ -126,7 +122,7 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
     due = [item for item in _pending(document) if item["due"] <= horizon]
     decider.remind(due)
     for item in due:
-        if item["kind"] in CLIMBING:
+        if item["kind"] in deadlines.KINDS:
             decider.pass_deadline(item)
             break
         if item["kind"] == "supervise":
@@ -307,7 +303,13 @@ class _Decider:
             "assigned": None,
             "acknowledged": None,
             "clocks": {**state["clocks"], "level": {"started_at": started}},
-            "deadlines": deadlines.for_level(self.profile, self.document["facts"], to, started),
+            "deadlines": deadlines.for_level(
+                self.profile,
+                self.document["facts"],
+                to,
+                deadlines.Start(started, state["clocks"]["case"]["started_at"]),
+                self.atlas.holidays,
+            ),
         }
         moved, seen = _seen(self.document["seen"], token, moved, self.now)
         self.document |= {

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.grid.directory import Directory, Division, Officer, Unit
+from services.grid.calendars import Holidays
+from services.grid.directory import Directory, Division, HolidayYear, Officer, Unit
 from services.grid.events import Event
 from services.grid.problems import not_among
-from services.grid.profile import Profile, ProfileError
+from services.grid.profile import Profile, ProfileError, holidays_of
 
-_IDENTITY = {"division": "code", "unit": "id", "officer": "id", "profile": "id"}
+_IDENTITY = {
+    "division": "code",
+    "unit": "id",
+    "officer": "id",
+    "holidays": "id",
+    "profile": "id",
+}
 
 # What follows from a token must fit into the schema, which takes ten times as much.
 _MOST = 100_000
@@ -70,8 +77,10 @@ class Atlas:
         profiles: Mapping[str, Profile],
         current: Iterable[str],
         unreadable: Mapping[str, str] | None = None,
+        holidays: Holidays | None = None,
     ) -> None:
         self.directory = directory
+        self.holidays = holidays or Holidays()
         self.profiles = dict(profiles)
         self.unreadable = dict(unreadable or {})
         self.current = tuple(self.profiles[name] for name in current)
@@ -101,7 +110,8 @@ class Atlas:
             units=[_made(Unit, entry) for entry in kept["unit"]],
             officers=[_made(Officer, entry) for entry in kept["officer"]],
         )
-        return cls(directory, profiles, sorted(current), unreadable)
+        years = [_made(HolidayYear, entry) for entry in kept["holidays"]]
+        return cls(directory, profiles, sorted(current), unreadable, holidays_of(years))
 
     def contradiction(self, data: Mapping[str, Any]) -> str | None:
         """What an event's case and state say that their profile does not bear out, if anything.

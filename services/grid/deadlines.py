@@ -1,31 +1,42 @@
 """Deadlines (时限) as pure functions: when a level must have acknowledged, resolved, be reminded.
 
-A new *form* of deadline (``end_of_day``, ``3 working days``) is one more entry of
-:data:`FORMS`: how its text is read, when it is due, and the least time that it gives.
+A new *form* of deadline is one more entry of :data:`FORMS`: how its text is read, when it is
+due and what was counted, and the least time that it gives. Everything counts from a
+:class:`Start`, with an :class:`~services.grid.calendars.Office`.
 """
 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
 
-from services.grid.clock import Instant, plus, seconds_between
+from services.grid.calendars import ALL_DAY, Calendar, Holidays, Office, end_of_day, local_date
+from services.grid.clock import Instant, moment, plus, seconds_between
 from services.grid.conditions import Condition
 from services.grid.tokens import Address
 
 if TYPE_CHECKING:
     from services.grid.profile import Profile
 
-KINDS = ("acknowledge", "resolve")
-"""The kinds whose passing moves a case on: response 响应 and completion 办结."""
+KINDS = ("acknowledge", "report", "resolve")
+"""The kinds whose passing moves a case on: response 响应, report upwards 上报, completion 办结."""
+
+EVERY_DAY = Calendar("every_day", frozenset(range(7)), ALL_DAY, None)
+"""What a rule that names no calendar counts with."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _LONGEST = 3660 * 86400
 _PERCENT = re.compile(r"([1-9][0-9]?)%", re.ASCII)
+_RELATIVE = re.compile(r"([0-9]{1,9}[smhd]) (before|after)", re.ASCII)
 _DURATION_CURE = "a duration such as 90s, 10m, 2h or 1d"
+_REMINDER_CURE = "a percentage from 1% to 99%, or a duration with before or after: 2h before"
+_SINCE_REPORT = " since report"
 
 
 def duration(text: str) -> float:
@@ -40,21 +51,98 @@ def duration(text: str) -> float:
     return float(seconds)
 
 
+class Start(NamedTuple):
+    """From when deadlines count: the nominal start of the level's clock, and of the case's own."""
+
+    level: Instant
+    case: Instant
+
+
+class Due(NamedTuple):
+    """When a deadline is due, and what was counted, for people to check."""
+
+    due: Instant
+    counted: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Form:
     """One way to write a deadline.
 
     ``pattern`` says which texts are of this form, ``parse`` reads such a text once, when the
-    profile is loaded (ValueError: why not). ``due`` counts from the nominal start of the
-    level's clock; ``least`` is the least number of seconds that it gives.
+    profile is loaded (ValueError: why not). ``due`` counts from an instant with an office;
+    ``least`` is the least number of seconds that it nominally gives. ``by_office``: only a
+    rule that names a calendar may use it.
     """
 
     name: str
     allowed: str
     pattern: re.Pattern[str]
-    parse: Callable[[str], Any]
-    due: Callable[[Any, Instant], Instant]
+    parse: Callable[[re.Match[str]], Any]
+    due: Callable[[Any, Instant, Office], Due]
     least: Callable[[Any], float]
+    by_office: bool = False
+
+
+def _between(text: str, least: int, most: int, what: str) -> int:
+    number = int(text)
+    if not least <= number <= most:
+        raise ValueError(f"{text} {what}: write {least} to {most}")
+    return number
+
+
+def _end_of_day(_value: None, started: Instant, office: Office) -> Due:
+    day = local_date(started, office.zone)
+    return Due(end_of_day(day, office.zone), (f"to the end of {day}",))
+
+
+def _working_days(count: int, started: Instant, office: Office) -> Due:
+    days = office.working_days(started, count)
+    return Due(office.closes(days[-1]), (*map(str, days), *_unknown(office, days)))
+
+
+def _working_time(seconds: float, started: Instant, office: Office) -> Due:
+    counted: list[str] = []
+    days: list[date] = []
+    for opens, closes in office.stretches(started):
+        stretch = min(seconds, seconds_between(opens, closes))
+        seconds -= stretch
+        ends = plus(opens, stretch)
+        counted.append(_shown(opens, ends, office.zone))
+        days.append(local_date(opens, office.zone))
+        if seconds <= 0:
+            return Due(ends, (*counted, *_unknown(office, days)))
+    # A calendar has a working day at least, and a profile no more than a year of hours.
+    raise AssertionError(f"{office.calendar.name} has no working hours")
+
+
+def _monthly_window(window: tuple[int, int], started: Instant, office: Office) -> Due:
+    first, last = window
+    day = local_date(started, office.zone)
+    if day.day > last:
+        # Missed this month's: the window of the next one.
+        day = day.replace(day=1) + timedelta(days=monthrange(day.year, day.month)[1])
+    ends = day.replace(day=last)
+    return Due(end_of_day(ends, office.zone), (f"{ends.replace(day=first)} to {ends}",))
+
+
+def _shown(opens: Instant, closes: Instant, zone: ZoneInfo) -> str:
+    local = moment(opens).astimezone(zone), moment(closes).astimezone(zone)
+    return f"{local[0]:%Y-%m-%d %H:%M}-{local[1]:%H:%M}"
+
+
+def _unknown(office: Office, days: list[date]) -> list[str]:
+    return [
+        f"{year}: the holidays are not known, the plain week counts"
+        for year in office.years_unknown(days)
+    ]
+
+
+def _window(found: re.Match[str]) -> tuple[int, int]:
+    first, last = int(found[1]), int(found[2])
+    if not 1 <= first <= last <= 28:
+        raise ValueError(f"{found[0]!r}: write two days of every month in order, 1 to 28")
+    return first, last
 
 
 FORMS: tuple[Form, ...] = (
@@ -62,64 +150,127 @@ FORMS: tuple[Form, ...] = (
         name="duration",
         allowed=_DURATION_CURE,
         pattern=_DURATION,
-        parse=duration,
-        due=lambda seconds, started: plus(started, seconds),
+        parse=lambda found: duration(found[0]),
+        due=lambda seconds, started, _office: Due(plus(started, seconds), ()),
         least=lambda seconds: seconds,
+    ),
+    # 小事不过夜: settled before the day on which it came is over.
+    Form(
+        name="end_of_day",
+        allowed="end_of_day",
+        pattern=re.compile("end_of_day"),
+        parse=lambda _found: None,
+        due=_end_of_day,
+        least=lambda _value: 86400.0,
+    ),
+    # Civil Code (民法典), articles 201 and 203: the first day does not count, and the last ends
+    # when business does.
+    Form(
+        name="working_days",
+        allowed="3 working days",
+        pattern=re.compile(r"([0-9]{1,3}) working days?", re.ASCII),
+        parse=lambda found: _between(found[1], 1, 366, "working days"),
+        due=_working_days,
+        least=lambda count: count * 86400.0,
+        by_office=True,
+    ),
+    Form(
+        name="working_time",
+        allowed="4 working hours (or minutes)",
+        pattern=re.compile(r"([0-9]{1,4}) working (hour|minute)s?", re.ASCII),
+        parse=lambda found: (
+            _between(found[1], 1, 2000, f"working {found[2]}s")
+            * {"hour": 3600.0, "minute": 60.0}[found[2]]
+        ),
+        due=_working_time,
+        least=lambda seconds: seconds,
+        by_office=True,
+    ),
+    # “170”工作处理机制: 每个月1号开始,利用7天时间,将所有排查出来的问题清零 (江千乡).
+    Form(
+        name="monthly_window",
+        allowed="monthly_window 1-7 (from the 1st to the end of the 7th)",
+        pattern=re.compile(r"monthly_window ([0-9]{1,2})-([0-9]{1,2})", re.ASCII),
+        parse=_window,
+        due=_monthly_window,
+        least=lambda window: (window[1] - window[0] + 1) * 86400.0,
     ),
 )
 
 
 @dataclass(frozen=True)
 class Term:
-    """A deadline as a rule gives it: its text, the form it is of, and what that form read."""
+    """A deadline as a rule gives it: its text, the form it is of, and what that form read.
+
+    ``own`` counts on the case's own clock instead of the level's.
+    """
 
     text: str
     form: Form
     value: Any
+    own: bool
 
-    def due(self, started: Instant) -> Instant:
-        """When it is due for a clock that started at ``started``."""
-        return self.form.due(self.value, started)
+    def due(self, start: Start, office: Office) -> Due:
+        """When it is due, and what was counted: its text first."""
+        started = start.case if self.own else start.level
+        due, counted = self.form.due(self.value, started, office)
+        return Due(due, (self.text, *counted))
 
     @property
     def least(self) -> float:
-        """The least number of seconds that it gives."""
+        """The least number of seconds that it gives; the case's own clock gives a level none."""
         return self.form.least(self.value)
 
 
 def term(text: str) -> Term:
-    """Reads a deadline of any form.
+    """Reads a deadline of any form; `` since report`` after it counts on the case's own clock.
 
     :raises ValueError: which forms there are.
     """
+    own = text.endswith(_SINCE_REPORT)
     for form in FORMS:
-        if form.pattern.fullmatch(text):
-            return Term(text, form, form.parse(text))
-    raise ValueError(f"{text!r} is not a deadline: write {' or '.join(f.allowed for f in FORMS)}")
+        found = form.pattern.fullmatch(text.removesuffix(_SINCE_REPORT) if own else text)
+        if found:
+            return Term(text, form, form.parse(found), own)
+    allowed = ", ".join(form.allowed for form in FORMS)
+    raise ValueError(
+        f"{text!r} is not a deadline: write {allowed}; "
+        "with ' since report' after it, it counts from the report on"
+    )
 
 
 @dataclass(frozen=True)
 class Reminder:
-    """A reminder (催办) at a part of the time from the start to when ``of`` is due."""
+    """A reminder (催办) of the deadline ``of``.
+
+    ``part`` is how far from the start to when that is due; or ``seconds`` after the start,
+    negative: before it is due.
+    """
 
     of: str
     at: str
-    part: float
+    part: float | None
+    seconds: float
 
     def due(self, started: Instant, passes: Instant) -> Instant:
         """When to remind of a deadline that passes at ``passes``."""
-        return plus(started, self.part * seconds_between(started, passes))
+        if self.part is not None:
+            return plus(started, self.part * seconds_between(started, passes))
+        return plus(started if self.seconds > 0 else passes, self.seconds)
 
 
 def reminder(text: str, of: str = "resolve") -> Reminder:
-    """Reads a reminder: a whole percentage from ``1%`` to ``99%``.
+    """Reads a reminder: ``50%``, ``2h before`` it is due, ``1d after`` the start.
 
     :raises ValueError: what is allowed.
     """
-    found = _PERCENT.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a reminder: write a percentage from 1% to 99%")
-    return Reminder(of, text, int(found[1]) / 100)
+    percent, relative = _PERCENT.fullmatch(text), _RELATIVE.fullmatch(text)
+    if percent is not None:
+        return Reminder(of, text, int(percent[1]) / 100, 0.0)
+    if relative is not None:
+        seconds = duration(relative[1])
+        return Reminder(of, text, None, seconds if relative[2] == "after" else -seconds)
+    raise ValueError(f"{text!r} is not a reminder: write {_REMINDER_CURE}")
 
 
 @dataclass(frozen=True)
@@ -136,11 +287,15 @@ class Then:
 
 @dataclass(frozen=True)
 class DeadlineRule:
-    """One line of a profile's ``deadlines``; ``terms`` are by kind, the earliest counts."""
+    """One line of a profile's ``deadlines``; ``terms`` are by kind, the earliest counts.
+
+    ``calendar`` None counts every day and hour.
+    """
 
     name: str
     level: str
     when: Condition
+    calendar: Calendar | None
     terms: Mapping[str, tuple[Term, ...]]
     reminders: tuple[Reminder, ...]
     then: Then | None
@@ -148,34 +303,51 @@ class DeadlineRule:
 
 
 def for_level(
-    profile: Profile, facts: Mapping[str, Any], address: Address, started: Instant
+    profile: Profile,
+    facts: Mapping[str, Any],
+    address: Address,
+    start: Start,
+    holidays: Holidays,
 ) -> list[dict[str, Any]]:
     """The deadlines of a case that came to ``address``, by due time, as events carry them.
 
-    :param started: the nominal start of the level's clock; all are counted from it.
+    ``counted`` is the rule's text, then the days or hours that were counted.
     """
     rule = _rule(profile, facts, address)
-    why: dict[str, Any] = {"rule": rule.name, "source": rule.source, "calendar": None}
+    office = Office(rule.calendar or EVERY_DAY, ZoneInfo(profile.timezone), holidays)
+    why: dict[str, Any] = {"rule": rule.name, "source": rule.source}
     found: dict[str, dict[str, Any]] = {}
     for kind, terms in rule.terms.items():
-        earliest = min(terms, key=lambda item: item.due(started))
+        dues = [(term.due(start, office), term) for term in terms]
+        earliest, counting = min(dues, key=lambda pair: pair[0].due)
+        calendar = rule.calendar.name if rule.calendar and counting.form.by_office else None
         found[kind] = {
             "kind": kind,
-            "due": earliest.due(started),
+            "due": earliest.due,
             **why,
-            "counted": [earliest.text],
+            "calendar": calendar,
+            "counted": list(earliest.counted),
         }
-    reminders = [
-        {
-            "kind": "remind",
-            "of": item.of,
-            "at": item.at,
-            "due": item.due(started, found[item.of]["due"]),
-            **why,
-            "counted": [f"{item.at} of {found[item.of]['counted'][0]}"],
-        }
-        for item in rule.reminders
-    ]
+    reminders = []
+    for item in rule.reminders:
+        of = found[item.of]
+        due = item.due(start.level, of["due"])
+        if of["calendar"] is not None:
+            # Who works by office hours is reminded in them.
+            due, _closes = next(office.stretches(due))
+        # "1d before" of a deadline of two hours would remind of what has just come.
+        if start.level < due < of["due"]:
+            reminders.append(
+                {
+                    "kind": "remind",
+                    "of": item.of,
+                    "at": item.at,
+                    "due": due,
+                    **why,
+                    "calendar": of["calendar"],
+                    "counted": [f"{item.at} of {of['counted'][0]}"],
+                }
+            )
     return sorted([*found.values(), *reminders], key=lambda item: (item["due"], item["kind"]))
 
 

@@ -74,6 +74,20 @@ class Officer:
     on_duty: bool
 
 
+@dataclass(frozen=True, slots=True)
+class HolidayYear:
+    """A year's statutory holidays and make-up workdays (调休), from a file beside a profile.
+
+    ``days`` maps a date (``2027-01-01``) to ``off`` or ``work``; ``id`` is ``<name>-<year>``.
+    """
+
+    id: str
+    name: str
+    year: int
+    region: str
+    days: dict[str, str]
+
+
 class Directory:
     """All places, units and officers at one moment; immutable.
 

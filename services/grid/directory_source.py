@@ -7,8 +7,10 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+from services.grid.calendars import OFF, WORK
 from services.grid.directory import (
     KINDS,
     LEVEL_OF_LENGTH,
@@ -21,6 +23,7 @@ from services.grid.directory import (
 from services.grid.problems import Problem, ProfileError, not_among
 
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -87,6 +90,25 @@ def read_officers(path: Path) -> list[Officer]:
         )
         for row in rows
     ]
+    rows.check()
+    return found
+
+
+def read_holidays(path: Path) -> dict[tuple[str, int], dict[str, str]]:
+    """Reads ``holidays,date,day[,name]``: for each set and year its days, ``off`` or ``work``.
+
+    :raises ProfileError: everything that is wrong.
+    """
+    rows = _Rows(path, ("holidays", "date", "day"), ("name",))
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows:
+        day = row.date("date")
+        if day is None:
+            continue
+        days = found.setdefault((row.word("holidays"), day.year), {})
+        if str(day) in days:
+            row.problem("date", f"{day} is given twice: keep one of them")
+        days[str(day)] = row.choice("day", (OFF, WORK))
     rows.check()
     return found
 
@@ -167,6 +189,17 @@ class _Row:
         ):
             self.problem(column, f"{value}: groups are numbered from 01, household grids from 001")
         return value
+
+    def date(self, column: str) -> date | None:
+        value = self.cells[column]
+        try:
+            if _DATE.fullmatch(value):
+                return date.fromisoformat(value)
+        except ValueError as error:
+            self.problem(column, f"{value!r}: {error}")
+            return None
+        self.problem(column, f"{value!r}: write a date such as 2027-01-01")
+        return None
 
     def identity(self) -> str:
         value = self.cells["id"]

@@ -10,18 +10,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from services.grid import json
+from services.grid.calendars import Holidays
 from services.grid.conditions import ALWAYS
-from services.grid.directory import IMPLIED_LEVELS, Directory, Division, Officer, Unit
+from services.grid.directory import (
+    IMPLIED_LEVELS,
+    Directory,
+    Division,
+    HolidayYear,
+    Officer,
+    Unit,
+)
 from services.grid.directory_source import (
     check_places,
     check_region,
     read_divisions,
+    read_holidays,
     read_officers,
     read_units,
 )
@@ -114,6 +124,17 @@ class Profile(Rules):
         """Whether a case at this level can't go further up on this ladder."""
         return self.ladders[ladder][-1].level == level
 
+    def years_unknown(self, holidays: Holidays, days: Iterable[date]) -> list[tuple[str, int]]:
+        """Names of holidays and years of these days for which its calendars know of none."""
+        names = {item.holidays for item in self.calendars.values() if item.holidays is not None}
+        years = {day.year for day in days}
+        return [
+            (name, year)
+            for name in sorted(names)
+            for year in sorted(years)
+            if not holidays.covers(name, year)
+        ]
+
     def level_title(self, ladder: str, level: str) -> str:
         """What the county calls a level: 户联系; a level of another ladder by its id."""
         steps = self.ladders.get(ladder, ())
@@ -142,11 +163,17 @@ class Loaded:
     divisions: tuple[Division, ...]
     units: tuple[Unit, ...]
     officers: tuple[Officer, ...]
+    holiday_years: tuple[HolidayYear, ...] = ()
 
     @cached_property
     def directory(self) -> Directory:
         """The directory of this folder alone."""
         return Directory(self.divisions, self.units, self.officers)
+
+    @cached_property
+    def holidays(self) -> Holidays:
+        """The statutory holidays that are known here."""
+        return holidays_of(self.holiday_years)
 
 
 def load(folder: Path) -> Profile:
@@ -158,7 +185,7 @@ def load(folder: Path) -> Profile:
 
 
 def load_folder(folder: Path) -> Loaded:
-    """Reads and checks a whole folder; ``units.csv`` and ``officers.csv`` may be absent.
+    """Reads and checks a whole folder; all files but the first two may be absent.
 
     :raises ProfileError: everything that is wrong, in all files.
     """
@@ -171,8 +198,9 @@ def load_folder(folder: Path) -> Loaded:
         ("divisions.csv", read_divisions),
         ("units.csv", read_units),
         ("officers.csv", read_officers),
+        ("holidays.csv", read_holidays),
     ):
-        if name in ("units.csv", "officers.csv") and not (folder / name).exists():
+        if name not in (FILE, "divisions.csv") and not (folder / name).exists():
             found[name] = []
             continue
         try:
@@ -194,6 +222,11 @@ def load_folder(folder: Path) -> Loaded:
     for name in ("units.csv", "officers.csv"):
         if found[name]:
             problems += check_places(folder / name, found[name], directory, profile.levels)
+    years = tuple(
+        HolidayYear(f"{name}-{year}", name, year, profile.region, days)
+        for (name, year), days in dict(found["holidays.csv"]).items()
+    )
+    problems += _holidays(found[FILE], profile, holidays_of(years))
     if problems:
         raise ProfileError(problems)
     return Loaded(
@@ -201,7 +234,17 @@ def load_folder(folder: Path) -> Loaded:
         tuple(found["divisions.csv"]),
         tuple(found["units.csv"]),
         tuple(found["officers.csv"]),
+        years,
     )
+
+
+def holidays_of(years: Iterable[HolidayYear]) -> Holidays:
+    """The holidays of files, beside those of the library."""
+    files: dict[str, dict[date, str]] = {}
+    for item in years:
+        days = {date.fromisoformat(day): said for day, said in item.days.items()}
+        files.setdefault(item.name, {}).update(days)
+    return Holidays(files)
 
 
 def profile_for(profiles: Iterable[Profile], division: str, directory: Directory) -> Profile | None:
@@ -251,6 +294,20 @@ def _places(source: Source, profile: Profile, directory: Directory) -> list[Prob
                 note(not_among(step.level, sorted(there)), *place)
             note(disorder.get(step.level), *place)
     return problems
+
+
+def _holidays(source: Source, profile: Profile, holidays: Holidays) -> list[Problem]:
+    """Calendars that name holidays which neither the library nor a file has."""
+    return [
+        Problem(
+            source.file,
+            source.line(("calendars", name, "holidays")),
+            field_name(("calendars", name, "holidays")),
+            f"{not_among(calendar.holidays, holidays.names)}, or add a holidays.csv",
+        )
+        for name, calendar in profile.calendars.items()
+        if calendar.holidays is not None and calendar.holidays not in holidays.names
+    ]
 
 
 def _disorder(levels: tuple[str, ...], directory: Directory) -> dict[str, str]:

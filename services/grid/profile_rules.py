@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import time
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from services.grid import deadlines
+from services.grid.calendars import ALL_DAY, Calendar, Hours
 from services.grid.conditions import ALWAYS, FIELDS, Condition, uncovered, unreachable
 from services.grid.deadlines import DeadlineRule, Reminder, Term, Then
 from services.grid.directory import LEVEL_OF_LENGTH
@@ -30,9 +32,12 @@ TELL = ("holder", "above", "also_tell", "told")
 CHANNELS = ("log", "webhook")
 PLACEHOLDERS = ("title", "tracking", "division", "level", "due")
 DEFAULT_LADDER = "default"
+WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
+_DAYS = f"all, a range such as Mon-Fri, or a list of {', '.join(WEEK)}"
 _UPWARDS = tuple(LEVEL_OF_LENGTH[length] for length in sorted(LEVEL_OF_LENGTH, reverse=True))
 _VOCABULARIES = {"urgency": "urgencies", "category": "categories", "source": "sources"}
 
@@ -96,6 +101,7 @@ class Rules:
     urgencies: Titles
     sources: Titles
     outcomes: Titles
+    calendars: Mapping[str, Calendar]
     deadlines: Mapping[str, tuple[DeadlineRule, ...]]
     templates: tuple[Template, ...]
 
@@ -117,6 +123,7 @@ class _Reader:
         self.vocabularies: dict[str, Titles] = {}
         self.ladders: dict[str, tuple[LadderLevel, ...]] = {}
         self.levels: tuple[str, ...] = ()
+        self.calendars: dict[str, Calendar] = {}
         self.places: dict[str, Place] = {}
 
     def rules(self) -> Rules:
@@ -127,12 +134,14 @@ class _Reader:
                 *("profile", "title", "region", "timezone", "ladders"),
                 *("categories", "urgencies", "sources", "outcomes", "deadlines"),
             ),
-            optional=("routing", "unstaffed", "grace", "templates"),
+            optional=("calendars", "routing", "unstaffed", "grace", "templates"),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
             self.vocabularies[name] = self.titles((name,), top[name])
         self.ladders = self.read_ladders(top["ladders"])
         self.levels = self.order()
+        if "calendars" in top:
+            self.calendars = self.read_calendars(top["calendars"])
         rules = Rules(
             name=self.word(("profile",), top["profile"]),
             title=self.title(("title",), top["title"]),
@@ -147,6 +156,7 @@ class _Reader:
             urgencies=self.vocabularies["urgencies"],
             sources=self.vocabularies["sources"],
             outcomes=self.vocabularies["outcomes"],
+            calendars=self.calendars,
             deadlines=self.deadlines(top["deadlines"]),
             templates=self.templates(top.get("templates", [])),
         )
@@ -251,6 +261,57 @@ class _Reader:
             )
         return tuple(routes)
 
+    def read_calendars(self, value: Any) -> dict[str, Calendar]:
+        found = {}
+        for name, item in self.entries(("calendars",), value).items():
+            place: Place = ("calendars", name)
+            self.word(place, name)
+            line = self.mapping(place, item, required=("days",), optional=("hours", "holidays"))
+            hours: tuple[Hours, ...] = ALL_DAY
+            if "hours" in line:
+                hours = self.hours((*place, "hours"), line["hours"])
+            holidays = line.get("holidays")
+            found[name] = Calendar(
+                name,
+                self.days((*place, "days"), line["days"]),
+                hours,
+                None if holidays is None else self.word((*place, "holidays"), holidays),
+            )
+        return found
+
+    def days(self, place: Place, value: Any) -> frozenset[int]:
+        found: set[int] = set()
+        for text in self.texts(place, value):
+            first, dash, last = text.partition("-")
+            last = last if dash else first
+            if text == "all":
+                found.update(range(7))
+            elif first in WEEK and last in WEEK:
+                begins, ends = WEEK.index(first), WEEK.index(last)
+                # Sat-Mon goes over the end of the week.
+                found.update((begins + offset) % 7 for offset in range((ends - begins) % 7 + 1))
+            else:
+                self.problem(place, f"{text!r}: write {_DAYS}")
+        return frozenset(found)
+
+    def hours(self, place: Place, value: Any) -> tuple[Hours, ...]:
+        found: list[Hours] = []
+        for text in self.texts(place, value):
+            match = _HOURS.fullmatch(text)
+            if match is None:
+                self.problem(place, f'{text!r}: write hours in quotes, such as "08:30-12:00"')
+                continue
+            starts = time(int(match[1]), int(match[2]))
+            ends = time(int(match[3]), int(match[4])) if match[3] else None
+            before = found[-1].ends if found else time(0)
+            if ends is not None and ends <= starts:
+                self.problem(place, f"{text!r} ends before it begins: write the earlier time first")
+            elif before is None or starts < before:
+                self.problem(place, f"{text!r}: write the hours of a day in order, none twice")
+            else:
+                found.append(Hours(starts, ends))
+        return tuple(found) or ALL_DAY
+
     def deadlines(self, value: Any) -> dict[str, tuple[DeadlineRule, ...]]:
         rules: dict[str, list[DeadlineRule]] = {}
         for index, item in enumerate(self.items(("deadlines",), value)):
@@ -270,7 +331,7 @@ class _Reader:
             place,
             value,
             required=("level", "resolve", "source"),
-            optional=("when", "acknowledge", "remind", "then"),
+            optional=("when", "acknowledge", "report", "remind", "calendar", "then"),
         )
         level = self.choice((*place, "level"), line["level"], self.levels)
         source = self.text((*place, "source"), line["source"])
@@ -278,6 +339,16 @@ class _Reader:
         for kind in deadlines.KINDS:
             if kind in line:
                 terms[kind] = self.each((*place, kind), line[kind], deadlines.term)
+        calendar = None
+        if "calendar" in line:
+            name = self.choice((*place, "calendar"), line["calendar"], tuple(self.calendars))
+            if not self.calendars:
+                self.problem((*place, "calendar"), "there are no calendars: add the part calendars")
+            calendar = self.calendars.get(name)
+        by_office = [item for items in terms.values() for item in items if item.form.by_office]
+        if by_office and "calendar" not in line:
+            names = " or ".join(self.calendars) or "one, in a part calendars"
+            self.problem(place, f"{by_office[0].text!r} needs a calendar: add calendar: {names}")
         reminders: tuple[Reminder, ...] = ()
         if "remind" in line:
             reminders = self.each((*place, "remind"), line["remind"], deadlines.reminder)
@@ -285,6 +356,7 @@ class _Reader:
             name=self.named(place),
             level=level,
             when=self.condition((*place, "when"), line.get("when", {})),
+            calendar=calendar,
             terms=terms,
             reminders=reminders,
             then=self.then((*place, "then"), line["then"], level, source)

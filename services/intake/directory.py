@@ -35,6 +35,7 @@ def entries_of(loaded: Loaded) -> dict[str, tuple[str, dict[str, Any]]]:
         *(("division", asdict(division)) for division in loaded.divisions),
         *(("unit", asdict(unit)) for unit in loaded.units),
         *(("officer", asdict(officer)) for officer in loaded.officers),
+        *(("holidays", asdict(year)) for year in loaded.holiday_years),
     ]
     return {entry_key(kind, entry): (kind, entry) for kind, entry in entries}
 

@@ -106,7 +106,9 @@ def open_case(
         "assigned": None,
         "acknowledged": None,
         "clocks": {"level": {"started_at": now}, "case": {"started_at": now}},
-        "deadlines": deadlines.for_level(profile, facts, entry.address, now),
+        "deadlines": deadlines.for_level(
+            profile, facts, entry.address, deadlines.Start(now, now), atlas.holidays
+        ),
         "resolution": None,
     }
     kept = ("description", "occurred_at", "location", "attachments", "external", "address")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from services.bus import logs
+from datetime import UTC
+
+from services.bus import logs, metrics
 from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
 from services.bus.fold import NOTHING, Outcome
 from services.bus.shell import Shell
+from services.grid.calendars import local_date
+from services.grid.clock import plus
 from services.grid.profile import Loaded, load_folder
 from services.intake import directory, model
 from services.intake.store import Register, Reporters, Timeline
@@ -15,6 +19,8 @@ from services.intake.store import Register, Reporters, Timeline
 log = logs.get(__name__)
 
 _CHUNK = 500
+# Deadlines of the next weeks may reach into the next year.
+_AHEAD_SECONDS = 60 * 86400
 
 
 class IntakeShell(Shell[Register]):
@@ -33,10 +39,23 @@ class IntakeShell(Shell[Register]):
         """Makes the directory say what the profile folders say, and publishes what changed."""
         self.timeline.ensure_indexes()
         for loaded in self._folders:
+            self._warn_of_holidays(loaded)
             known = self.county.entries()
             works = directory.works(loaded, known, self.now, self.clock.real())
             for start in range(0, len(works), _CHUNK):
                 self.county.absorbed(self.directory_fold.run(works[start : start + _CHUNK]))
+
+    def _warn_of_holidays(self, loaded: Loaded) -> None:
+        soon = [local_date(at, UTC) for at in (self.now, plus(self.now, _AHEAD_SECONDS))]
+        for name, year in loaded.profile.years_unknown(loaded.holidays, soon):
+            metrics.HOLIDAYS_UNKNOWN.labels(name, str(year)).set(1)
+            log.warning(
+                "the holidays of a year are not known: its plain weeks count",
+                profile=loaded.profile.name,
+                holidays=name,
+                year=year,
+                cure="add holidays.csv to the profile (docs/profiles.md)",
+            )
 
     def absorb(self, batch: Batch) -> None:
         """Takes a batch into the timeline and the register; notifications only into the first."""

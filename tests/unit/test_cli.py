@@ -21,6 +21,8 @@ from cli.main import app
 from cli.stack import find_stack
 from services.grid.clock import Instant
 
+QIONGHAI = Path(__file__).parents[2] / "profiles" / "qionghai"
+
 REPORTS = Path(__file__).parents[2] / "profiles" / "qionghai" / "cases.jsonl"
 AT = "2026-01-05T00:00:00.000Z"
 
@@ -479,3 +481,39 @@ def test_a_case_that_went_as_planned_is_not_wrong() -> None:
 )
 def test_what_did_not_go_as_planned_is_said(changes: dict[str, Any], said: str) -> None:
     assert any(said in problem for problem in demo_plan.wrong(replace(_climbed(), **changes)))
+
+
+def test_preview_shows_the_whole_ladder_and_warns(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text(
+        '{"division": "46900210420307009", "category": "facility", '
+        '"urgency": "ordinary", "source": "app"}',
+        encoding="utf-8",
+    )
+    arguments = ["profile", "preview", str(QIONGHAI), "--report", str(report)]
+    shown = run(*arguments, "--at", "2026-11-26T09:00:00+08:00")
+    assert shown.exit_code == 0
+    for text in ("户联系", "组协调", "村处理", "云化解", "to the end of 2026-11-26", "督办"):
+        assert text in shown.stdout
+    assert "nobody is on duty at household" in shown.stderr
+    found = json.loads(run(*arguments, "--at", "2026-11-26T09:00:00+08:00", "--json").stdout)
+    assert [step["leaves"] for step in found["steps"]][:1] == ["2026-11-26T03:00:00.000Z"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"category": "加急"}, "category: '加急' is not known: write one of facility,"),
+        ({"urgency": None}, "urgency: None is not known"),
+        ({"division": "46900210421400"}, "division: 46900210421400 is not in the directory"),
+    ],
+)
+def test_preview_names_what_is_wrong(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    report = tmp_path / "report.json"
+    whole = {"division": "469002104", "category": "other", "urgency": "urgent", "source": "app"}
+    report.write_text(json.dumps({**whole, **changed}), encoding="utf-8")
+    found = run("profile", "preview", str(QIONGHAI), "--report", str(report))
+    assert found.exit_code == 1
+    assert said in found.stderr
+    wrong = run("profile", "preview", str(QIONGHAI), "--report", str(report), "--at", "yesterday")
+    assert wrong.exit_code in (1, 2)

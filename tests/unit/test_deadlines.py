@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.grid import deadlines
-from services.grid.clock import Instant, plus
+from services.grid.calendars import Holidays, Office
+from services.grid.clock import Instant, instant, plus
+from services.grid.deadlines import Start
 from services.grid.events.parts import DeadlineSchema
 from services.grid.profile import Profile
 from services.grid.tokens import Address
 
 START = Instant("2026-02-28T16:00:00.000Z")
+OFFICE = Office(deadlines.EVERY_DAY, ZoneInfo("Asia/Shanghai"), Holidays())
 VILLAGE = Address("village", "469002104214")
 TITLES = {"a": {"zh": "甲", "en": "A"}, "b": {"zh": "乙", "en": "B"}}
+
+
+def of(
+    rules: Profile, facts: dict[str, Any], level: str = START, case: str = START
+) -> list[dict[str, Any]]:
+    start = Start(Instant(level), Instant(case))
+    return deadlines.for_level(rules, facts, VILLAGE, start, Holidays())
 
 
 def profile(*lines: dict[str, Any]) -> Profile:
     return Profile.parse(
         {
+            "calendars": {
+                "office": {
+                    "days": "Mon-Fri",
+                    "hours": ["08:30-12:00", "14:30-17:30"],
+                    "holidays": "cn",
+                },
+            },
             "profile": "sample",
             "title": {"zh": "样例", "en": "Sample"},
             "region": "469002",
@@ -42,7 +61,8 @@ def profile(*lines: dict[str, Any]) -> Profile:
 )
 def test_durations(text: str, seconds: float) -> None:
     assert deadlines.duration(text) == seconds
-    assert deadlines.term(text).due(START) == plus(START, seconds)
+    due = deadlines.term(text).due(Start(START, START), OFFICE)
+    assert due == (plus(START, seconds), (text,))
 
 
 @pytest.mark.parametrize(
@@ -53,25 +73,228 @@ def test_what_is_no_duration(text: str) -> None:
         deadlines.duration(text)
 
 
-@pytest.mark.parametrize("text", ["end_of_day", "3 working days", "monthly_window", "1d 2h"])
+@pytest.mark.parametrize("text", ["end of day", "3 days", "monthly", "1d 2h", "", "3working days"])
 def test_a_form_that_is_not_known_is_refused_with_those_that_are(text: str) -> None:
     with pytest.raises(ValueError) as raised:
         deadlines.term(text)
     assert str(raised.value) == (
-        f"{text!r} is not a deadline: write a duration such as 90s, 10m, 2h or 1d"
+        f"{text!r} is not a deadline: write a duration such as 90s, 10m, 2h or 1d, end_of_day, "
+        "3 working days, 4 working hours (or minutes), monthly_window 1-7 (from the 1st to the "
+        "end of the 7th); with ' since report' after it, it counts from the report on"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0 working days", "0 working days: write 1 to 366"),
+        ("367 working days", "367 working days: write 1 to 366"),
+        ("0 working hours", "0 working hours: write 1 to 2000"),
+        ("monthly_window 7-1", "write two days of every month in order, 1 to 28"),
+        ("monthly_window 0-7", "write two days of every month in order, 1 to 28"),
+        ("monthly_window 1-31", "write two days of every month in order, 1 to 28"),
+        ("0d since report", "above 0"),
+    ],
+)
+def test_a_form_with_a_value_that_can_not_be_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        deadlines.term(text)
+
+
+def due(text: str, started: str, **line: Any) -> tuple[str, list[str]]:
+    """When a deadline of the village is due, and what was counted; both times Shanghai's."""
+    instants = Instant(started.replace("Z", ":00.000Z"))
+    (found,) = of(profile({"resolve": text, **line}), {}, instants, instants)
+    return found["due"], found["counted"]
+
+
+OFFICE_HOURS = {"calendar": "office"}
+
+
+@pytest.mark.parametrize(
+    ("text", "started", "due_at", "counted"),
+    [
+        # 小事不过夜: to midnight in Shanghai, which is 16:00 UTC.
+        ("end_of_day", "2026-11-25T02:00Z", "2026-11-25T16:00:00.000Z", ["2026-11-25"]),
+        ("end_of_day", "2026-11-25T15:59Z", "2026-11-25T16:00:00.000Z", ["2026-11-25"]),
+        ("end_of_day", "2026-11-25T16:00Z", "2026-11-26T16:00:00.000Z", ["2026-11-26"]),
+        ("end_of_day", "2024-02-28T18:00Z", "2024-02-29T16:00:00.000Z", ["2024-02-29"]),
+    ],
+)
+def test_end_of_day(text: str, started: str, due_at: str, counted: list[str]) -> None:
+    assert due(text, started) == (due_at, [text, f"to the end of {counted[0]}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "started", "due_at", "counted"),
+    [
+        # A Wednesday; the day of arrival does not count, also if it arrives before office hours.
+        ("1 working day", "2026-11-25T02:00Z", "2026-11-26T09:30:00.000Z", ["2026-11-26"]),
+        ("1 working day", "2026-11-24T16:01Z", "2026-11-26T09:30:00.000Z", ["2026-11-26"]),
+        # Over a weekend.
+        (
+            "3 working days",
+            "2026-11-26T02:00Z",
+            "2026-12-01T09:30:00.000Z",
+            ["2026-11-27", "2026-11-30", "2026-12-01"],
+        ),
+        # The day before the Spring Festival of 2026 (15 to 23 February, Saturday the 14th and
+        # Saturday the 28th are make-up workdays).
+        (
+            "2 working days",
+            "2026-02-13T02:00Z",
+            "2026-02-24T09:30:00.000Z",
+            ["2026-02-14", "2026-02-24"],
+        ),
+        (
+            "5 working days",
+            "2026-02-23T02:00Z",
+            "2026-02-28T09:30:00.000Z",
+            ["2026-02-24", "2026-02-25", "2026-02-26", "2026-02-27", "2026-02-28"],
+        ),
+        # The eve of the National Day holiday of 2025, eight days long.
+        ("1 working day", "2025-09-30T02:00Z", "2025-10-09T09:30:00.000Z", ["2025-10-09"]),
+    ],
+)
+def test_working_days(text: str, started: str, due_at: str, counted: list[str]) -> None:
+    assert due(text, started, **OFFICE_HOURS) == (due_at, [text, *counted])
+
+
+@pytest.mark.parametrize(
+    ("text", "started", "due_at", "counted"),
+    [
+        # In the morning, through lunch, into the afternoon.
+        (
+            "4 working hours",
+            "2026-11-25T01:00Z",
+            "2026-11-25T07:30:00.000Z",
+            ["2026-11-25 09:00-12:00", "2026-11-25 14:30-15:30"],
+        ),
+        # At lunch it waits for the afternoon; exactly to the end of the day.
+        (
+            "3 working hours",
+            "2026-11-25T05:00Z",
+            "2026-11-25T09:30:00.000Z",
+            ["2026-11-25 14:30-17:30"],
+        ),
+        # On a Friday evening it waits for Monday.
+        (
+            "90 working minutes",
+            "2026-11-27T12:00Z",
+            "2026-11-30T02:00:00.000Z",
+            ["2026-11-30 08:30-10:00"],
+        ),
+        # The eve of a holiday with a make-up Saturday.
+        (
+            "4 working hours",
+            "2026-02-13T08:30Z",
+            "2026-02-14T03:30:00.000Z",
+            ["2026-02-13 16:30-17:30", "2026-02-14 08:30-11:30"],
+        ),
+    ],
+)
+def test_working_hours(text: str, started: str, due_at: str, counted: list[str]) -> None:
+    assert due(text, started, **OFFICE_HOURS) == (due_at, [text, *counted])
+
+
+@pytest.mark.parametrize(
+    ("started", "due_at", "window"),
+    [
+        # Found in the course of a month: the next month's window.
+        ("2026-11-25T02:00Z", "2026-12-07T16:00:00.000Z", "2026-12-01 to 2026-12-07"),
+        ("2026-12-25T02:00Z", "2027-01-07T16:00:00.000Z", "2027-01-01 to 2027-01-07"),
+        ("2026-01-31T02:00Z", "2026-02-07T16:00:00.000Z", "2026-02-01 to 2026-02-07"),
+        # What arrives within the window belongs to it, to the last minute.
+        ("2026-11-03T02:00Z", "2026-11-07T16:00:00.000Z", "2026-11-01 to 2026-11-07"),
+        ("2026-11-07T15:59Z", "2026-11-07T16:00:00.000Z", "2026-11-01 to 2026-11-07"),
+        ("2026-11-07T16:00Z", "2026-12-07T16:00:00.000Z", "2026-12-01 to 2026-12-07"),
+    ],
+)
+def test_monthly_window(started: str, due_at: str, window: str) -> None:
+    assert due("monthly_window 1-7", started) == (due_at, ["monthly_window 1-7", window])
+
+
+def test_a_deadline_on_the_case_s_own_clock_does_not_start_again() -> None:
+    rules = profile({"resolve": ["3d", "5d since report"]})
+    level, case = plus(START, 3 * 86400), START
+    (found,) = of(rules, {}, level, case)
+    assert found["due"] == plus(START, 5 * 86400)
+    assert found["counted"] == ["5d since report"]
+    # When it has passed already, the level learns that it is overdue from the start.
+    (late,) = of(rules, {}, plus(START, 9 * 86400), case)
+    assert late["due"] == plus(START, 5 * 86400)
+
+
+def test_a_deadline_to_report_upwards_climbs_like_the_others() -> None:
+    rules = profile({"report": "1d", "resolve": "2d"})
+    found = of(rules, {})
+    assert [item["kind"] for item in found] == ["report", "resolve"]
+    assert "report" in deadlines.KINDS
+
+
+def test_reminders_at_a_time_before_or_after() -> None:
+    rules = profile(
+        {"resolve": "1d", "remind": ["2h before", "1h after", "2d before", "30h after"]}
+    )
+    found = [(item["at"], item["due"]) for item in of(rules, {}) if item["kind"] == "remind"]
+    assert found == [
+        ("1h after", plus(START, 3600)),
+        ("2h before", plus(START, 22 * 3600)),
+    ]
+
+
+def test_a_reminder_of_working_days_waits_for_office_hours() -> None:
+    rules = profile({"resolve": "3 working days", "calendar": "office", "remind": ["50%", "90%"]})
+    reported = "2026-11-26T01:00:00.000Z"
+    found = [(item.get("at"), item["due"]) for item in of(rules, {}, reported, reported)]
+    # Half of the time has passed on a Sunday night: Monday 08:30; Tuesday before dawn: 08:30.
+    assert found[:2] == [
+        ("50%", "2026-11-30T00:30:00.000Z"),
+        ("90%", "2026-12-01T00:30:00.000Z"),
+    ]
+
+
+def test_a_year_whose_holidays_nobody_knows_counts_the_plain_week_and_says_so() -> None:
+    (found,) = of(
+        profile({"resolve": "2 working days", "calendar": "office"}), {}, "2031-01-01T02:00:00.000Z"
+    )
+    assert found["due"] == "2031-01-03T09:30:00.000Z"
+    assert found["counted"] == [
+        "2 working days",
+        "2031-01-02",
+        "2031-01-03",
+        "2031: the holidays are not known, the plain week counts",
+    ]
+
+
+@given(
+    st.integers(1_704_067_200, 1_830_297_600),
+    st.sampled_from(
+        ["2h", "end_of_day", "3 working days", "4 working hours", "monthly_window 1-7", "1d"]
+    ),
+)
+def test_whatever_the_form_it_is_due_after_the_start_and_never_earlier_for_a_later_one(
+    started: int, text: str
+) -> None:
+    rules = profile({"resolve": text, "calendar": "office"})
+    first = instant(datetime.fromtimestamp(started, UTC))
+    later = plus(first, 1)
+    dues = [of(rules, {}, when, when)[0]["due"] for when in (first, later)]
+    assert first < dues[0] <= dues[1]
 
 
 @pytest.mark.parametrize("text", ["", "0%", "100%", "5.5%", "50", "half", "050%", "%"])
 def test_what_is_no_reminder(text: str) -> None:
-    with pytest.raises(ValueError, match="write a percentage from 1% to 99%"):
+    with pytest.raises(
+        ValueError, match="write a percentage from 1% to 99%, or a duration with before or after"
+    ):
         deadlines.reminder(text)
 
 
 def test_deadlines_are_explained_and_in_order() -> None:
     rules = profile({"acknowledge": "4h", "resolve": "3d", "remind": ["90%", "50%"]})
     why = {"rule": "profile.yaml deadlines[0]", "source": "assumption", "calendar": None}
-    found = deadlines.for_level(rules, {"urgency": "a"}, VILLAGE, START)
+    found = of(rules, {"urgency": "a"})
     assert found == [
         {"kind": "acknowledge", "due": "2026-02-28T20:00:00.000Z", **why, "counted": ["4h"]},
         {
@@ -108,7 +331,7 @@ def test_the_first_rule_that_matches_counts() -> None:
         ({"urgency": "a", "category": "a", "source": "a"}, 2, 1800),
         ({"urgency": "of another profile"}, 2, 1800),
     ):
-        found = deadlines.for_level(rules, facts, VILLAGE, START)
+        found = of(rules, facts)
         assert {item["rule"] for item in found} == {f"profile.yaml deadlines[{rule}]"}
         assert deadlines.own_time(rules, facts, VILLAGE) == own
         assert deadlines.then(rules, facts, VILLAGE) is None
@@ -117,7 +340,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=4, unique=True))
 def test_of_several_of_one_kind_the_earliest_counts(seconds: list[int]) -> None:
     rules = profile({"resolve": [f"{each}s" for each in seconds]})
-    (found,) = deadlines.for_level(rules, {}, VILLAGE, START)
+    (found,) = of(rules, {})
     assert found["due"] == plus(START, min(seconds))
     assert found["counted"] == [f"{min(seconds)}s"]
     assert deadlines.own_time(rules, {}, VILLAGE) == min(seconds)
@@ -126,9 +349,11 @@ def test_of_several_of_one_kind_the_earliest_counts(seconds: list[int]) -> None:
 @given(st.integers(1, 10**8), st.integers(1, 99))
 def test_a_reminder_comes_before_what_it_reminds_of(seconds: int, percent: int) -> None:
     rules = profile({"resolve": f"{seconds}s", "remind": f"{percent}%"})
-    remind, resolve = deadlines.for_level(rules, {}, VILLAGE, START)
-    assert (remind["kind"], resolve["kind"]) == ("remind", "resolve")
-    assert START <= remind["due"] < resolve["due"]
+    *reminds, resolve = of(rules, {})
+    assert resolve["kind"] == "resolve"
+    # A hundredth of some seconds may be no millisecond: then there is nothing to remind of.
+    assert [START < item["due"] < resolve["due"] for item in reminds] == [True] * len(reminds)
+    assert reminds or seconds * percent < 1
 
 
 def test_what_follows_at_the_last_level() -> None:
@@ -138,7 +363,7 @@ def test_what_follows_at_the_last_level() -> None:
 
 def test_marks_tell_firings_apart() -> None:
     rules = profile({"acknowledge": "1d", "resolve": "1d", "remind": ["50%", "90%"]})
-    found = deadlines.for_level(rules, {}, VILLAGE, START)
+    found = of(rules, {})
     assert [deadlines.mark(item) for item in found] == [
         "remind:resolve:50%@2026-03-01T04:00:00.000Z",
         "remind:resolve:90%@2026-03-01T13:36:00.000Z",

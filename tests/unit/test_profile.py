@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date, time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.grid import deadlines
+from services.grid.calendars import Holidays, Hours
+from services.grid.clock import Instant
 from services.grid.conditions import FIELDS, Condition, uncovered, unreachable
+from services.grid.deadlines import Start
 from services.grid.directory import Directory, Division, DivisionError
 from services.grid.profile import Profile, ProfileError, load, load_folder, profile_for
 from services.grid.tokens import Address
@@ -308,17 +312,19 @@ MISTAKES = [
     ),
     (
         "resolve: 1h",
-        "resolve: end_of_day",
+        "resolve: end_of_month",
         22,
         "deadlines[0].resolve",
-        f"'end_of_day' is not a deadline: {DURATIONS}",
+        f"'end_of_month' is not a deadline: {DURATIONS}, end_of_day, 3 working days, 4 working "
+        "hours (or minutes), monthly_window 1-7 (from the 1st to the end of the 7th); with "
+        "' since report' after it, it counts from the report on",
     ),
     (
         "resolve: 1h",
         "resolve: 3 working days",
         22,
-        "deadlines[0].resolve",
-        f"'3 working days' is not a deadline: {DURATIONS}",
+        "deadlines[0]",
+        "'3 working days' needs a calendar: add calendar: one, in a part calendars",
     ),
     (
         "resolve: 1h",
@@ -334,8 +340,42 @@ MISTAKES = [
         "resolve: 1h, calendar: office",
         22,
         "deadlines[0].calendar",
-        "'calendar' is not known: write one of level, resolve, source, "
-        "when, acknowledge, remind, then",
+        "there are no calendars: add the part calendars",
+    ),
+    ("", "calendars: {}\n", 28, "calendars", "write a mapping with at least one entry"),
+    (
+        "",
+        "calendars: {office: {holidays: cn}}\n",
+        28,
+        "calendars.office.days",
+        "is missing: add it",
+    ),
+    *(
+        (
+            "",
+            f"calendars: {{office: {{days: {days}}}}}\n",
+            28,
+            "calendars.office.days",
+            f"'{days}': write all, a range such as Mon-Fri, or a list of Mon, Tue, Wed, Thu, Fri, "
+            "Sat, Sun",
+        )
+        for days in ("monday", "Mon-", "Mon-Fri-Sun", "mon-fri", "星期一")
+    ),
+    *(
+        (
+            "",
+            f'calendars: {{office: {{days: all, hours: ["08:00-12:00", "{hours}"]}}}}\n',
+            28,
+            "calendars.office.hours",
+            f"'{hours}'{said}",
+        )
+        for hours, said in (
+            ("8:30-12:00", ': write hours in quotes, such as "08:30-12:00"'),
+            ("24:00-24:00", ': write hours in quotes, such as "08:30-12:00"'),
+            ("14:00-13:00", " ends before it begins: write the earlier time first"),
+            ("14:00-14:00", " ends before it begins: write the earlier time first"),
+            ("11:59-13:00", ": write the hours of a day in order, none twice"),
+        )
     ),
     (
         "resolve: 1h, source: assumption",
@@ -372,7 +412,8 @@ MISTAKES = [
         "remind: [half]",
         24,
         "deadlines[2].remind",
-        "'half' is not a reminder: write a percentage from 1% to 99%",
+        "'half' is not a reminder: write a percentage from 1% to 99%, or a duration "
+        "with before or after: 2h before",
     ),
     (
         "remind: [50%]",
@@ -454,7 +495,7 @@ MISTAKES = [
         28,
         "feedback",
         "'feedback' is not known: write one of profile, title, region, timezone, "
-        "ladders, categories, urgencies, sources, outcomes, deadlines, routing, "
+        "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
         "unstaffed, grace, templates",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
@@ -733,12 +774,79 @@ def test_the_nearest_region_applies(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("days", "found"),
+    [
+        ("all", range(7)),
+        ("Mon-Fri", range(5)),
+        ("Sat-Mon", (5, 6, 0)),
+        ("Sun", (6,)),
+        ("[Mon, Wed-Thu]", (0, 2, 3)),
+    ],
+)
+def test_the_days_of_a_calendar(tmp_path: Path, days: str, found: Sequence[int]) -> None:
+    text = source("", f"calendars: {{office: {{days: {days}, hours: '08:30-24:00'}}}}\n")
+    calendar = sample(tmp_path, text).calendars["office"]
+    assert calendar.days == frozenset(found)
+    assert calendar.hours == (Hours(time(8, 30), None),)
+    assert calendar.holidays is None
+
+
+def folder_with(tmp_path: Path, holidays: str, calendar: str = "cn") -> Path:
+    extra = f"calendars: {{office: {{days: Mon-Fri, holidays: {calendar}}}}}\n"
+    (tmp_path / "profile.yaml").write_text(source("", extra), encoding="utf-8")
+    divisions = (PROFILES / "qionghai" / "divisions.csv").read_text(encoding="utf-8")
+    (tmp_path / "divisions.csv").write_text(divisions, encoding="utf-8")
+    (tmp_path / "holidays.csv").write_text(holidays, encoding="utf-8")
+    return tmp_path
+
+
+def test_holidays_of_a_file_beside_the_profile(tmp_path: Path) -> None:
+    rows = ("cn,2027-01-01,off,元旦", "cn,2027-01-02,work,", "local,2026-08-08,off,")
+    text = "\n".join(("holidays,date,day,name", *rows))
+    loaded = load_folder(folder_with(tmp_path, text))
+    assert [(year.id, year.days) for year in loaded.holiday_years] == [
+        ("cn-2027", {"2027-01-01": "off", "2027-01-02": "work"}),
+        ("local-2026", {"2026-08-08": "off"}),
+    ]
+    assert loaded.holidays.of("cn", date(2027, 1, 1)) == "off"
+    assert loaded.holidays.of("cn", date(2026, 10, 1)) == "off"
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("cn,2027-02-29,off,", "2: date: '2027-02-29': day is out of range for month"),
+        ("cn,2027-1-1,off,", "2: date: '2027-1-1': write a date such as 2027-01-01"),
+        ("cn,2027-01-01,free,", "2: day: 'free' is not known: write one of off, work"),
+        ("节日,2027-01-01,off,", "2: holidays: '节日': write a lower-case word, such as village"),
+        (
+            "cn,2027-01-01,off,\ncn,2027-01-01,work,",
+            "3: date: 2027-01-01 is given twice: keep one of them",
+        ),
+    ],
+)
+def test_a_mistake_in_the_holidays_is_named(tmp_path: Path, row: str, line: str) -> None:
+    with pytest.raises(ProfileError) as raised:
+        load_folder(folder_with(tmp_path, f"holidays,date,day,name\n{row}\n"))
+    assert str(raised.value) == f"{tmp_path / 'holidays.csv'}:{line}"
+
+
+def test_a_calendar_whose_holidays_nobody_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError) as raised:
+        load_folder(folder_with(tmp_path, "holidays,date,day\n", "local"))
+    (problem,) = raised.value.problems
+    assert (problem.line, problem.field) == (28, "calendars.office.holidays")
+    assert problem.text == "'local' is not known: write one of cn, or add a holidays.csv"
+
+
 # -- whole folders -------------------------------------------------------------------------
 
 
 def test_qionghai_covers_its_cases() -> None:
     profile = QIONGHAI.profile
     assert profile.levels == ("household", "group", "village", "township")
+    start = Start(Instant("2026-01-05T00:00:00.000Z"), Instant("2026-01-05T00:00:00.000Z"))
     lines = (PROFILES / "qionghai" / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     for case in map(json.loads, lines):
         code = case["division"]
@@ -749,7 +857,7 @@ def test_qionghai_covers_its_cases() -> None:
         assert case["source"] in profile.sources
         found = profile.enter(case, code, COUNTY)
         assert not found.triage
-        assert deadlines.for_level(profile, case, found.address, "2026-01-05T00:00:00.000Z")  # type: ignore[arg-type]
+        assert deadlines.for_level(profile, case, found.address, start, Holidays())
         assert COUNTY.lead(*found.address[:2]) is not None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
+from services.grid.calendars import OFF, WORK
 from services.grid.events.event_type import EventType
 from services.grid.events.parts import CODE, WORD, Kept
 
@@ -52,6 +53,20 @@ class OfficerSchema(Kept):
     on_duty = fields.Boolean(required=True)
 
 
+class HolidaysSchema(Kept):
+    """A year's statutory holidays (off) and make-up workdays (work, 调休), by date."""
+
+    id = fields.String(required=True, validate=validate.Length(1, 80))
+    name = fields.String(required=True, validate=WORD)
+    year = fields.Integer(required=True, strict=True, validate=validate.Range(1, 9999))
+    region = fields.String(required=True, validate=CODE)
+    days = fields.Dict(
+        required=True,
+        keys=fields.String(validate=validate.Regexp(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")),
+        values=fields.String(validate=validate.OneOf([OFF, WORK])),
+    )
+
+
 class ProfileSchema(Kept):
     """A profile's rules as they stand in its YAML; the id is the hash of its content."""
 
@@ -77,6 +92,12 @@ class OfficerEventSchema(EntrySchema):
     """``directory.officer``."""
 
     officer = fields.Nested(OfficerSchema, required=True)
+
+
+class HolidaysEventSchema(EntrySchema):
+    """``directory.holidays``."""
+
+    holidays = fields.Nested(HolidaysSchema, required=True)
 
 
 class ProfileEventSchema(EntrySchema):
@@ -106,6 +127,13 @@ TYPES = (
         ("intake",),
         _FOLLOWERS,
         OfficerEventSchema,
+    ),
+    EventType(
+        "directory.holidays",
+        "A year's statutory holidays, where an operator supplies them.",
+        ("intake",),
+        _FOLLOWERS,
+        HolidaysEventSchema,
     ),
     EventType(
         "directory.profile",

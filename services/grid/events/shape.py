@@ -62,7 +62,8 @@ def _entry(field: fields.Field[Any]) -> tuple[bool, Check]:
 
 
 def _typed(field: fields.Field[Any]) -> Check:
-    if type(field) in _PLAIN:
+    free = not (isinstance(field, fields.Dict) and (field.key_field or field.value_field))
+    if type(field) in _PLAIN and free:
         plain = _PLAIN[type(field)]
         return lambda value: type(value) is plain
     if isinstance(field, fields.Integer) and field.strict:

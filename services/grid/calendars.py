@@ -1,0 +1,198 @@
+"""Calendars: which days and hours count, in a county's zone and with its statutory holidays.
+
+A working day of the calendar ``{days: Mon-Fri, hours: ["08:30-12:00", "14:30-17:30"],
+holidays: cn}`` is a day from Monday to Friday that is no statutory holiday, or a make-up
+workday (调休) on a weekend. Times of day are the zone's; at the gap of a zone's clock a time
+that does not exist is the moment of the change, in a fold the first of the two counts for a
+beginning and the last for an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import chinese_calendar
+
+from services.grid.clock import Instant, instant, moment
+
+OFF, WORK = "off", "work"
+"""What a day can be by law: a statutory holiday, or a make-up workday."""
+
+HOLIDAYS = ("cn",)
+"""Sets of statutory holidays that are known without a file."""
+
+_LONGEST_DAYS = 3660
+
+
+class Hours(NamedTuple):
+    """A stretch of a working day; ``ends`` is not included, None is the end of the day."""
+
+    starts: time
+    ends: time | None
+
+    def __str__(self) -> str:
+        ends = "24:00" if self.ends is None else f"{self.ends:%H:%M}"
+        return f"{self.starts:%H:%M}-{ends}"
+
+
+ALL_DAY = (Hours(time(0), None),)
+
+
+class Holidays:
+    """Statutory holidays and make-up workdays by name: the library's and those of a file.
+
+    :param files: ``{name: {date: "off" or "work"}}``; a year that a file has anything of is
+        the file's alone.
+    """
+
+    def __init__(self, files: Mapping[str, Mapping[date, str]] | None = None) -> None:
+        self._files = dict(files or {})
+        self._years = {
+            name: frozenset(day.year for day in days) for name, days in self._files.items()
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sets that a calendar can name."""
+        return tuple(dict.fromkeys((*HOLIDAYS, *sorted(self._files))))
+
+    def covers(self, name: str, year: int) -> bool:
+        """Whether this set says which days of ``year`` are off."""
+        return year in self._years.get(name, ()) or (name == "cn" and year in _known_years())
+
+    def of(self, name: str, day: date) -> str | None:
+        """``off``, ``work``, or None for a day that the week alone decides.
+
+        So is each day of a year that nothing covers: the fallback is the plain week.
+        """
+        if day.year in self._years.get(name, ()):
+            return self._files[name].get(day)
+        if name == "cn" and day.year in _known_years():
+            if day in chinese_calendar.constants.workdays:
+                return WORK
+            if day in chinese_calendar.constants.holidays:
+                return OFF
+        return None
+
+
+@lru_cache(1)
+def _known_years() -> frozenset[int]:
+    """The years of the library, each published by the State Council (国务院办公厅) a year ahead."""
+    return frozenset(day.year for day in chinese_calendar.constants.holidays)
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Working days and hours, as a profile writes them.
+
+    ``days`` are weekdays, Monday 0; ``hours`` are in order and don't overlap; ``holidays``
+    names a set, or None where the week alone decides.
+    """
+
+    name: str
+    days: frozenset[int]
+    hours: tuple[Hours, ...]
+    holidays: str | None
+
+
+@dataclass(frozen=True)
+class Office:
+    """A calendar in its zone, with the holidays that are known: what deadlines count with."""
+
+    calendar: Calendar
+    zone: ZoneInfo
+    holidays: Holidays
+
+    def works(self, day: date) -> bool:
+        """Whether it is a working day."""
+        said = None
+        if self.calendar.holidays is not None:
+            said = self.holidays.of(self.calendar.holidays, day)
+        return day.weekday() in self.calendar.days if said is None else said == WORK
+
+    def closes(self, day: date) -> Instant:
+        """When business ends on that day, 24:00 without hours (Civil Code, article 203)."""
+        ends = self.calendar.hours[-1].ends
+        return end_of_day(day, self.zone) if ends is None else _at(day, ends, self.zone, fold=1)
+
+    def working_days(self, started: Instant, count: int) -> list[date]:
+        """The ``count`` working days after the day of ``started``, which does not count.
+
+        Civil Code (民法典), article 201: the first day is not counted.
+        """
+        day = local_date(started, self.zone)
+        found: list[date] = []
+        for _ in range(_LONGEST_DAYS):
+            day += timedelta(days=1)
+            if self.works(day):
+                found.append(day)
+                if len(found) == count:
+                    break
+        return found
+
+    def stretches(self, started: Instant) -> Iterator[tuple[Instant, Instant]]:
+        """The working hours from ``started`` on, without what lies before it."""
+        day = local_date(started, self.zone)
+        for _ in range(_LONGEST_DAYS):
+            if self.works(day):
+                for opens, closes in self._hours(day):
+                    opens = max(opens, started)  # noqa: PLW2901
+                    # Hours that a jump of the clock leaves out have no length.
+                    if opens < closes:
+                        yield opens, closes
+            day += timedelta(days=1)
+
+    def years_unknown(self, days: Sequence[date]) -> list[int]:
+        """Years among these days for which the holidays are not known."""
+        name = self.calendar.holidays
+        if name is None:
+            return []
+        years = sorted({day.year for day in days})
+        return [year for year in years if not self.holidays.covers(name, year)]
+
+    def _hours(self, day: date) -> Iterator[tuple[Instant, Instant]]:
+        for hours in self.calendar.hours:
+            opens = _at(day, hours.starts, self.zone, fold=0)
+            closes = (
+                end_of_day(day, self.zone)
+                if hours.ends is None
+                else _at(day, hours.ends, self.zone, fold=1)
+            )
+            yield opens, closes
+
+
+def local_date(when: Instant, zone: tzinfo) -> date:
+    """The day of an instant in a zone."""
+    return moment(when).astimezone(zone).date()
+
+
+def end_of_day(day: date, zone: ZoneInfo) -> Instant:
+    """The first instant of the next day: 24:00."""
+    return _at(day + timedelta(days=1), time(0), zone, fold=0)
+
+
+def _at(day: date, at: time, zone: ZoneInfo, *, fold: int) -> Instant:
+    local = datetime.combine(day, at, zone).replace(fold=fold)
+    there = local.astimezone(UTC).astimezone(zone)
+    if there.replace(tzinfo=None) == local.replace(tzinfo=None):
+        return instant(local)
+    return instant(_change(local))
+
+
+def _change(nonexistent: datetime) -> datetime:
+    """The moment at which the clock jumped over this time of day."""
+    # Read with the offset of after the jump it lies before it, and the other way round.
+    low, high = (nonexistent.replace(fold=fold).astimezone(UTC) for fold in (1, 0))
+    before = low.astimezone(nonexistent.tzinfo).utcoffset()
+    while high - low > timedelta(milliseconds=1):
+        middle = low + (high - low) / 2
+        if middle.astimezone(nonexistent.tzinfo).utcoffset() == before:
+            low = middle
+        else:
+            high = middle
+    return high.replace(microsecond=high.microsecond // 1000 * 1000)

@@ -1,0 +1,135 @@
+"""What would become of a report that nobody answers: the whole ladder, with dates.
+
+For people who write a profile: the same functions that decide in production, on a profile
+folder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.grid import deadlines
+from services.grid.clock import Instant, plus
+from services.grid.profile import Loaded
+from services.grid.tokens import Address
+
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One level of the ladder.
+
+    ``officers`` are the ids of who is on duty; ``deputy`` who stands in where nobody is.
+    ``arrives`` is when its clock starts, ``leaves`` when the case climbs, or at the last level
+    is supervised; ``deadlines`` as events carry them.
+    """
+
+    address: Address
+    title: str
+    place: str
+    officers: tuple[str, ...]
+    deputy: str | None
+    arrives: Instant
+    leaves: Instant
+    deadlines: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The ladder that a report would climb.
+
+    ``supervised`` are the first times at which the last level is told upwards (督办), ``tell``
+    whom; ``warnings`` are for whoever wrote the profile.
+    """
+
+    rule: str
+    ladder: str
+    triage: bool
+    also_tell: tuple[str, ...]
+    steps: tuple[Step, ...]
+    supervised: tuple[Instant, ...]
+    tell: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: Instant) -> Preview:
+    """The ladder of a report at ``division``, if every level lets its time pass.
+
+    :param facts: category, urgency and source.
+    :raises DivisionError: the division is unknown.
+    """
+    profile, directory = loaded.profile, loaded.directory
+    entry = profile.enter(facts, division, directory)
+    steps: list[Step] = []
+    warnings: dict[str, None] = {}
+    address: Address | None = entry.address
+    arrives = reported
+    while address is not None:
+        step = _step(loaded, facts, address, deadlines.Start(arrives, reported), entry.ladder)
+        steps.append(step)
+        warnings.update(dict.fromkeys(_warnings(loaded, step)))
+        arrives = step.leaves
+        address = profile.next_address(entry.ladder, address, directory)
+    then = deadlines.then(profile, facts, steps[-1].address)
+    every = then.supervise_every if then is not None else None
+    return Preview(
+        rule=entry.rule,
+        ladder=entry.ladder,
+        triage=entry.triage,
+        also_tell=entry.also_tell,
+        steps=tuple(steps),
+        supervised=(
+            (arrives,)
+            if every is None
+            else tuple(plus(arrives, every * count) for count in range(_REPEATS))
+        ),
+        tell=then.tell if then is not None else (),
+        warnings=tuple(warnings),
+    )
+
+
+def _step(
+    loaded: Loaded,
+    facts: Mapping[str, Any],
+    address: Address,
+    start: deadlines.Start,
+    ladder: str,
+) -> Step:
+    profile, directory = loaded.profile, loaded.directory
+    found = deadlines.for_level(profile, facts, address, start, loaded.holidays)
+    officers = tuple(officer.id for officer in directory.on_duty(*address))
+    lead = directory.lead(address.level, address.division)
+    deputy = lead.id if lead is not None and profile.unstaffed == "deputy" else None
+    skipped = not officers and profile.unstaffed == "skip"
+    passes = min(item["due"] for item in found if item["kind"] in deadlines.KINDS)
+    return Step(
+        address=address,
+        title=profile.level_title(ladder, address.level),
+        place=directory.name(address.division),
+        officers=officers,
+        deputy=None if officers else deputy,
+        arrives=start.level,
+        leaves=start.level if skipped else max(start.level, passes),
+        deadlines=tuple(found),
+    )
+
+
+def _warnings(loaded: Loaded, step: Step) -> list[str]:
+    found = []
+    if not step.officers:
+        follows = {
+            "deputy": f"{step.deputy} stands in" if step.deputy else "it waits until it climbs",
+            "skip": "it climbs at once",
+            "hold": "it waits until it climbs",
+        }[loaded.profile.unstaffed]
+        found.append(f"nobody is on duty at {step.address.level} {step.place}: {follows}")
+    found += [
+        counted
+        for item in step.deadlines
+        for counted in item["counted"]
+        if counted.endswith("the plain week counts")
+    ]
+    return found
