@@ -188,7 +188,12 @@ class Protocol(wsgi.HttpProtocol):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library would answer with an HTML page."""
         # Its messages may quote the request line, which may hold a tracking code.
-        self._refuse(Problem(code, "this is not a request that can be read: send HTTP/1.1"))
+        said = (
+            "the head has too many lines: send at most 100 headers"
+            if code == 431
+            else "this is not a request that can be read: send HTTP/1.1"
+        )
+        self._refuse(Problem(code, said))
 
     def _refuse(self, problem: Problem) -> None:
         self._close_after()

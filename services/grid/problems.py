@@ -33,6 +33,8 @@ class ProfileError(ValueError):
 
 def not_among(word: object, allowed: Sequence[str]) -> str:
     """``'vilage' is not known: write village (allowed: ...)``."""
+    if not allowed:
+        return f"{word!r} is not known: there are none here yet"
     close = get_close_matches(str(word), allowed, n=1)
     listed = ", ".join(allowed)
     if close:

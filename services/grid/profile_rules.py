@@ -178,8 +178,9 @@ class _Reader:
                 ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             close = get_close_matches(name, sorted(available_timezones()), n=1)
-            hint = close[0] if close else "an IANA name such as Asia/Shanghai"
-            self.problem(("timezone",), f"{name!r} is not a time zone: write {hint}")
+            hint = f"did you mean {close[0]}? Write" if close else "write"
+            said = f"{hint} an IANA name such as Asia/Shanghai"
+            self.problem(("timezone",), f"{name!r} is not a time zone: {said}")
         return name
 
     def titles(self, place: Place, value: Any) -> Titles:
@@ -499,6 +500,8 @@ class _Reader:
             return value
         if isinstance(value, bool | int | float):
             self.problem(place, f'is {_shown(value)}, not text: quote it, "{_shown(value)}"')
+        elif isinstance(value, list | dict):
+            self.problem(place, "write one text, without brackets")
         elif value is not _MISSING:
             self.problem(place, f"write a text of 1 to {longest} characters")
         return ""
@@ -531,7 +534,8 @@ class _Reader:
 
     def texts(self, place: Place, value: Any, least: int = 1) -> tuple[str, ...]:
         """One text, or a list of different ones."""
-        listed = [value] if isinstance(value, str) else self.items(place, value, least)
+        one = isinstance(value, str | bool | int | float)
+        listed = [value] if one else self.items(place, value, least)
         found = [
             self.text((*place, index) if isinstance(value, list) else place, item)
             for index, item in enumerate(listed)
