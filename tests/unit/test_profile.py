@@ -179,7 +179,8 @@ MISTAKES = [
         "Asia/Shanghia",
         4,
         "timezone",
-        "'Asia/Shanghia' is not a time zone: did you mean Asia/Shanghai? Write an IANA name such as Asia/Shanghai",
+        "'Asia/Shanghia' is not a time zone: did you mean Asia/Shanghai? "
+        "Write an IANA name such as Asia/Shanghai",
     ),
     (
         "Asia/Shanghai",
