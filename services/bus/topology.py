@@ -35,7 +35,7 @@ ADMINISTRATOR = "topology"
 COLLECTIONS: dict[str, tuple[str, ...]] = {
     "intake": ("register", "timeline", "reporters", "directory"),
     "dispatch": ("docket_{level}", "directory_{level}"),
-    "escalation": ("custody", "directory_escalation"),
+    "escalation": ("custody", "custodians", "directory_escalation"),
     "notify": ("notifications", "contacts", "directory_notify"),
 }
 """What each service owns in MongoDB; no other user reads it."""

@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from services.bus.problems import Problem
-from services.bus.shell import Shell
 from services.bus.web import Call
 from services.escalation import model
-from services.escalation.store import Custody
+from services.escalation.shell import CustodianShell
 from services.grid.clock import Instant, seconds_between
-
-Custodian = Shell[Custody]
 
 READERS = ("officer", "lead", "operator", "auditor")
 
 
-def deadlines(custodian: Custodian, _call: Call, case: str) -> dict[str, Any]:
+def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, Any]:
     """Each past and coming deadline with its rule, and who holds the case."""
     record = custodian.store.read([case]).get(case)
     if record is None or record.document is None:

@@ -2,7 +2,8 @@
 
 The custodian fires only what was due by the last marker that came back through its own
 queue, plus a small slack: what was answered in time has then been read, even if the
-custodian was away in between.
+custodian was away in between. The queue has one reader at a time; how far it has read, all
+replicas know from the store, and each fires the cases of its share.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from services.bus import logs, metrics
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
 from services.bus.fold import NOTHING, Outcome, Work
-from services.bus.shell import Shell
 from services.escalation import model
-from services.escalation.store import Custody
+from services.escalation.shell import CustodianShell
 from services.grid.atlas import Atlas
 from services.grid.clock import Clock, Instant, plus, seconds_between
 from services.grid.events import Event
@@ -33,8 +33,6 @@ LATER_SECONDS = 300.0
 MARKER = "custodian.marker"
 _IDLE_SECONDS = 1.0
 _BLOCKED_SECONDS = 0.05
-
-Custodian = Shell[Custody]
 
 
 class Markers:
@@ -63,12 +61,21 @@ class Markers:
         at = min(event.data["at"], self._clock.now())
         self._caught_up = max(self._caught_up or at, at)
 
-    def horizon(self) -> Instant | None:
-        """Up to which due time deadlines may fire; none before the first marker is back."""
-        if self._caught_up is None:
+    @property
+    def caught_up(self) -> Instant | None:
+        """Up to where this process has read; none before its first marker is back."""
+        return self._caught_up
+
+    def horizon(self, reached: Instant | None) -> Instant | None:
+        """Up to which due time deadlines may fire; none before the first marker is back.
+
+        :param reached: up to where another replica has read.
+        """
+        known = [at for at in (self._caught_up, reached) if at is not None]
+        if not known:
             return None
         slack = SLACK_SECONDS / self._clock.real_seconds(1)
-        return min(self._clock.now(), plus(self._caught_up, slack))
+        return min(self._clock.now(), plus(max(known), slack))
 
 
 class _Attachment(DependencyProvider):
@@ -86,7 +93,7 @@ def attach_markers() -> Markers:
     return cast(Markers, _Attachment())
 
 
-def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
+def absorb(custodian: CustodianShell, markers: Markers, batch: Batch) -> None:
     """Takes a batch from the custodian's queue, and then the markers among it."""
     events = batch.events
     now = custodian.now
@@ -96,33 +103,45 @@ def absorb(custodian: Custodian, markers: Markers, batch: Batch) -> None:
 
     outcomes = custodian.fold.run(custodian.works(events, work), batch.acknowledge)
     metrics.TIMES_CLAMPED.inc(sum(1 for outcome in outcomes if outcome.answer))
-    for event in events:
-        if event.type == MARKER:
-            markers.came_back(event)
+    returned = [event for event in events if event.type == MARKER]
+    for event in returned:
+        markers.came_back(event)
+    if returned and markers.caught_up is not None:
+        _tell(custodian, markers.caught_up)
     custodian.ring()
 
 
-def send_marker(custodian: Custodian, markers: Markers) -> None:
-    """Sends the custodian's queue a marker; without the broker, deadlines wait for it."""
+def _tell(custodian: CustodianShell, at: Instant) -> None:
+    """The other replicas: the batch is acknowledged already, so this must not fail."""
     try:
+        custodian.custodians.reach(at)
+    except Retry as error:
+        log.warning("the other replicas don't know how far was read", why=str(error))
+
+
+def beat(custodian: CustodianShell, markers: Markers) -> None:
+    """Each second: says that it lives, and sends the queue a marker; deadlines wait for both."""
+    try:
+        custodian.beat()
         custodian.publisher.publish([markers.next()])
     except Retry as error:
-        log.warning("no marker could be sent", why=str(error))
+        log.warning("deadlines wait", why=str(error))
 
 
-def fire(custodian: Custodian, markers: Markers) -> float:
+def fire(custodian: CustodianShell, markers: Markers) -> float:
     """Acts on what is due, at most ``BATCH`` cases; returns real seconds until the next."""
-    clock, horizon = custodian.clock, markers.horizon()
-    if horizon is None:
+    clock, shards = custodian.clock, custodian.shards
+    horizon = markers.horizon(custodian.custodians.reached())
+    if horizon is None or not shards:
         return _IDLE_SECONDS
-    cases = custodian.store.due(horizon, BATCH)
+    cases = custodian.store.due(horizon, BATCH, shards)
     if cases:
         atlas, now = custodian.county.atlas(), clock.now()
         works = [model.due_work(case, atlas, now, horizon) for case in cases]
         _run(custodian, works)
     if len(cases) == BATCH:
         return 0.0
-    due = custodian.store.next_due()
+    due = custodian.store.next_due(shards)
     if due is None:
         metrics.DEADLINES_OVERDUE.set(0)
         return _IDLE_SECONDS
@@ -131,7 +150,7 @@ def fire(custodian: Custodian, markers: Markers) -> float:
     return max(_BLOCKED_SECONDS, wait)
 
 
-def _run(custodian: Custodian, works: list[Work]) -> None:
+def _run(custodian: CustodianShell, works: list[Work]) -> None:
     """Fires a batch; one case that can't be fired is put off, and takes no other along."""
     clock = custodian.clock
     try:

@@ -1,7 +1,7 @@
 """The custodian as a fold: one custody document for each case.
 
 It is ``{case, facts, state, seen, received_at, supervision, history, requests, answered,
-late_custody, next_due, rank}``:
+late_custody, next_due, rank, shard}``:
 
 - ``state`` is the greatest that any event carried: who holds the case, and its deadlines;
 - ``seen`` lists every hop ever heard of, ``{round, hop, address, token, ahead, released,
@@ -13,7 +13,7 @@ late_custody, next_due, rank}``:
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
   by which a deadline fires once;
 - ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
-  most urgent.
+  most urgent; ``shard`` says which replica does.
 
 :func:`merge` and :func:`decide` are for events, :func:`fire` for deadlines, :func:`explain`
 for people. A new *form* of deadline goes into ``services/grid/deadlines.py``: here a deadline
@@ -23,8 +23,10 @@ is only ``{kind, due}``, and what follows when it passes is :meth:`_Decider.pass
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 from services.bus.fold import Decision, Document, Record, Work
 from services.grid import deadlines
@@ -38,6 +40,12 @@ _FIRED = (*deadlines.KINDS, "remind")
 
 RANKS = 10
 """How many degrees of urgency the order of firing tells apart."""
+
+SHARDS = 64
+"""How many parts the cases are divided into, for replicas to share."""
+
+SILENT_SECONDS = 3
+"""Real seconds after which a replica that says nothing is taken for dead."""
 
 
 def work(event: Event, atlas: Atlas, now: Instant) -> Work:
@@ -64,6 +72,18 @@ def due_work(case: str, atlas: Atlas, now: Instant, horizon: Instant) -> Work:
 def later_work(case: str, at: Instant) -> Work:
     """Looks at a case again at another time: what is wrong with it must not stop the others."""
     return Work(case, lambda record: Decision({**(record.document or {}), "next_due": at}))
+
+
+def shard(case: str) -> int:
+    """To which of the ``SHARDS`` parts a case belongs."""
+    return crc32(case.encode()) % SHARDS
+
+
+def share(replica: str, living: Iterable[str]) -> tuple[int, ...]:
+    """The shards of one replica, when these live; all of them if it is alone."""
+    ordered = sorted({replica, *living})
+    mine = ordered.index(replica)
+    return tuple(number for number in range(SHARDS) if number % len(ordered) == mine)
 
 
 def key(event: Event) -> str:
@@ -192,6 +212,7 @@ class _Decider:
         self.release()
         self.document["next_due"] = self._next_due()
         self.document["rank"] = self._rank()
+        self.document["shard"] = shard(self.document["case"])
         return Decision(self.document, self.events)
 
     def floor(self, confirmed: Instant | None) -> Instant:
@@ -396,6 +417,7 @@ def _new(event: Event, received: Instant) -> Document:
         "late_custody": False,
         "next_due": None,
         "rank": RANKS - 1,
+        "shard": shard(event.subject),
     }
 
 

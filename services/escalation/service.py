@@ -6,17 +6,17 @@ from typing import Any
 
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
-from services.bus.shell import Shell, attach
+from services.bus.shell import attach
 from services.bus.web import Call, Operations, route
 from services.escalation import api, firing
-from services.escalation.store import Custody
+from services.escalation.shell import CustodianShell
 
 
 class Service(Operations):
     """Who holds each case (当前责任), and until when."""
 
     name = "escalation"
-    shell = attach(lambda config: Shell(config, Custody, "directory_escalation"))
+    shell = attach(CustodianShell)
     markers = firing.attach_markers()
 
     @events("events")
@@ -35,9 +35,9 @@ class Service(Operations):
         return firing.fire(self.shell, self.markers)
 
     @every(1)
-    def send_marker(self) -> None:
-        """So that it knows how far it has read."""
-        firing.send_marker(self.shell, self.markers)
+    def beat(self) -> None:
+        """So that all replicas know who lives, and how far they have read."""
+        firing.beat(self.shell, self.markers)
 
     @every(1)
     def sweep(self) -> None:

@@ -1,8 +1,12 @@
-"""The custodian's collection, ``custody``, and the questions that are asked of it."""
+"""The custodian's collections: ``custody``, and ``custodians``, by which replicas share work."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from pymongo.collection import Collection
+from pymongo.write_concern import WriteConcern
 
 from services.bus.store import MongoStore, database_errors
 from services.escalation import model
@@ -18,11 +22,14 @@ class Custody(MongoStore):
         """Plain indexes: a partial one on ``next_due`` is not used by ``$lte``."""
         super().ensure_indexes()
         with database_errors():
-            self.collection.create_index("document.next_due")
-            self.collection.create_index([("document.rank", 1), ("document.next_due", 1)])
+            shard = ("document.shard", 1)
+            self.collection.create_index([("document.next_due", 1), shard])
+            self.collection.create_index([("document.rank", 1), ("document.next_due", 1), shard])
 
-    def due(self, horizon: Instant, limit: int) -> list[str]:
+    def due(self, horizon: Instant, limit: int, shards: Sequence[int]) -> list[str]:
         """Cases with something due by ``horizon``, the most urgent and longest overdue first.
+
+        :param shards: only cases of these.
 
         Without those of which others may not know yet who holds them: the sweep is at work.
         """
@@ -30,6 +37,7 @@ class Custody(MongoStore):
             # All there are: so the index gives them in this order, without sorting.
             "document.rank": {"$in": list(range(model.RANKS))},
             "document.next_due": {"$lte": horizon},
+            **_of(shards),
             **self._known_to_all(),
         }
         with database_errors():
@@ -37,9 +45,9 @@ class Custody(MongoStore):
             found = found.sort([("document.rank", 1), ("document.next_due", 1)])
             return [raw["_id"] for raw in found.limit(limit)]
 
-    def next_due(self) -> Instant | None:
-        """When the next case is due, or none if no case is open."""
-        where = {"document.next_due": {"$gt": ""}, **self._known_to_all()}
+    def next_due(self, shards: Sequence[int]) -> Instant | None:
+        """When the next case of these shards is due, or none if no case is open."""
+        where = {"document.next_due": {"$gt": ""}, **_of(shards), **self._known_to_all()}
         with database_errors():
             raw = self.collection.find_one(
                 where, {"document.next_due": 1}, sort=[("document.next_due", 1)]
@@ -49,3 +57,48 @@ class Custody(MongoStore):
     @staticmethod
     def _known_to_all() -> dict[str, Any]:
         return {"unpublished.custody": {"$ne": True}}
+
+
+def _of(shards: Sequence[int]) -> dict[str, Any]:
+    if len(shards) == model.SHARDS:
+        return {}
+    return {"document.shard": {"$in": list(shards)}}
+
+
+class Custodians:
+    """Which replicas live, and up to where the queue that they share was read.
+
+    It holds no decision: what it says only divides the work, and a guarded write decides
+    when two disagree for a moment.
+    """
+
+    name = "custodians"
+
+    def __init__(self, collection: Collection[dict[str, Any]]) -> None:
+        # Said again each second: to lose it costs nothing.
+        self._collection = collection.with_options(write_concern=WriteConcern(w=1, j=False))
+
+    def ensure_indexes(self) -> None:
+        """Replicas that are long gone are forgotten by the database itself."""
+        with database_errors():
+            self._collection.create_index("seen", expireAfterSeconds=3600)
+
+    def beat(self, replica: str) -> list[str]:
+        """Says that a replica lives, and returns all that do, by the database's own clock."""
+        fresh = {"$gt": ["$seen", {"$subtract": ["$$NOW", model.SILENT_SECONDS * 1000]}]}
+        with database_errors():
+            self._collection.update_one(
+                {"_id": replica}, {"$currentDate": {"seen": True}}, upsert=True
+            )
+            return [raw["_id"] for raw in self._collection.find({"$expr": fresh}, {"_id": 1})]
+
+    def reach(self, at: Instant) -> None:
+        """All that was queued before ``at`` has been read."""
+        with database_errors():
+            self._collection.update_one({"_id": "queue"}, {"$max": {"at": at}}, upsert=True)
+
+    def reached(self) -> Instant | None:
+        """Up to where any of them has read, or none if nobody ever said."""
+        with database_errors():
+            raw = self._collection.find_one({"_id": "queue"})
+        return None if raw is None else Instant(raw["at"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import httpx
+import psutil
 import pytest
 
 from deploy.local.stack import Stack
@@ -128,11 +130,33 @@ def test_replicas_give_what_one_gives(make_stack: Callable[..., Stack]) -> None:
     for case in cases[:5]:
         county.arrived("household", case)
         assert county.act("household", case, "resolve", outcome="settled").status_code == 200
+    # Both custodians have a share; what the one that is killed had, the other takes over.
+    for port in _ports(county, "escalation"):
+        eventually(f"deadlines fired by {port}", lambda port=port: _fired(port) > 0)
     county.kill("escalation")
     for case in cases[5:]:
         eventually("supervision", lambda case=case: county.case(case)["supervised"], 60)
         assert len(county.timeline(case, "case.escalated")) == 3
+        rows = county.custody(case)["deadlines"]
+        fired = [(row["hop"], row["kind"], row["due"]) for row in rows if row["status"] == "fired"]
+        assert len(fired) == len(set(fired)), "each deadline fires once in effect"
     for case in cases:
         county.settled_everywhere(case)
     for case in cases[:5]:
         assert county.case(case)["status"] == "resolved"
+
+
+def _ports(county: County, service: str) -> list[int]:
+    """Where every replica of a service listens."""
+    lines = county.stack.control("status").splitlines()
+    names = [line.split()[0].partition(":")[2] for line in lines]
+    replicas = [name for name in names if name == service or name.startswith(f"{service}-")]
+    binds = [psutil.Process(county.stack.pid(name)).environ()["HTTP_BIND"] for name in replicas]
+    return [int(bind.rpartition(":")[2]) for bind in binds]
+
+
+def _fired(port: int) -> float:
+    """How many deadlines a custodian has fired, by its metrics."""
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith("huashi_deadlines_fired_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)

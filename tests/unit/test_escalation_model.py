@@ -240,19 +240,19 @@ def test_markers_say_how_far_it_has_read(scale: float) -> None:
 
     clock = Clock()
     markers = Markers(clock)
-    assert markers.horizon() is None
+    assert markers.horizon(None) is None
     marker = markers.next()
     clock.advance(100 * scale)
-    assert markers.horizon() is None
+    assert markers.horizon(None) is None
     markers.came_back(marker)
-    assert markers.horizon() == plus(START, SLACK_SECONDS * scale)
+    assert markers.horizon(None) == plus(START, SLACK_SECONDS * scale)
     # One from a process whose clock is fast says no more than now.
     fast = Event(**{**marker.as_document(), "data": {"by": "x", "at": plus(clock.now(), 9e5)}})
     markers.came_back(fast)
-    assert markers.horizon() == clock.now()
+    assert markers.horizon(None) == clock.now()
     # An older one that comes late takes nothing back.
     markers.came_back(marker)
-    assert markers.horizon() == clock.now()
+    assert markers.horizon(None) == clock.now()
 
 
 def merge_act(
@@ -315,3 +315,25 @@ def ask(document: Document, hop: int, round_: int = 1) -> Decision:
         data={"case": document["facts"], "state": state, "request": request},
     )
     return model.decide(model.merge(document, event, at), ATLAS, at)
+
+
+def test_how_far_another_replica_has_read_counts_too() -> None:
+    markers = Markers(FrozenClock(plus(START, 60)))
+    assert markers.horizon(START) == plus(START, SLACK_SECONDS)
+    assert markers.horizon(plus(START, 3600)) == plus(START, 60)
+
+
+def test_replicas_share_all_shards_and_none_twice() -> None:
+    living = ["b", "a", "c"]
+    shares = [model.share(replica, living) for replica in living]
+    assert sorted(number for found in shares for number in found) == list(range(model.SHARDS))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    # Who is not in the list yet, because it only just said that it lives, counts itself.
+    assert model.share("new", []) == tuple(range(model.SHARDS))
+    assert set(model.share("d", living)).isdisjoint(model.share("a", [*living, "d"]))
+
+
+def test_a_case_stays_in_its_shard() -> None:
+    document = custody()
+    assert document["shard"] == model.shard("case-1")
+    assert 0 <= document["shard"] < model.SHARDS

@@ -1,0 +1,35 @@
+"""The custodian's shell: besides its store it knows its fellow replicas."""
+
+from __future__ import annotations
+
+import uuid
+
+from services.bus.config import Config
+from services.bus.shell import Shell
+from services.escalation import model
+from services.escalation.store import Custodians, Custody
+
+
+class CustodianShell(Shell[Custody]):
+    """What a custodian process is connected to.
+
+    ``shards`` are those of the cases that it fires; none until it has first said that it lives.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, Custody, "directory_escalation")
+        self.custodians = Custodians(self.database[Custodians.name])
+        self.replica = str(uuid.uuid4())
+        self.shards: tuple[int, ...] = ()
+
+    def prepare(self) -> None:
+        """See :class:`services.bus.shell.Shell`."""
+        self.custodians.ensure_indexes()
+        super().prepare()
+
+    def beat(self) -> None:
+        """Says that it lives, and takes its share of the cases.
+
+        :raises DatabaseAway: nobody could be told.
+        """
+        self.shards = model.share(self.replica, self.custodians.beat(self.replica))
