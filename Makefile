@@ -7,10 +7,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo up down test lint manifests bench lock
+.PHONY: help demo up down test lint manifests bench bench-deadlines lock
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # Its day begins at 09:00 in Qionghai, so that what must not stay overnight has its day.
 demo: $(INSTALLED) ## reports come in, are settled or climb: a county in two minutes
@@ -41,6 +41,9 @@ manifests: $(INSTALLED) ## render the Kubernetes manifests and validate them
 
 bench: $(INSTALLED) ## events a second, beside the plain way, in one run
 	@$(BIN)/python -m bench.throughput
+
+bench-deadlines: $(INSTALLED) ## how late deadlines fire, with a million armed
+	@$(BIN)/python -m bench.deadlines
 
 lock: $(INSTALLED) ## pin all dependencies anew, with hashes
 	@$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate \

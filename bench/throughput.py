@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from deploy.local.processes import end, free_ports, of_folder
-from deploy.local.servers import MongoDB, RabbitMQ
-from services.bus import topology
+from bench.servers import servers
 
 EVENTS = int(os.environ.get("BENCH_EVENTS", "20000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
@@ -49,13 +45,8 @@ LABELS = {
 def main() -> int:
     """Measures everything and shows a table; returns the exit code."""
     console = Console()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        try:
-            amqp, mongodb = _servers(folder)
-            rates = _measure(amqp, mongodb, console)
-        finally:
-            end(of_folder(folder))
+    with servers(LEVEL) as (amqp, mongodb):
+        rates = _measure(amqp, mongodb, console)
     result = {
         "events": WAYS,
         "rounds": ROUNDS,
@@ -80,36 +71,6 @@ def main() -> int:
 
 def _ratio(rates: dict[str, list[float]], way: str) -> float:
     return round(statistics.median(rates[way]) / statistics.median(rates[f"plain_{way}"]), 1)
-
-
-def _servers(folder: Path) -> tuple[str, str]:
-    """Starts both servers and returns how to reach them as somebody who may do everything."""
-    names = [topology.ADMINISTRATOR, *(owner.name for owner in topology.instances([LEVEL]))]
-    passwords = {name: secrets.token_hex(16) for name in [*names, "bench"]}
-    definitions = topology.broker_definitions([LEVEL], passwords)
-    definitions["users"].append(topology.user("bench", passwords["bench"]))
-    definitions["permissions"].append(
-        {"user": "bench", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
-    )
-    rabbitmq = RabbitMQ(folder / "rabbitmq", *free_ports(3), folder)
-    rabbitmq.prepare(definitions)
-    mongodb = MongoDB(folder / "mongodb", free_ports(1)[0], folder)
-    mongodb.prepare()
-    for server in (rabbitmq, mongodb):
-        with (folder / "log").open("ab") as log:
-            subprocess.Popen(
-                server.command,
-                env={**os.environ, **server.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-    amqp = rabbitmq.uri("bench", passwords["bench"])
-    rabbitmq.wait(amqp)
-    mongodb.wait(passwords["bench"])
-    topology.declare(amqp, [LEVEL])
-    return amqp, mongodb.uri("root", passwords["bench"], "bench", "admin")
 
 
 def _measure(amqp: str, mongodb: str, console: Console) -> dict[str, list[float]]:

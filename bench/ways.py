@@ -9,7 +9,6 @@ eventlet.monkey_patch()
 import os  # noqa: E402
 import secrets  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import amqp  # noqa: E402
@@ -20,13 +19,10 @@ from nameko.events import EventDispatcher, event_handler  # noqa: E402
 from nameko.standalone.events import event_dispatcher  # noqa: E402
 from pymongo.collection import Collection  # noqa: E402
 
-from bench.county import ATLAS, LOADED, report  # noqa: E402
+from bench.county import ATLAS, fill_directory, report  # noqa: E402
 from deploy.local.processes import free_ports  # noqa: E402
 from services.bus import topology, web  # noqa: E402
 from services.bus.config import Config  # noqa: E402
-from services.bus.directory import Follower  # noqa: E402
-from services.bus.fold import Fold, Record, Work  # noqa: E402
-from services.bus.memory import MemoryBus  # noqa: E402
 from services.bus.publisher import ConfirmingPublisher  # noqa: E402
 from services.bus.run import spare_the_collector  # noqa: E402
 from services.bus.store import MongoStore, connect  # noqa: E402
@@ -37,7 +33,6 @@ from services.grid.clock import ScaledClock, monotonic  # noqa: E402
 from services.grid.events import Event  # noqa: E402
 from services.grid.events.catalogue import CATALOGUE  # noqa: E402
 from services.grid.events.envelope import CONTENT_TYPE  # noqa: E402
-from services.intake import directory as intake  # noqa: E402
 
 AMQP, MONGODB = os.environ["AMQP_URI"], os.environ["MONGODB_URI"]
 QUEUE = topology.instance("dispatch", "household").queues["events"]
@@ -78,7 +73,7 @@ def step(count: int) -> float:
     """Desk entries opened and assigned, from the queue to the confirm, by the real service."""
     database = connect(MONGODB, "bench")
     docket = Docket(_clean("docket_household"))
-    _fill_directory(MongoStore(database["directory_household"]))
+    fill_directory(MongoStore(database["directory_household"]))
     clock = ScaledClock(1, 0.0, 0.0)
     _queue_up([report(clock.now()) for _ in range(count)])
     spare_the_collector()
@@ -118,19 +113,6 @@ def _config() -> Config:
             "TOKEN_KEY": secrets.token_hex(32),
         },
     )
-
-
-def _fill_directory(store: MongoStore) -> None:
-    store.collection.drop()
-    clock = ScaledClock(1, 0.0, 0.0)
-    fold = Fold(store, MemoryBus(), clock)
-    works = intake.works(LOADED, (), clock.now(), clock.real())
-    fold.run(Follower(fold, store, clock).absorb(list(_told(works))))
-
-
-def _told(works: list[Work]) -> Iterator[Event]:
-    for work in works:
-        yield from work.change(Record(work.key)).events
 
 
 def plain_step(count: int) -> float:

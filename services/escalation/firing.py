@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from typing import cast
 
+from eventlet.event import Event as GreenEvent
 from nameko.extensions import DependencyProvider
 
 from services.bus import logs, metrics
@@ -25,7 +26,9 @@ from services.grid.events import Event
 
 log = logs.get(__name__)
 
-BATCH = 200
+BATCH = 300
+FRESH_SECONDS = 2.0
+"""Real seconds: what became due since then has half of the places of a full batch."""
 SLACK_SECONDS = 1.5
 """Real seconds: markers go out each second, so without trouble nothing waits for them."""
 LATER_SECONDS = 300.0
@@ -134,11 +137,12 @@ def fire(custodian: CustodianShell, markers: Markers) -> float:
     horizon = markers.horizon(custodian.custodians.reached())
     if horizon is None or not shards:
         return _IDLE_SECONDS
-    cases = custodian.store.due(horizon, BATCH, shards)
+    fresh = plus(horizon, -FRESH_SECONDS / clock.real_seconds(1))
+    cases = custodian.store.due(horizon, BATCH, shards, fresh)
     if cases:
         atlas, now = custodian.county.atlas(), clock.now()
         works = [model.due_work(case, atlas, now, horizon) for case in cases]
-        _run(custodian, works)
+        _written(custodian, works)
     if len(cases) == BATCH:
         return 0.0
     due = custodian.store.next_due(shards)
@@ -150,11 +154,37 @@ def fire(custodian: CustodianShell, markers: Markers) -> float:
     return max(_BLOCKED_SECONDS, wait)
 
 
-def _run(custodian: CustodianShell, works: list[Work]) -> None:
-    """Fires a batch; one case that can't be fired is put off, and takes no other along."""
+def _written(custodian: CustodianShell, works: list[Work]) -> None:
+    """Fires a batch; returns when it is written, and lets it be published meanwhile.
+
+    :raises Retry: the database is away.
+    """
+    written = GreenEvent()
+
+    def run() -> None:
+        try:
+            _run(custodian, works, written)
+        except Exception as error:
+            if written.ready():
+                log.exception("failed after deadlines were written")
+            else:
+                written.send_exception(error)
+
+    # As many at most as keep the broker busy: when it is slow, firing waits here.
+    custodian.firing.spawn_n(run)
+    written.wait()
+
+
+def _run(custodian: CustodianShell, works: list[Work], written: GreenEvent | None = None) -> None:
+    """One case that can't be fired is put off, and takes no other along."""
     clock = custodian.clock
+
+    def on_disk(_outcomes: list[Outcome]) -> None:
+        if written is not None and not written.ready():
+            written.send()
+
     try:
-        outcomes = custodian.fold.run(works)
+        outcomes = custodian.fold.run(works, on_disk)
     except Retry:
         raise
     except Exception:
@@ -162,11 +192,12 @@ def _run(custodian: CustodianShell, works: list[Work]) -> None:
             middle = len(works) // 2
             _run(custodian, works[:middle])
             _run(custodian, works[middle:])
+            on_disk([])
             return
         metrics.DEADLINES_FAILED.inc()
         log.exception("a deadline can't be fired and is put off", case=works[0].key)
         at = plus(clock.now(), LATER_SECONDS / clock.real_seconds(1))
-        custodian.fold.run([model.later_work(works[0].key, at)])
+        custodian.fold.run([model.later_work(works[0].key, at)], on_disk)
         return
     for outcome in outcomes:
         _count(clock, outcome)
@@ -174,11 +205,8 @@ def _run(custodian: CustodianShell, works: list[Work]) -> None:
 
 def _count(clock: Clock, outcome: Outcome) -> None:
     for item in outcome.answer or ():
-        level, kind, due = (
-            item["address"]["level"],
-            item["deadline"]["kind"],
-            item["deadline"]["due"],
-        )
+        level = item["address"]["level"]
+        kind, due = item["deadline"]["kind"], item["deadline"]["due"]
         late = max(0.0, clock.real_seconds(seconds_between(due, item["fired_at"])))
         metrics.DEADLINES_FIRED.labels(level, kind).inc()
         metrics.DEADLINE_LATENESS.labels(level, kind).observe(late)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import uuid
 
+from eventlet.greenpool import GreenPool
+
 from services.bus.config import Config
 from services.bus.shell import Shell
 from services.escalation import model
 from services.escalation.store import Custodians, Custody
+
+_AT_ONCE = 3
 
 
 class CustodianShell(Shell[Custody]):
     """What a custodian process is connected to.
 
     ``shards`` are those of the cases that it fires; none until it has first said that it lives.
+    ``firing`` runs the batches of cases that are fired, a few at once.
     """
 
     def __init__(self, config: Config) -> None:
@@ -21,6 +26,7 @@ class CustodianShell(Shell[Custody]):
         self.custodians = Custodians(self.database[Custodians.name])
         self.replica = str(uuid.uuid4())
         self.shards: tuple[int, ...] = ()
+        self.firing = GreenPool(_AT_ONCE)
 
     def prepare(self) -> None:
         """See :class:`services.bus.shell.Shell`."""

@@ -26,24 +26,33 @@ class Custody(MongoStore):
             self.collection.create_index([("document.next_due", 1), shard])
             self.collection.create_index([("document.rank", 1), ("document.next_due", 1), shard])
 
-    def due(self, horizon: Instant, limit: int, shards: Sequence[int]) -> list[str]:
+    def due(self, horizon: Instant, limit: int, shards: Sequence[int], fresh: Instant) -> list[str]:
         """Cases with something due by ``horizon``, the most urgent and longest overdue first.
 
-        :param shards: only cases of these.
-
         Without those of which others may not know yet who holds them: the sweep is at work.
+        When there are more than ``limit``, half of the places are for those due since
+        ``fresh``: after an outage today's deadlines do not wait for yesterday's.
+
+        :param shards: only cases of these.
         """
-        where = {
+        others = {**_of(shards), **self._known_to_all()}
+        overdue = {
             # All there are: so the index gives them in this order, without sorting.
             "document.rank": {"$in": list(range(model.RANKS))},
             "document.next_due": {"$lte": horizon},
-            **_of(shards),
-            **self._known_to_all(),
+            **others,
         }
         with database_errors():
-            found = self.collection.find(where, {"_id": 1})
-            found = found.sort([("document.rank", 1), ("document.next_due", 1)])
-            return [raw["_id"] for raw in found.limit(limit)]
+            found = self._keys(overdue, ["document.rank", "document.next_due"], limit)
+            if len(found) < limit:
+                return found
+            recent = {"document.next_due": {"$gt": fresh, "$lte": horizon}, **others}
+            first = self._keys(recent, ["document.next_due"], limit // 2)
+        return list(dict.fromkeys([*first, *found]))[:limit]
+
+    def _keys(self, where: dict[str, Any], order: list[str], limit: int) -> list[str]:
+        found = self.collection.find(where, {"_id": 1}).sort([(name, 1) for name in order])
+        return [raw["_id"] for raw in found.limit(limit)]
 
     def next_due(self, shards: Sequence[int]) -> Instant | None:
         """When the next case of these shards is due, or none if no case is open."""
