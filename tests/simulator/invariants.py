@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from services.grid.tokens import Stage, Token
+from services.grid import deadlines
+from services.grid.clock import Instant, plus
+from services.grid.tokens import Address, Stage, Token
 from tests.simulator.county import LEVELS
 from tests.simulator.world import World
 
@@ -17,6 +19,7 @@ def all_hold(world: World, dead: tuple[str, ...] = ()) -> None:
     entries_end(world, dead)
     identities(world)
     fired_once(world)
+    nobody_short_changed(world)
 
 
 def agreement(world: World, dead: tuple[str, ...] = ()) -> None:
@@ -84,6 +87,28 @@ def fired_once(world: World) -> None:
         passed[event.subject, token.round, token.hop, event.type, what].add(event.id)
     for where, ids in passed.items():
         assert len(ids) == 1, where
+
+
+def nobody_short_changed(world: World) -> None:
+    """A deadline passes only when its holder has had a chance to hear of the case.
+
+    That is the least of ``grace`` and the level's own time, since the custody was published.
+    """
+    heard: dict[tuple[str, int, int], Instant] = {}
+    for event, at in zip(world.published, world.published_at, strict=True):
+        if "state" not in event.data:
+            continue
+        token = Token.of(event.data["state"]["token"])
+        where = event.subject, token.round, token.hop
+        if event.custody:
+            heard.setdefault(where, at)
+        if event.type != "case.deadline_passed":
+            continue
+        facts, state = event.data["case"], event.data["state"]
+        profile = world.atlas.profile(facts["profile"])
+        own = deadlines.own_time(profile, facts, Address.of(state["address"]))
+        chance = plus(heard[where], min(profile.grace, own))
+        assert event.data["passed"]["fired_at"] >= chance, where
 
 
 def supervised(world: World, case: str) -> None:

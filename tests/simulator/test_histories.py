@@ -49,7 +49,12 @@ SEEDS = st.integers(0, 2**32)
 @given(seed=SEEDS, steps=st.integers(5, 100), skip=st.booleans())
 def test_services_agree_once_the_bus_is_quiet(seed: int, steps: int, skip: bool) -> None:
     random = Random(seed)
-    world = World(random, SKIPPING if skip else ATLAS, crashes=random.choice([0.0, 0.05, 0.3]))
+    world = World(
+        random,
+        SKIPPING if skip else ATLAS,
+        crashes=random.choice([0.0, 0.05, 0.3]),
+        rivals=random.choice([0.0, 0.3]),
+    )
     history(world, random, steps)
     world.settle()
     invariants.all_hold(world)

@@ -3,17 +3,19 @@
 Every service runs the same :class:`services.bus.fold.Fold` and the same ``work`` functions
 as in production. What differs is around them: the bus hands over any waiting message, in
 any order, more than once; a node may crash at each seam of a step, and then has only its
-store; desks may be dead for a while.
+store; a replica of it may do the same work at the same time, so that one of the two loses the
+guarded write; desks may be dead for a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 
 from services.bus.errors import BrokerAway, Refused
-from services.bus.fold import Fold, Record, Work, Write
+from services.bus.fold import Fold, Outcome, Record, Work, Write
 from services.bus.memory import MemoryStore
 from services.dispatch import model as dispatch
 from services.escalation import model as escalation
@@ -43,11 +45,15 @@ class Seams:
 
 
 class CrashingStore(MemoryStore):
-    """A store whose process may die before or after any call."""
+    """A store whose process may die before or after any call.
+
+    ``rival`` is called before each write: what another replica does just then.
+    """
 
     def __init__(self, seams: Seams) -> None:
         super().__init__()
         self._seams = seams
+        self.rival: Callable[[], None] = lambda: None
 
     def read(self, keys: Sequence[str]) -> dict[str, Record]:
         """A read between two seams."""
@@ -57,6 +63,7 @@ class CrashingStore(MemoryStore):
     def write(self, writes: Sequence[Write], written: float) -> set[str]:
         """A write between two seams."""
         self._seams.pass_through()
+        self.rival()
         conflicts = super().write(writes, written)
         self._seams.pass_through()
         return conflicts
@@ -78,16 +85,45 @@ class Node:
         self.store = CrashingStore(world.seams)
         self.fold = Fold(self.store, world, world.clock)
 
+    def run(
+        self,
+        works: Sequence[Work],
+        written: Callable[[list[Outcome]], None] | None = None,
+        *,
+        rival: bool = False,
+    ) -> list[Outcome]:
+        """A step; with a ``rival`` a replica does the same between its read and its write."""
+
+        def other() -> None:
+            self.store.rival = lambda: None
+            # It gets its own copy of the messages, and dies or not by itself.
+            with suppress(Crash):
+                self.fold.run(works)
+
+        self.store.rival = other if rival else lambda: None
+        try:
+            return self.fold.run(works, written)
+        finally:
+            self.store.rival = lambda: None
+
 
 class World:
-    """All nodes, the bus between them, and everything that was ever published."""
+    """All nodes, the bus between them, and everything that was ever published and when.
 
-    def __init__(self, random: Random, atlas: Atlas, crashes: float = 0.0) -> None:
+    :param crashes: how likely a process dies at a seam.
+    :param rivals: how likely a replica does the same work at the same time.
+    """
+
+    def __init__(
+        self, random: Random, atlas: Atlas, crashes: float = 0.0, rivals: float = 0.0
+    ) -> None:
         self.random = random
+        self.rivals = rivals
         self.atlas = atlas
         self.clock = FrozenClock()
         self.seams = Seams(random, crashes)
         self.published: list[Event] = []
+        self.published_at: list[Instant] = []
         self.nodes = {
             "intake": Node(self, "intake", intake.work),
             "escalation": Node(
@@ -114,6 +150,7 @@ class World:
         for event in events:
             self.seams.pass_through()
             self.published.append(event)
+            self.published_at.append(self.clock.now())
             for name, node in self.nodes.items():
                 addressed = name not in LEVELS or event.key.split(".")[2] == name
                 if event.type in self._takes[name] and addressed:
@@ -138,7 +175,8 @@ class World:
             acknowledged.append(True)
 
         try:
-            outcomes = node.fold.run([node.work(Event.read(body)) for body in batch], written)
+            works = [node.work(Event.read(body)) for body in batch]
+            outcomes = node.run(works, written, rival=self._rival())
         except Crash:
             if not acknowledged:
                 node.queue.extend(batch)
@@ -196,24 +234,26 @@ class World:
                 record.document, f"officer-{level}", "settled", "好", atlas=self.atlas, now=now
             )
 
-        fold = self.nodes[level].fold
+        node, rival = self.nodes[level], self._rival()
         try:
-            self._until_done(lambda: fold.run([Work(entry, change)])[0].result())
+            self._until_done(lambda: node.run([Work(entry, change)], rival=rival)[0].result())
         except Refused:
             return False
         return True
 
-    def fire(self) -> None:
-        """The custodian acts on what is due."""
+    def fire(self, horizon: Instant | None = None) -> None:
+        """The custodian acts on what is due by ``horizon``, or by now."""
         node = self.nodes["escalation"]
         now = self.clock.now()
+        horizon = horizon or now
         due = [
             case
             for case, document in node.store.documents().items()
             if document["next_due"] is not None and document["next_due"] <= now
         ]
         try:
-            node.fold.run([escalation.due_work(case, self.atlas, now, now) for case in due])
+            works = [escalation.due_work(case, self.atlas, now, horizon) for case in due]
+            node.run(works, rival=self._rival())
         except Crash:
             return
 
@@ -223,6 +263,9 @@ class World:
             node.fold.sweep(older_than=-1)
         except (Crash, BrokerAway):
             return
+
+    def _rival(self) -> bool:
+        return bool(self.rivals) and self.random.random() < self.rivals
 
     def settle(self, dead: Sequence[str] = ()) -> None:
         """No more crashes: everything is swept and delivered until the bus is quiet."""

@@ -337,3 +337,41 @@ def test_a_case_stays_in_its_shard() -> None:
     document = custody()
     assert document["shard"] == model.shard("case-1")
     assert 0 <= document["shard"] < model.SHARDS
+
+
+DUE = plus(START, 2 * HOUR)
+
+
+def moved_on() -> Document:
+    return done(fired(custody(), DUE))
+
+
+CASES: dict[str, tuple[Document, Instant, list[str]]] = {
+    "due": (custody(), DUE, ["deadline_passed", "escalated", "released"]),
+    "not due": (custody(), plus(DUE, -1), []),
+    "acknowledged": (merge_act(custody(), acknowledged=True), DUE, []),
+    "resolved": (merge_act(custody(), resolved=True), plus(DUE, 86400), []),
+    # The household's time, once the group has it: the same hop never fires again.
+    "released": (moved_on(), DUE, []),
+}
+
+
+@pytest.mark.parametrize("state", CASES)
+@pytest.mark.parametrize("how", ["first delivery", "redelivery", "other replica"])
+def test_what_fires_fires_once_however_often_it_is_tried(state: str, how: str) -> None:
+    document, now, expected = CASES[state]
+    first = fired(document, now)
+    assert types(first) == expected
+    if how == "redelivery":
+        # The report comes once more, and the custodian looks once more.
+        again = model.decide(model.merge(done(first), reported(), now), ATLAS, now)
+        assert types(again) == []
+        assert types(fired(done(again), now)) == []
+    elif how == "other replica":
+        # It read the same document: what it decides has the same ids, and its write is refused.
+        rival = fired(document, plus(now, 0.2))
+        assert [event.id for event in rival.events][: len(expected)] == [
+            event.id for event in first.events
+        ]
+        # It reads again: there is nothing left to do.
+        assert types(fired(done(first), plus(now, 0.2))) == []
