@@ -34,20 +34,22 @@ class Bell(SharedExtension):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rung = threading.Event()
+        self._listeners: list[threading.Event] = []
 
     def ring(self) -> None:
         """Wakes the alarms of this process."""
-        self._rung.set()
+        for rung in self._listeners:
+            rung.set()
 
-    def wait(self, seconds: float) -> None:
-        """Returns when it is rung, or after ``seconds`` (real)."""
-        self._rung.wait(seconds)
-        self._rung.clear()
+    def listen(self) -> threading.Event:
+        """Is set at each ring; a listener of one's own, so that nobody else clears it."""
+        rung = threading.Event()
+        self._listeners.append(rung)
+        return rung
 
 
 class Alarm(Entrypoint):
-    """The nameko entrypoint behind :func:`alarm`; one call at a time.
+    """The nameko entrypoint behind :func:`alarm` and :func:`lanes`; one call a lane at a time.
 
     The method returns real seconds; after an error, and as a backstop against a ring that
     was missed, it is called again within a second.
@@ -55,29 +57,35 @@ class Alarm(Entrypoint):
 
     bell = Bell()
 
-    def __init__(self) -> None:
+    def __init__(self, count: int | None = None) -> None:
         super().__init__(expected_exceptions=(Exception,))
+        self._calls: list[tuple[int, ...]] = [(lane,) for lane in range(count)] if count else [()]
         self._stopping = False
 
     def start(self) -> None:
         """See nameko's ``Extension``."""
-        self.container.spawn_managed_thread(self._run, identifier=f"alarm {self.method_name}")
+        for arguments in self._calls:
+            run = partial(self._run, self.bell.listen(), arguments)
+            name = f"alarm {self.method_name}{arguments or ''}"
+            self.container.spawn_managed_thread(run, identifier=name)
 
     def stop(self) -> None:
         """See nameko's ``Extension``; the call in hand is finished by the container."""
         self._stopping = True
         self.bell.ring()
 
-    def _run(self) -> None:
+    def _run(self, rung: threading.Event, arguments: tuple[int, ...]) -> None:
         while not self._stopping:
-            pause = self._call()
+            pause = self._call(arguments)
             if not self._stopping and pause > 0:
-                self.bell.wait(min(pause, _LONGEST_SECONDS))
+                rung.wait(min(pause, _LONGEST_SECONDS))
+                rung.clear()
 
-    def _call(self) -> float:
+    def _call(self, arguments: tuple[int, ...]) -> float:
         done = Event()
+        finish = partial(hand_over, done)
         try:
-            self.container.spawn_worker(self, (), {}, handle_result=partial(hand_over, done))
+            self.container.spawn_worker(self, arguments, {}, handle_result=finish)
             pause: float = done.wait()
         except ContainerBeingKilled:
             return _LONGEST_SECONDS
@@ -106,6 +114,15 @@ def alarm(method: Method) -> Method:
     """Calls ``method`` as soon as the service has started, then whenever it says."""
     decorated: Method = Alarm.decorator(method)
     return decorated
+
+
+def lanes(count: int) -> Callable[[Method], Method]:
+    """As :func:`alarm`, for work that can be divided: ``method`` gets the number of its lane.
+
+    While one lane waits for the database, another decides.
+    """
+    decorate: Callable[[Method], Method] = Alarm.decorator(count)
+    return decorate
 
 
 def every(seconds: float) -> Callable[[Method], Method]:

@@ -79,9 +79,10 @@ DEADLINE_LATENESS = Histogram(
     ["level", "kind"],
     buckets=_LATE,
 )
-# How long the oldest deadline that should have fired has been waiting, in real seconds.
+# How long the oldest deadline that should have fired has been waiting, in real seconds; lane: a
+# part of the process's share.
 DEADLINES_OVERDUE = Gauge(
-    "huashi_deadlines_overdue_seconds", "Age of the oldest deadline due and not fired."
+    "huashi_deadlines_overdue_seconds", "Age of the oldest deadline due and not fired.", ["lane"]
 )
 # Custody that arrived with a time ahead of ours: a clock elsewhere runs fast.
 TIMES_CLAMPED = Counter("huashi_times_clamped_total", "Times from elsewhere that lay ahead.")

@@ -32,7 +32,7 @@ StoreT = TypeVar("StoreT", bound=MongoStore)
 ShellT = TypeVar("ShellT", bound="Shell[Any]")
 
 # What is younger is being published by whoever wrote it.
-_SWEEP_AFTER_SECONDS = 2.0
+_SWEEP_AFTER_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 5.0
 # So long a whole queue waits for a profile that one of its events needs, and not again for a
 # while: an event with a profile that never comes must not hold up the others.

@@ -27,6 +27,8 @@ from services.grid.events import Event
 log = logs.get(__name__)
 
 BATCH = 300
+LANES = 2
+"""Into how many parts a process divides its share; each is fired by itself."""
 FRESH_SECONDS = 2.0
 """Real seconds: what became due since then has half of the places of a full batch."""
 SLACK_SECONDS = 1.5
@@ -131,9 +133,12 @@ def beat(custodian: CustodianShell, markers: Markers) -> None:
         log.warning("deadlines wait", why=str(error))
 
 
-def fire(custodian: CustodianShell, markers: Markers) -> float:
-    """Acts on what is due, at most ``BATCH`` cases; returns real seconds until the next."""
-    clock, shards = custodian.clock, custodian.shards
+def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
+    """Acts on what is due in one of the lanes, at most ``BATCH`` cases.
+
+    :returns: real seconds until the next is due.
+    """
+    clock, shards = custodian.clock, custodian.shards[lane::LANES]
     horizon = markers.horizon(custodian.custodians.reached())
     if horizon is None or not shards:
         return _IDLE_SECONDS
@@ -146,11 +151,12 @@ def fire(custodian: CustodianShell, markers: Markers) -> float:
     if len(cases) == BATCH:
         return 0.0
     due = custodian.store.next_due(shards)
+    overdue = metrics.DEADLINES_OVERDUE.labels(str(lane))
     if due is None:
-        metrics.DEADLINES_OVERDUE.set(0)
+        overdue.set(0)
         return _IDLE_SECONDS
     wait = clock.real_seconds(seconds_between(clock.now(), due))
-    metrics.DEADLINES_OVERDUE.set(max(0.0, -wait))
+    overdue.set(max(0.0, -wait))
     return max(_BLOCKED_SECONDS, wait)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.bus.alarm import alarm, every
+from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
 from services.bus.shell import attach
 from services.bus.web import Call, Operations, route
@@ -29,10 +29,10 @@ class Service(Operations):
         """The directory as intake publishes it."""
         self.shell.absorb_directory(batch)
 
-    @alarm
-    def fire(self) -> float:
+    @lanes(firing.LANES)
+    def fire(self, lane: int) -> float:
         """Acts on deadlines as soon as they are due."""
-        return firing.fire(self.shell, self.markers)
+        return firing.fire(self.shell, self.markers, lane)
 
     @every(1)
     def beat(self) -> None:

@@ -18,6 +18,7 @@ def all_hold(world: World, dead: tuple[str, ...] = ()) -> None:
     armed(world)
     entries_end(world, dead)
     identities(world)
+    assigned_once(world)
     fired_once(world)
     nobody_short_changed(world)
 
@@ -70,6 +71,17 @@ def identities(world: World) -> None:
     bodies: dict[str, bytes] = {}
     for event in world.published:
         assert bodies.setdefault(event.id, event.body()) == event.body(), event.type
+
+
+def assigned_once(world: World) -> None:
+    """Who is on duty is decided once for each time that a case comes to a desk."""
+    decided: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+    for event in world.published:
+        if event.type == "case.assigned":
+            token = Token.of(event.data["state"]["token"])
+            decided[event.subject, token.round, token.hop].add(event.id)
+    for where, ids in decided.items():
+        assert len(ids) == 1, where
 
 
 def fired_once(world: World) -> None:
