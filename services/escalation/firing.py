@@ -76,11 +76,11 @@ class Markers:
 
         :param reached: up to where another replica has read.
         """
-        known = [at for at in (self._caught_up, reached) if at is not None]
-        if not known:
-            return None
-        slack = SLACK_SECONDS / self._clock.real_seconds(1)
-        return min(self._clock.now(), plus(max(known), slack))
+        now, slack = self._clock.now(), SLACK_SECONDS / self._clock.real_seconds(1)
+        # What lies ahead was said by another clock (kept data of a faster one): it says nothing.
+        latest = plus(now, slack)
+        known = [at for at in (self._caught_up, reached) if at is not None and at <= latest]
+        return min(now, plus(max(known), slack)) if known else None
 
 
 class _Attachment(DependencyProvider):

@@ -69,8 +69,6 @@ class Custody(MongoStore):
 
 
 def _of(shards: Sequence[int]) -> dict[str, Any]:
-    if len(shards) == model.SHARDS:
-        return {}
     return {"document.shard": {"$in": list(shards)}}
 
 
