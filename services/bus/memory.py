@@ -6,9 +6,10 @@ They pass the same behaviour suite as MongoDB and RabbitMQ do
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from services.bus.errors import Collision
 from services.bus.fold import Record, Unpublished, Write
@@ -17,7 +18,7 @@ from services.grid.events import Event
 
 
 class MemoryStore:
-    """Documents in a dictionary, copied on the way in and out like those of a database.
+    """Documents in a dictionary, kept as JSON so that nobody shares them, as in a database.
 
     ``unique`` names a document field whose value no two documents may share.
     """
@@ -43,11 +44,11 @@ class MemoryStore:
             self._records[write.key] = {
                 **record,
                 "revision": write.revision + 1,
-                "document": json.loads(json.dumps(write.document)),
+                "document": orjson.dumps(write.document),
                 "unpublished": [
                     *record["unpublished"],
                     *(
-                        json.loads(json.dumps({"written": written, "event": event.as_document()}))
+                        (event.id, written, orjson.dumps(event.as_document()))
                         for event in write.events
                     ),
                 ],
@@ -60,7 +61,7 @@ class MemoryStore:
             record = self._records[key]
             ids = {event.id for event in events}
             record["unpublished"] = [
-                entry for entry in record["unpublished"] if entry["event"]["id"] not in ids
+                entry for entry in record["unpublished"] if entry[0] not in ids
             ]
             if any(event.custody for event in events):
                 record["confirmed"] = max(record["confirmed"] or at, at)
@@ -68,7 +69,7 @@ class MemoryStore:
     def unpublished(self, before: float, limit: int) -> list[Record]:
         """See :class:`services.bus.fold.Store`."""
         found = [
-            (min(entry["written"] for entry in record["unpublished"]), key)
+            (min(written for _id, written, _event in record["unpublished"]), key)
             for key, record in self._records.items()
             if record["unpublished"]
         ]
@@ -83,7 +84,7 @@ class MemoryStore:
         if self._unique is None or value is None:
             return
         for key, record in self._records.items():
-            if key != write.key and record["document"].get(self._unique) == value:
+            if key != write.key and orjson.loads(record["document"]).get(self._unique) == value:
                 raise Collision(self._unique)
 
     def _record(self, key: str) -> Record:
@@ -91,10 +92,10 @@ class MemoryStore:
         return Record(
             key,
             stored["revision"],
-            json.loads(json.dumps(stored["document"])),
+            orjson.loads(stored["document"]),
             tuple(
-                Unpublished(Event.of_document(entry["event"]), entry["written"])
-                for entry in stored["unpublished"]
+                Unpublished(Event.of_document(orjson.loads(event)), written)
+                for _id, written, event in stored["unpublished"]
             ),
             stored["confirmed"],
         )
