@@ -1,23 +1,27 @@
 """Histories: the services' pure functions on a virtual clock and a hostile bus.
 
 Every service runs the same :class:`services.bus.fold.Fold` and the same ``work`` functions
-as in production. What differs is around them: the bus hands over any waiting message, in
-any order, more than once; a node may crash at each seam of a step, and then has only its
-store; a replica of it may do the same work at the same time, so that one of the two loses the
-guarded write; desks may be dead for a while.
+as in production, the custodian its markers too. What differs is around them: the bus hands
+over any waiting message, in any order, more than once; it is away for a while, or cannot
+reach a service; a database is away; a process may die at each seam of a step, and then has
+only its store; a replica of it may do the same work at the same time, so that one of the two
+loses the guarded write; every process has its own clock; desks may be dead for a while.
+
+Nothing here is random: a history says what happens (``history.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from random import Random
-from typing import Any
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
-from services.bus.errors import BrokerAway, Refused
-from services.bus.fold import Fold, Outcome, Record, Work, Write
-from services.bus.memory import MemoryStore
+from services.bus.consumer import Batch
+from services.bus.errors import BrokerAway, Refused, Retry
+from services.bus.fold import Decision, Document, Outcome, Record, Work
 from services.dispatch import model as dispatch
+from services.escalation import firing
 from services.escalation import model as escalation
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant
@@ -25,166 +29,180 @@ from services.grid.events import Event, of_consumer
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.simulator.county import GRID, LEVELS
+from tests.simulator.nodes import REPLICAS, Crash, Node, Replica, Seams, SkewedClock, Waiting
+
+NODES = ("intake", "escalation", "notify", *LEVELS)
+
+ACTIONS: dict[str, Callable[..., Decision]] = {
+    "acknowledge": lambda entry, by, **at: dispatch.acknowledge(entry, by, "", **at),
+    "resolve": lambda entry, by, **at: dispatch.resolve(entry, by, "settled", "好", **at),
+}
+"""What an officer of a desk can do, by name: ``(entry, by, *, atlas, now) -> Decision``."""
+
+_EVER = -1e9
+"""Real seconds: a sweep takes whatever is unpublished, however young."""
 
 
-class Crash(Exception):
-    """The process is gone; only its store and what it has published remain."""
+class Sent(NamedTuple):
+    """An event that was published: when by the true time, and how it looked on the bus."""
+
+    event: Event
+    at: Instant
+    body: bytes
 
 
-class Seams:
-    """Decides at each seam of a step whether the process dies there."""
+@dataclass
+class Step:
+    """How one step of a history goes: which process does it, and what befalls it.
 
-    def __init__(self, random: Random, probability: float) -> None:
-        self._random = random
-        self.probability = probability
-
-    def pass_through(self) -> None:
-        """A seam: here the process may die."""
-        if self.probability and self._random.random() < self.probability:
-            raise Crash
-
-
-class CrashingStore(MemoryStore):
-    """A store whose process may die before or after any call.
-
-    ``rival`` is called before each write: what another replica does just then.
+    ``rival``: the other replica does the same between its read and its write.
     """
 
-    def __init__(self, seams: Seams) -> None:
-        super().__init__()
-        self._seams = seams
-        self.rival: Callable[[], None] = lambda: None
-
-    def read(self, keys: Sequence[str]) -> dict[str, Record]:
-        """A read between two seams."""
-        self._seams.pass_through()
-        return super().read(keys)
-
-    def write(self, writes: Sequence[Write], written: float) -> set[str]:
-        """A write between two seams."""
-        self._seams.pass_through()
-        self.rival()
-        conflicts = super().write(writes, written)
-        self._seams.pass_through()
-        return conflicts
-
-    def clear(self, published: Mapping[str, Sequence[Event]], at: Instant) -> None:
-        """A clearing between two seams."""
-        self._seams.pass_through()
-        super().clear(published, at)
-        self._seams.pass_through()
+    replica: int = 0
+    seam: int = 0
+    loses_confirm: bool = False
+    rival: bool = False
+    said: list[str] = field(default_factory=list)
 
 
-class Node:
-    """One service's shell: its queue, its fold, and how it turns an event into work."""
-
-    def __init__(self, world: World, name: str, work: Callable[[Event], Work]) -> None:
-        self.name = name
-        self.work = work
-        self.queue: list[bytes] = []
-        self.store = CrashingStore(world.seams)
-        self.fold = Fold(self.store, world, world.clock)
-
-    def run(
-        self,
-        works: Sequence[Work],
-        written: Callable[[list[Outcome]], None] | None = None,
-        *,
-        rival: bool = False,
-    ) -> list[Outcome]:
-        """A step; with a ``rival`` a replica does the same between its read and its write."""
-
-        def other() -> None:
-            self.store.rival = lambda: None
-            # It gets its own copy of the messages, and dies or not by itself.
-            with suppress(Crash):
-                self.fold.run(works)
-
-        self.store.rival = other if rival else lambda: None
-        try:
-            return self.fold.run(works, written)
-        finally:
-            self.store.rival = lambda: None
+@lru_cache(maxsize=1024)
+def _read(body: bytes) -> Event:
+    """A message is validated once, not by each of its readers: no service changes an event."""
+    return Event.read(body)
 
 
 class World:
     """All nodes, the bus between them, and everything that was ever published and when.
 
-    :param crashes: how likely a process dies at a seam.
-    :param rivals: how likely a replica does the same work at the same time.
+    :param ahead: by how many seconds the clocks of a node's processes run ahead; 0 for others.
+    :param dead: desks that neither read nor act, until they are taken out.
     """
 
     def __init__(
-        self, random: Random, atlas: Atlas, crashes: float = 0.0, rivals: float = 0.0
+        self,
+        atlas: Atlas,
+        ahead: Mapping[str, Sequence[float]] | None = None,
+        dead: Sequence[str] = (),
     ) -> None:
-        self.random = random
-        self.rivals = rivals
         self.atlas = atlas
+        self.dead = tuple(dead)
         self.clock = FrozenClock()
-        self.seams = Seams(random, crashes)
-        self.published: list[Event] = []
-        self.published_at: list[Instant] = []
+        self.seams = Seams()
+        self.broker_away = False
+        self.published: list[Sent] = []
+        self._number = 0
+        ahead = ahead or {}
         self.nodes = {
-            "intake": Node(self, "intake", intake.work),
-            "escalation": Node(
-                self, "escalation", lambda event: escalation.work(event, atlas, self.clock.now())
-            ),
-            "notify": Node(
-                self, "notify", lambda event: notify.work(event, atlas, self.clock.now())
-            ),
-            **{level: self._desk(level) for level in LEVELS},
+            name: Node(
+                self,
+                name,
+                self.seams,
+                atlas,
+                self._work(name),
+                [SkewedClock(self.clock, behind) for behind in ahead.get(name, [0.0] * REPLICAS)],
+            )
+            for name in NODES
         }
-        self._takes = {
+        self.takes = {
             name: {kind.name for kind in of_consumer("dispatch" if name in LEVELS else name)}
-            for name in self.nodes
+            for name in NODES
         }
 
-    def _desk(self, level: str) -> Node:
-        return Node(
-            self, level, lambda event: dispatch.work(event, level, self.atlas, self.clock.now())
-        )
+    def _work(self, name: str) -> Callable[[Event, Instant], Work]:
+        if name == "intake":
+            return lambda event, _now: intake.work(event)
+        if name in LEVELS:
+            return lambda event, now: dispatch.work(event, name, self.atlas, now)
+        service = escalation if name == "escalation" else notify
+        return lambda event, now: service.work(event, self.atlas, now)
 
-    def publish(self, events: Sequence[Event]) -> set[str]:
+    @property
+    def alive(self) -> list[Node]:
+        """The nodes that are not dead."""
+        return [node for name, node in self.nodes.items() if name not in self.dead]
+
+    def publish(self, node: Node, events: Sequence[Event]) -> set[str]:
         """The bus: every event reaches every queue bound to it, unless the process dies."""
-        confirmed: set[str] = set()
+        if self.broker_away or node.cut:
+            raise BrokerAway("no connection")
         for event in events:
             self.seams.pass_through()
-            self.published.append(event)
-            self.published_at.append(self.clock.now())
-            for name, node in self.nodes.items():
-                addressed = name not in LEVELS or event.key.split(".")[2] == name
-                if event.type in self._takes[name] and addressed:
-                    node.queue.append(event.body())
-            confirmed.add(event.id)
-        if self.seams.probability and self.random.random() < self.seams.probability:
+            body = event.body()
+            if event.type != firing.MARKER:
+                self.published.append(Sent(event, self.clock.now(), body))
+            for name, reader in self.nodes.items():
+                if event.type in self.takes[name] and _addressed(event, name):
+                    self._queue(reader, _read(body))
+        if self.seams.loses_confirm:
+            self.seams.loses_confirm = False
             raise BrokerAway("a confirm was lost")
-        return confirmed
+        return {event.id for event in events}
 
-    def deliver(self, node: Node, most: int = 3) -> None:
-        """Hands over some waiting messages in any order, some of them once more later."""
-        if not node.queue:
-            return
-        count = self.random.randint(1, min(most, len(node.queue)))
-        batch = [node.queue.pop(self.random.randrange(len(node.queue))) for _ in range(count)]
-        if self.seams.probability and self.random.random() < 0.1:
-            node.queue.append(self.random.choice(batch))
+    def _queue(self, node: Node, event: Event, *, again: bool = False) -> None:
+        self._number += 1
+        node.queue.append(Waiting(self._number, event, again))
+
+    def reachable(self, node: Node) -> bool:
+        """Whether messages get to a node."""
+        return not (self.broker_away or node.cut)
+
+    def read(
+        self,
+        node: Node,
+        pick: Callable[[int], int] = lambda _count: 0,
+        most: int = 3,
+        step: Step | None = None,
+        *,
+        again: bool = False,
+    ) -> list[Event]:
+        """A process reads some waiting messages; ``pick`` says which of so many is next.
+
+        What it did not acknowledge waits on. With ``again`` the first comes once more, later.
+
+        :returns: the messages that it read.
+        """
+        step = step or Step()
+        batch: list[Waiting] = []
+        while self.reachable(node) and len(batch) < most:
+            readable = node.readable()
+            if not readable:
+                break
+            batch.append(readable[pick(len(readable))])
+            node.queue.remove(batch[-1])
+        if not batch:
+            return []
+        events = [item.event for item in batch]
+        if again and events[0].type != firing.MARKER:
+            self._queue(node, events[0], again=True)
         acknowledged: list[bool] = []
 
-        def written(_outcomes: object) -> None:
+        def acknowledge(outcomes: Sequence[Outcome]) -> None:
             self.seams.pass_through()
+            for outcome in outcomes:
+                outcome.result()
             acknowledged.append(True)
 
-        try:
-            works = [node.work(Event.read(body)) for body in batch]
-            outcomes = node.run(works, written, rival=self._rival())
-        except Crash:
-            if not acknowledged:
-                node.queue.extend(batch)
-            return
-        for outcome in outcomes:
-            outcome.result()
+        self._done(step, node, lambda replica: self._absorb(replica, events, acknowledge))
+        if not acknowledged:
+            node.queue += batch
+        return events
 
-    def report(self, case: str, urgency: str = "ordinary", division: str = GRID) -> None:
+    def _absorb(
+        self,
+        replica: Replica,
+        events: Sequence[Event],
+        acknowledge: Callable[[Sequence[Outcome]], None],
+    ) -> None:
+        node = replica.node
+        if node.name == "escalation":
+            batch = Batch(events, acknowledge, lambda: False)
+            firing.absorb(cast(Any, replica), replica.markers, batch)
+            return
+        replica.fold.run([node.work(event, replica.now) for event in events], acknowledge)
+
+    def report(
+        self, case: str, urgency: str = "ordinary", division: str = GRID, step: Step | None = None
+    ) -> bool:
         """Somebody reports a case; a client sends it again until it is answered."""
         report = {
             "title": "路灯不亮",
@@ -197,19 +215,19 @@ class World:
         place = self.atlas.directory.division(division)
         assert place is not None
 
-        def change(record: Record) -> Any:
+        def change(document: Document | None, now: Instant) -> Decision:
             return intake.open_case(
-                record.document,
+                document,
                 case,
                 report,
                 place,
                 certain=True,
                 profile=self.atlas.current[0],
                 atlas=self.atlas,
-                now=self.clock.now(),
+                now=now,
             )
 
-        self._until_done(lambda: self.nodes["intake"].fold.run([Work(case, change)])[0].result())
+        return self._client(step or Step(), self.nodes["intake"], case, change)
 
     def entries(self, level: str, status: str = "live") -> list[str]:
         """The keys of a desk's docket entries with a state."""
@@ -220,77 +238,152 @@ class World:
             if document["status"] == status and document["state"] is not None
         ]
 
-    def act(self, level: str, entry: str, action: str) -> bool:
-        """An officer of a desk acts on an entry; whether the desk let them."""
+    def act(self, level: str, entry: str, action: str, step: Step | None = None) -> bool:
+        """An officer of a desk acts on an entry; whether the desk did it."""
 
-        def change(record: Record) -> Any:
-            assert record.document is not None
-            now = self.clock.now()
-            if action == "acknowledge":
-                return dispatch.acknowledge(
-                    record.document, f"officer-{level}", "", atlas=self.atlas, now=now
-                )
-            return dispatch.resolve(
-                record.document, f"officer-{level}", "settled", "好", atlas=self.atlas, now=now
+        def change(document: Document | None, now: Instant) -> Decision:
+            return ACTIONS[action](document, f"officer-{level}", atlas=self.atlas, now=now)
+
+        return self._client(step or Step(), self.nodes[level], entry, change)
+
+    def beat(self, step: Step | None = None) -> None:
+        """A custodian says that it lives, and sends its queue a marker."""
+        step = step or Step()
+
+        def beats(replica: Replica) -> None:
+            firing.beat(cast(Any, replica), replica.markers)
+
+        self._done(step, self.nodes["escalation"], beats)
+
+    def fire(self, step: Step | None = None, *, alone: bool = False) -> int:
+        """A custodian acts on what is due in its share, by how far the queue was read.
+
+        ``alone``: it takes its fellows for dead.
+
+        :returns: how many cases it looked at.
+        """
+        step = step or Step()
+        looked: list[str] = []
+
+        def fires(replica: Replica) -> None:
+            horizon = replica.markers.horizon(replica.custodians.reached())
+            if horizon is None:
+                return
+            due = self._due(replica, horizon, alone=alone or step.rival)
+            looked.extend(due)
+            now = replica.now
+            replica.fold.run(
+                [escalation.due_work(case, self.atlas, now, horizon) for case in due]
             )
 
-        node, rival = self.nodes[level], self._rival()
-        try:
-            self._until_done(lambda: node.run([Work(entry, change)], rival=rival)[0].result())
-        except Refused:
-            return False
-        return True
+        self._done(step, self.nodes["escalation"], fires)
+        return len(looked)
 
-    def fire(self, horizon: Instant | None = None) -> None:
-        """The custodian acts on what is due by ``horizon``, or by now."""
-        node = self.nodes["escalation"]
-        now = self.clock.now()
-        horizon = horizon or now
-        due = [
+    def _due(self, replica: Replica, horizon: Instant, *, alone: bool) -> list[str]:
+        living = [str(replica.number)] if alone else [str(number) for number in range(REPLICAS)]
+        shards = escalation.share(str(replica.number), living)
+        return [
             case
-            for case, document in node.store.documents().items()
-            if document["next_due"] is not None and document["next_due"] <= now
+            for case, document in replica.node.store.documents().items()
+            if document["shard"] in shards
+            and document["next_due"] is not None
+            and document["next_due"] <= horizon
         ]
-        try:
-            works = [escalation.due_work(case, self.atlas, now, horizon) for case in due]
-            node.run(works, rival=self._rival())
-        except Crash:
-            return
 
-    def sweep(self, node: Node) -> None:
-        """Publishes what a crash left."""
-        try:
-            node.fold.sweep(older_than=-1)
-        except (Crash, BrokerAway):
-            return
+    def second(self, step: Step | None = None) -> None:
+        """What a custodian does each second: beats, reads its queue to the end, fires."""
+        step = step or Step()
+        node = self.nodes["escalation"]
+        self.beat(step)
+        while self.read(node, step=step) and not step.said:
+            pass
+        self.fire(step)
 
-    def _rival(self) -> bool:
-        return bool(self.rivals) and self.random.random() < self.rivals
+    def sweep(self, node: Node, step: Step | None = None) -> int:
+        """Publishes what a crash or an outage left; returns how much."""
+        count = []
+        self._done(
+            step or Step(), node, lambda replica: count.append(replica.fold.sweep(_EVER))
+        )
+        return count[0] if count else 0
 
-    def settle(self, dead: Sequence[str] = ()) -> None:
-        """No more crashes: everything is swept and delivered until the bus is quiet."""
-        crashes, self.seams.probability = self.seams.probability, 0.0
-        alive = [node for name, node in self.nodes.items() if name not in dead]
+    def repair(self) -> None:
+        """All that was away is there again."""
+        self.broker_away = False
+        for node in self.nodes.values():
+            node.cut = False
+            node.store.away = False
+
+    def settle(self, pick: Callable[[int], int] = lambda _count: 0) -> None:
+        """Nothing goes wrong any more: everything is swept and read until the bus is quiet."""
+        self.repair()
+        self.seams.arm()
         while True:
-            for node in alive:
-                while node.fold.sweep(older_than=-1):
+            for node in self.alive:
+                while self.sweep(node):
                     pass
-                while node.queue:
-                    self.deliver(node)
-            if not any(node.queue for node in alive):
-                break
-        self.seams.probability = crashes
+                while self.read(node, pick):
+                    pass
+            if not any(node.queue for node in self.alive):
+                return
 
-    def _until_done(self, act: Callable[[], Any]) -> Any:
-        """A client tries again; the third time the process lives."""
-        crashes = self.seams.probability
+    def _client(
+        self,
+        step: Step,
+        node: Node,
+        key: str,
+        change: Callable[[Document | None, Instant], Decision],
+    ) -> bool:
+        """A person's action: sent again if the process dies, given up if it can't be done."""
+
+        def run(replica: Replica) -> None:
+            work = Work(key, lambda record: _changed(record, change, replica.now))
+            replica.fold.run([work])[0].result()
+
+        for _ in range(2):
+            try:
+                self._step(step, node, run)
+            except Crash:
+                step.said.append("dies, and the client sends it again")
+                step.seam = 0
+            except (Refused, Retry) as error:
+                step.said.append(f"can't: {error}")
+                return False
+            else:
+                return True
+        raise AssertionError("it dies only once")
+
+    def _done(self, step: Step, node: Node, act: Callable[[Replica], object]) -> None:
+        """A step of a process that nobody waits for: it dies, or waits for what is away."""
         try:
-            for _ in range(2):
-                try:
-                    return act()
-                except Crash:
-                    continue
-            self.seams.probability = 0.0
-            return act()
+            self._step(step, node, act)
+        except Crash:
+            step.said.append("dies")
+            step.seam = 0
+        except Retry as error:
+            step.said.append(f"waits: {error}")
+
+    def _step(self, step: Step, node: Node, act: Callable[[Replica], object]) -> None:
+        replica = node.replicas[step.replica]
+        other = node.replicas[1 - step.replica]
+        self.seams.arm(step.seam, loses_confirm=step.loses_confirm)
+        node.store.meets((lambda: act(other)) if step.rival else None)
+        try:
+            act(replica)
+        except Crash:
+            replica.restart()
+            raise
         finally:
-            self.seams.probability = crashes
+            node.store.meets(None)
+            self.seams.arm()
+
+
+def _addressed(event: Event, name: str) -> bool:
+    """Whether an event is for a desk; the other services take what comes to any level."""
+    return name not in LEVELS or event.key.split(".")[2] == name
+
+
+def _changed(
+    record: Record, change: Callable[[Document | None, Instant], Decision], now: Instant
+) -> Decision:
+    return change(record.document, now)

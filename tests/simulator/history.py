@@ -1,0 +1,300 @@
+"""A history is a row of bytes: what happens, step by step, and nothing besides is random.
+
+The first ``HEADER`` bytes say what the world is like, then each ``WIDTH`` bytes are one step.
+The same bytes come from a seed, when many histories are wanted, and from hypothesis, that
+makes a history which goes wrong shorter and simpler: a smaller byte is always the tamer choice.
+
+A new kind of step is a function of :data:`STEPS`; a new action of a desk only needs a line in
+:data:`tests.simulator.world.ACTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+from tests.simulator import invariants
+from tests.simulator.county import LEVELS, atlas
+from tests.simulator.nodes import REPLICAS
+from tests.simulator.world import ACTIONS, NODES, Step, World
+
+ATLAS = atlas()
+SKIPPING = atlas(unstaffed="skip")
+
+HEADER = 3 + REPLICAS * len(NODES)
+WIDTH = 10
+LONGEST = 100
+"""Steps in a history at the most."""
+CASES = 4
+"""Cases in a history at the most."""
+ENDS = 4
+"""A step whose first byte is below this ends the history: they have 50 steps on average."""
+
+_SKEWS = (*[0.0] * 8, 1.0, -1.0, 30.0, -30.0, 90.0, -90.0, 300.0, -300.0)
+_APART = (*[0.0] * 8, 1.0, -1.0, 5.0, -5.0, 20.0, -20.0, 30.0, -30.0)
+_WAITS = (1, 60, 600, 3600, 7200, 4 * 3600, 12 * 3600, 3 * 86400)
+_LIVES = 160
+_SEAMS = 16
+_UNCONFIRMED = 240
+_RIVAL = 192
+_DEAD_FOR = 6 * 3600
+
+
+class Choices:
+    """Bytes as choices; when they are used up, the first of everything is chosen."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = iter(data)
+
+    def byte(self) -> int:
+        """The next byte."""
+        return next(self._data, 0)
+
+    def pick(self, count: int) -> int:
+        """One of so many, 0 being the tamest."""
+        return self.byte() % count
+
+
+def world_of(header: bytes) -> World:
+    """The world before anything happens: its profile, its clocks, which desks are dead."""
+    choices = Choices(header)
+    profile = SKIPPING if choices.pick(4) == 3 else ATLAS
+    dead = _dead(choices.byte())
+    return World(profile, {name: _clocks(choices) for name in NODES}, dead)
+
+
+def order_of(header: bytes) -> Callable[[int], int]:
+    """In which order messages are read once nothing goes wrong any more."""
+    seed = header[-1]
+    if seed == 0:
+        return lambda _count: 0
+    return Random(seed).randrange
+
+
+def _dead(byte: int) -> tuple[str, ...]:
+    if byte < 192:
+        return ()
+    return LEVELS if byte >= 224 else (LEVELS[byte % len(LEVELS)],)
+
+
+def _clocks(choices: Choices) -> list[float]:
+    machine = _SKEWS[choices.pick(len(_SKEWS))]
+    return [machine, machine + _APART[choices.pick(len(_APART))]]
+
+
+def _report(world: World, choices: Choices, step: Step) -> str | None:
+    cases = len(world.nodes["intake"].store.documents())
+    if cases >= CASES:
+        return None
+    urgency = ("ordinary", "urgent")[choices.pick(2)]
+    world.report(f"case-{cases + 1}", urgency, step=step)
+    return f"case-{cases + 1} is reported, {urgency}"
+
+
+def _read(world: World, choices: Choices, step: Step) -> str | None:
+    waiting = [node for node in world.alive if node.queue and world.reachable(node)]
+    if not waiting:
+        return None
+    node = waiting[choices.pick(len(waiting))]
+    again = choices.pick(8) == 7
+    most = 1 + choices.pick(3)
+    events = world.read(node, choices.pick, most, step, again=again)
+    read = ", ".join(f"{event.type} ({event.subject[:6]})" for event in events)
+    return f"{node.name} reads {read}" + (", and will once more" if again else "")
+
+
+def _act(world: World, choices: Choices, step: Step) -> str | None:
+    held = {level: entries for level in LEVELS if (entries := world.entries(level))}
+    levels = [level for level in held if level not in world.dead]
+    if not levels:
+        return None
+    level = levels[choices.pick(len(levels))]
+    entry = held[level][choices.pick(len(held[level]))]
+    action = list(ACTIONS)[choices.pick(len(ACTIONS))]
+    world.act(level, entry, action, step)
+    return f"{level}: {action} {entry}"
+
+
+def _wait(world: World, choices: Choices, _step: Step) -> str:
+    seconds = _WAITS[choices.pick(len(_WAITS))]
+    return f"{seconds} s pass: it is {world.clock.advance(seconds)}"
+
+
+def _second(world: World, _choices: Choices, step: Step) -> str:
+    world.second(step)
+    return "the custodian sends a marker, reads its queue to the end and fires"
+
+
+def _beat(world: World, _choices: Choices, step: Step) -> str:
+    world.beat(step)
+    return "the custodian sends a marker"
+
+
+def _fire(world: World, choices: Choices, step: Step) -> str | None:
+    looked = world.fire(step, alone=choices.pick(2) == 1)
+    return f"the custodian fires what is due of {looked} cases" if looked else None
+
+
+def _sweep(world: World, choices: Choices, step: Step) -> str | None:
+    node = world.alive[choices.pick(len(world.alive))]
+    count = world.sweep(node, step)
+    return f"{node.name} sweeps: {count} published" if count or step.said else None
+
+
+def _cut(world: World, choices: Choices, _step: Step) -> str:
+    node = world.nodes[NODES[choices.pick(len(NODES))]]
+    node.cut = True
+    return f"{node.name} is cut off from the broker"
+
+
+def _database(world: World, choices: Choices, _step: Step) -> str:
+    node = world.nodes[NODES[choices.pick(len(NODES))]]
+    node.store.away = True
+    return f"the database of {node.name} is away"
+
+
+def _broker(world: World, _choices: Choices, _step: Step) -> str:
+    world.broker_away = True
+    return "the broker is away"
+
+
+def _repair(world: World, _choices: Choices, _step: Step) -> str:
+    world.repair()
+    return "all that was away is back"
+
+
+class Kind(NamedTuple):
+    """A kind of step: how often it comes, and what it does; it says so, or that it can't."""
+
+    weight: int
+    run: Callable[[World, Choices, Step], str | None]
+
+
+STEPS: dict[str, Kind] = {
+    "report": Kind(12, _report),
+    "read": Kind(96, _read),
+    "act": Kind(40, _act),
+    "wait": Kind(20, _wait),
+    "second": Kind(24, _second),
+    "beat": Kind(8, _beat),
+    "fire": Kind(12, _fire),
+    "sweep": Kind(20, _sweep),
+    "cut": Kind(4, _cut),
+    "database": Kind(3, _database),
+    "broker": Kind(2, _broker),
+    "repair": Kind(11, _repair),
+}
+_WHEEL = [kind for kind in STEPS.values() for _ in range(kind.weight)]
+
+
+class History:
+    """One history as it goes; ``words`` tell it."""
+
+    def __init__(self, header: bytes) -> None:
+        self.world = world_of(header)
+        self._order = order_of(header)
+        self.words: list[str] = []
+        self._tell_world()
+
+    def step(self, record: bytes) -> None:
+        """What the bytes of one step say happens."""
+        self.take(_WHEEL[(record[0] - ENDS) % len(_WHEEL)], record[1:])
+
+    def take(self, kind: Kind, choices: bytes) -> None:
+        """A step of this kind; the bytes say how it goes."""
+        rest = Choices(choices)
+        replica, fate, rival = rest.pick(REPLICAS), rest.byte(), rest.byte() >= _RIVAL
+        step = Step(replica=replica, rival=rival)
+        if fate >= _UNCONFIRMED:
+            step.loses_confirm = True
+        elif fate >= _LIVES:
+            step.seam = 1 + (fate - _LIVES) % _SEAMS
+        fated = f" (to die at seam {step.seam})" if step.seam else ""
+        said = kind.run(self.world, rest, step)
+        if said is None:
+            return
+        fated += " (a confirm is lost)" if step.loses_confirm else ""
+        fated += " (with a rival)" if step.rival else ""
+        second = " [second process]" if replica else ""
+        self.words.append("; ".join([said + second + fated, *step.said]))
+
+    def end(self) -> None:
+        """What must hold of it once the bus is quiet, with the dead desks dead and alive."""
+        world = self.world
+        world.repair()
+        if not world.nodes["intake"].store.documents():
+            world.report("case-1")
+        world.settle(self._order)
+        invariants.all_hold(world)
+        if set(LEVELS) <= set(world.dead):
+            self._wait_in_vain()
+        if world.dead:
+            world.dead = ()
+            self.words.append("the dead desks are back")
+            world.settle(self._order)
+            invariants.all_hold(world)
+
+    def _wait_in_vain(self) -> None:
+        """No desk lives: with time every case is at the last level and told upwards."""
+        self.words.append("days pass, and no desk lives")
+        for _ in range(2 * len(LEVELS)):
+            self.world.clock.advance(_DEAD_FOR)
+            for replica in range(REPLICAS):
+                self.world.second(Step(replica=replica))
+            self.world.settle(self._order)
+        invariants.supervised(self.world)
+        invariants.all_hold(self.world)
+
+    def _tell_world(self) -> None:
+        clocks = {
+            name: [replica.ahead for replica in node.replicas]
+            for name, node in self.world.nodes.items()
+        }
+        skewed = [f"{name} {ahead}" for name, ahead in clocks.items() if any(ahead)]
+        if skewed:
+            self.words.append(f"clocks ahead by seconds: {', '.join(skewed)}")
+        if self.world.dead:
+            self.words.append(f"dead desks: {', '.join(self.world.dead)}")
+        if self.world.atlas is SKIPPING:
+            self.words.append("who has nobody on duty is skipped")
+
+
+def records(data: bytes) -> list[bytes]:
+    """The steps of a history: up to one that ends it, or to the end of the bytes."""
+    found = []
+    for at in range(HEADER, min(len(data), HEADER + LONGEST * WIDTH), WIDTH):
+        record = data[at : at + WIDTH]
+        if record[0] < ENDS:
+            break
+        found.append(record)
+    return found
+
+
+def of_seed(seed: int) -> bytes:
+    """The bytes of the history that a seed stands for."""
+    return Random(seed).randbytes(HEADER + (LONGEST + 1) * WIDTH)
+
+
+def play(data: bytes) -> History:
+    """A history from its first step to what must hold at its end.
+
+    :raises Broken: something does not hold.
+    """
+    history = History(data[:HEADER])
+    try:
+        for record in records(data):
+            history.step(record)
+        history.end()
+    except Exception as error:
+        raise Broken(history.words) from error
+    return history
+
+
+class Broken(AssertionError):
+    """A history goes wrong; its message tells it, a line a step."""
+
+    def __init__(self, words: list[str]) -> None:
+        lines = [f"{number:3}. {line}" for number, line in enumerate(words, 1)]
+        super().__init__("\n".join(["this history goes wrong:", *lines]))
+        self.words = words
