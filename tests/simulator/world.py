@@ -291,13 +291,16 @@ class World:
         ]
 
     def second(self, step: Step | None = None) -> None:
-        """What a custodian does each second: beats, reads its queue to the end, fires."""
+        """What custodians do each second: both beat, one reads the queue to its end, both fire."""
         step = step or Step()
         node = self.nodes["escalation"]
+        other = Step(replica=1 - step.replica)
         self.beat(step)
+        self.beat(other)
         while self.read(node, step=step) and not step.said:
             pass
         self.fire(step)
+        self.fire(other)
 
     def sweep(self, node: Node, step: Step | None = None) -> int:
         """Publishes what a crash or an outage left; returns how much."""
