@@ -2,8 +2,9 @@
 
 The custodian fires only what was due by the last marker that came back through its own
 queue, plus a small slack: what was answered in time has then been read, even if the
-custodian was away in between. The queue has one reader at a time; how far it has read, all
-replicas know from the store, and each fires the cases of its share.
+custodian was away in between. The queue has one reader at a time; whose markers it read, all
+replicas know from the store, and each fires the cases of its share. A replica goes by its own
+markers alone: those of a clock that runs ahead or behind would say something else to it.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ _BLOCKED_SECONDS = 0.05
 
 
 class Markers:
-    """How far the custodian has read its own queue."""
+    """How far the custodians' queue was read, by this process's own clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._by = str(uuid.uuid4())
+        self.by = str(uuid.uuid4())
         self._caught_up: Instant | None = None
 
     def next(self) -> Event:
@@ -54,30 +55,25 @@ class Markers:
         return Event(
             id=str(uuid.uuid4()),
             type=MARKER,
-            subject=self._by,
+            subject=self.by,
             time=now,
             source="huashi/escalation",
-            data={"by": self._by, "at": now},
+            data={"by": self.by, "at": now},
             key=MARKER,
         )
 
     def came_back(self, event: Event) -> None:
-        """A marker was read: so was everything queued before it."""
+        """A marker of this process was read: so was everything queued before it."""
         at = min(event.data["at"], self._clock.now())
         self._caught_up = max(self._caught_up or at, at)
-
-    @property
-    def caught_up(self) -> Instant | None:
-        """Up to where this process has read; none before its first marker is back."""
-        return self._caught_up
 
     def horizon(self, reached: Instant | None) -> Instant | None:
         """Up to which due time deadlines may fire; none before the first marker is back.
 
-        :param reached: up to where another replica has read.
+        :param reached: the last of its own markers that another replica has read.
         """
         now, slack = self._clock.now(), SLACK_SECONDS / self._clock.real_seconds(1)
-        # What lies ahead was said by another clock (kept data of a faster one): it says nothing.
+        # What lies ahead was said before the clock was set back: it says nothing.
         latest = plus(now, slack)
         known = [at for at in (self._caught_up, reached) if at is not None and at <= latest]
         return min(now, plus(max(known), slack)) if known else None
@@ -109,19 +105,23 @@ def absorb(custodian: CustodianShell, markers: Markers, batch: Batch) -> None:
     outcomes = custodian.fold.run(custodian.works(events, work), batch.acknowledge)
     metrics.TIMES_CLAMPED.inc(sum(1 for outcome in outcomes if outcome.answer))
     returned = [event for event in events if event.type == MARKER]
+    others: dict[str, Instant] = {}
     for event in returned:
-        markers.came_back(event)
-    if returned and markers.caught_up is not None:
-        _tell(custodian, markers.caught_up)
+        if event.data["by"] == markers.by:
+            markers.came_back(event)
+        else:
+            others[event.data["by"]] = event.data["at"]
+    for by, at in others.items():
+        _tell(custodian, by, at)
     custodian.ring()
 
 
-def _tell(custodian: CustodianShell, at: Instant) -> None:
-    """The other replicas: the batch is acknowledged already, so this must not fail."""
+def _tell(custodian: CustodianShell, by: str, at: Instant) -> None:
+    """Another replica: the batch is acknowledged already, so this must not fail."""
     try:
-        custodian.custodians.reach(at)
+        custodian.custodians.reach(by, at)
     except Retry as error:
-        log.warning("the other replicas don't know how far was read", why=str(error))
+        log.warning("another replica doesn't know how far was read", why=str(error))
 
 
 def beat(custodian: CustodianShell, markers: Markers) -> None:
@@ -139,7 +139,7 @@ def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
     :returns: real seconds until the next is due.
     """
     clock, shards = custodian.clock, custodian.shards[lane::LANES]
-    horizon = markers.horizon(custodian.custodians.reached())
+    horizon = markers.horizon(custodian.custodians.reached(markers.by))
     if horizon is None or not shards:
         return _IDLE_SECONDS
     fresh = plus(horizon, -FRESH_SECONDS / clock.real_seconds(1))

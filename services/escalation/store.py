@@ -73,7 +73,7 @@ def _of(shards: Sequence[int]) -> dict[str, Any]:
 
 
 class Custodians:
-    """Which replicas live, and up to where the queue that they share was read.
+    """Which replicas live, and whose markers the reader of their queue has read.
 
     It holds no decision: what it says only divides the work, and a guarded write decides
     when two disagree for a moment.
@@ -88,7 +88,8 @@ class Custodians:
     def ensure_indexes(self) -> None:
         """Replicas that are long gone are forgotten by the database itself."""
         with database_errors():
-            self._collection.create_index("seen", expireAfterSeconds=3600)
+            for said in ("seen", "told"):
+                self._collection.create_index(said, expireAfterSeconds=3600)
 
     def beat(self, replica: str) -> list[str]:
         """Says that a replica lives, and returns all that do, by the database's own clock."""
@@ -99,13 +100,15 @@ class Custodians:
             )
             return [raw["_id"] for raw in self._collection.find({"$expr": fresh}, {"_id": 1})]
 
-    def reach(self, at: Instant) -> None:
-        """All that was queued before ``at`` has been read."""
+    def reach(self, by: str, at: Instant) -> None:
+        """All that was queued before the marker that ``by`` sent at ``at`` has been read."""
         with database_errors():
-            self._collection.update_one({"_id": "queue"}, {"$max": {"at": at}}, upsert=True)
+            self._collection.update_one(
+                {"_id": by}, {"$max": {"at": at}, "$currentDate": {"told": True}}, upsert=True
+            )
 
-    def reached(self) -> Instant | None:
-        """Up to where any of them has read, or none if nobody ever said."""
+    def reached(self, by: str) -> Instant | None:
+        """The last marker of ``by`` that another replica has read, or none."""
         with database_errors():
-            raw = self._collection.find_one({"_id": "queue"})
+            raw = self._collection.find_one({"_id": by})
         return None if raw is None else Instant(raw["at"])

@@ -138,21 +138,21 @@ class _Line:
 
 
 class Reached:
-    """How far the custodians' queue was read, as their store keeps it for all of them."""
+    """Whose markers were read, as the custodians' store keeps it for all of them."""
 
     def __init__(self, store: HostileStore) -> None:
         self._store = store
-        self._at: Instant | None = None
+        self._at: dict[str, Instant] = {}
 
-    def reach(self, at: Instant) -> None:
+    def reach(self, by: str, at: Instant) -> None:
         """See :class:`services.escalation.store.Custodians`."""
         self._database()
-        self._at = max(self._at or at, at)
+        self._at[by] = max(self._at.get(by, at), at)
 
-    def reached(self) -> Instant | None:
+    def reached(self, by: str) -> Instant | None:
         """See :class:`services.escalation.store.Custodians`."""
         self._database()
-        return self._at
+        return self._at.get(by)
 
     def _database(self) -> None:
         if self._store.away:
@@ -186,7 +186,7 @@ class Replica:
 
     def beat(self) -> None:
         """Says that it lives: needs the database."""
-        self.custodians.reached()
+        self.custodians.reached(self.markers.by)
 
     def ring(self) -> None:
         """Nobody sleeps in a history."""

@@ -266,7 +266,7 @@ class World:
         looked: list[str] = []
 
         def fires(replica: Replica) -> None:
-            horizon = replica.markers.horizon(replica.custodians.reached())
+            horizon = replica.markers.horizon(replica.custodians.reached(replica.markers.by))
             if horizon is None:
                 return
             due = self._due(replica, horizon, alone=alone or step.rival)
