@@ -77,7 +77,7 @@ class MemoryStore:
 
     def documents(self) -> dict[str, dict[str, Any]]:
         """All documents by key: for invariants."""
-        return {key: self._record(key).document or {} for key in self._records}
+        return {key: orjson.loads(record["document"]) for key, record in self._records.items()}
 
     def _check_unique(self, write: Write) -> None:
         value = write.document.get(self._unique) if self._unique is not None else None

@@ -36,7 +36,7 @@ _APART = (*[0.0] * 8, 1.0, -1.0, 5.0, -5.0, 20.0, -20.0, 30.0, -30.0)
 _WAITS = (3600, 7200, 4 * 3600, 12 * 3600, 600, 60, 1, 3 * 86400)
 _LIVES = 160
 _SEAMS = 16
-_UNCONFIRMED = 240
+_LOSES_LAST = 240
 _RIVAL = 192
 _DEAD_FOR = 6 * 3600
 
@@ -206,15 +206,15 @@ class History:
         rest = Choices(choices)
         replica, fate, rival = rest.pick(REPLICAS), rest.byte(), rest.byte() >= _RIVAL
         step = Step(replica=replica, rival=rival)
-        if fate >= _UNCONFIRMED:
-            step.loses_confirm = True
+        if fate >= _LOSES_LAST:
+            step.loses_last = True
         elif fate >= _LIVES:
             step.seam = 1 + (fate - _LIVES) % _SEAMS
         fated = f" (to die at seam {step.seam})" if step.seam else ""
         said = kind.run(self.world, rest, step)
         if said is None:
             return
-        fated += " (a confirm is lost)" if step.loses_confirm else ""
+        fated += " (its last event is lost)" if step.loses_last else ""
         fated += " (with a rival)" if step.rival else ""
         second = " [second process]" if replica else ""
         self.words.append("; ".join([said + second + fated, *step.said]))

@@ -26,12 +26,12 @@ class Seams:
 
     def __init__(self) -> None:
         self._left = 0
-        self.loses_confirm = False
+        self.loses_last = False
 
-    def arm(self, seam: int = 0, *, loses_confirm: bool = False) -> None:
+    def arm(self, seam: int = 0, *, loses_last: bool = False) -> None:
         """From now on the process dies at the ``seam``-th seam; at none with 0."""
         self._left = seam
-        self.loses_confirm = loses_confirm
+        self.loses_last = loses_last
 
     def pass_through(self) -> None:
         """A seam: here the process may die."""
@@ -50,7 +50,8 @@ class SkewedClock:
 
     def now(self) -> Instant:
         """See :class:`services.grid.clock.Clock`."""
-        return plus(self._true.now(), self.ahead)
+        true = self._true.now()
+        return plus(true, self.ahead) if self.ahead else true
 
     def real(self) -> float:
         """See :class:`services.grid.clock.Clock`."""
@@ -216,6 +217,7 @@ class Node:
         bus: Bus,
         name: str,
         seams: Seams,
+        *,
         atlas: object,
         work: Callable[[Event, Instant], Work],
         clocks: Sequence[SkewedClock],

@@ -55,12 +55,13 @@ class Sent(NamedTuple):
 class Step:
     """How one step of a history goes: which process does it, and what befalls it.
 
+    ``seam``: it dies at this seam. ``loses_last``: the last event does not reach the broker.
     ``rival``: the other replica does the same between its read and its write.
     """
 
     replica: int = 0
     seam: int = 0
-    loses_confirm: bool = False
+    loses_last: bool = False
     rival: bool = False
     said: list[str] = field(default_factory=list)
 
@@ -97,9 +98,9 @@ class World:
                 self,
                 name,
                 self.seams,
-                atlas,
-                self._work(name),
-                [SkewedClock(self.clock, behind) for behind in ahead.get(name, [0.0] * REPLICAS)],
+                atlas=atlas,
+                work=self._work(name),
+                clocks=[SkewedClock(self.clock, by) for by in ahead.get(name, [0.0] * REPLICAS)],
             )
             for name in NODES
         }
@@ -125,7 +126,11 @@ class World:
         """The bus: every event reaches every queue bound to it, unless the process dies."""
         if self.broker_away or node.cut:
             raise BrokerAway("no connection")
-        for event in events:
+        sent = list(events)
+        if self.seams.loses_last:
+            self.seams.loses_last = False
+            sent.pop()
+        for event in sent:
             self.seams.pass_through()
             body = event.body()
             if event.type != firing.MARKER:
@@ -133,10 +138,9 @@ class World:
             for name, reader in self.nodes.items():
                 if event.type in self.takes[name] and _addressed(event, name):
                     self._queue(reader, _read(body))
-        if self.seams.loses_confirm:
-            self.seams.loses_confirm = False
-            raise BrokerAway("a confirm was lost")
-        return {event.id for event in events}
+        if events and not sent:
+            raise BrokerAway("nothing was confirmed")
+        return {event.id for event in sent}
 
     def _queue(self, node: Node, event: Event, *, again: bool = False) -> None:
         self._number += 1
@@ -272,9 +276,7 @@ class World:
             due = self._due(replica, horizon, alone=alone or step.rival)
             looked.extend(due)
             now = replica.now
-            replica.fold.run(
-                [escalation.due_work(case, self.atlas, now, horizon) for case in due]
-            )
+            replica.fold.run([escalation.due_work(case, self.atlas, now, horizon) for case in due])
 
         self._done(step, self.nodes["escalation"], fires)
         return len(looked)
@@ -305,9 +307,7 @@ class World:
     def sweep(self, node: Node, step: Step | None = None) -> int:
         """Publishes what a crash or an outage left; returns how much."""
         count = []
-        self._done(
-            step or Step(), node, lambda replica: count.append(replica.fold.sweep(_EVER))
-        )
+        self._done(step or Step(), node, lambda replica: count.append(replica.fold.sweep(_EVER)))
         return count[0] if count else 0
 
     def repair(self) -> None:
@@ -369,7 +369,7 @@ class World:
     def _step(self, step: Step, node: Node, act: Callable[[Replica], object]) -> None:
         replica = node.replicas[step.replica]
         other = node.replicas[1 - step.replica]
-        self.seams.arm(step.seam, loses_confirm=step.loses_confirm)
+        self.seams.arm(step.seam, loses_last=step.loses_last)
         node.store.meets((lambda: act(other)) if step.rival else None)
         try:
             act(replica)

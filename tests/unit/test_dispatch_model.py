@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
@@ -22,9 +21,9 @@ HOLD, SKIP = atlas(unstaffed="hold"), atlas(unstaffed="skip")
 
 
 def reported(county: Atlas = ATLAS, division: str = GRID) -> Event:
-    world = World(Random(0), county)
+    world = World(county)
     world.report("case-1", division=division)
-    return Event.read(world.published[0].body())
+    return Event.read(world.published[0].body)
 
 
 def arrived(county: Atlas = ATLAS, division: str = GRID) -> Decision:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
@@ -25,10 +24,10 @@ TOWNSHIP = Address("township", "469002104")
 
 def reported(at: Instant = START, county: Atlas = ATLAS) -> Event:
     """``case.reported`` as intake sends it at ``at``."""
-    world = World(Random(0), county)
+    world = World(county)
     world.clock.set(at)
     world.report("case-1")
-    return Event.read(world.published[0].body())
+    return Event.read(world.published[0].body)
 
 
 def custody(received: Instant = START, county: Atlas = ATLAS) -> Document:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 from services.bus.fold import Document
 from services.grid.clock import FrozenClock, plus
 from services.grid.events import Event
@@ -17,14 +15,14 @@ ATLAS = atlas()
 
 def events() -> dict[str, Event]:
     """One event of each type of a case that nobody answered."""
-    world = World(Random(0), ATLAS)
+    world = World(ATLAS)
     world.report("case-1")
     world.settle()
     for _ in range(6):
         world.clock.advance(4 * 3600)
-        world.fire()
+        world.second()
         world.settle()
-    return {event.type: event for event in reversed(world.published)}
+    return {sent.event.type: sent.event for sent in reversed(world.published)}
 
 
 EVENTS = events()
