@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo up down test lint manifests bench bench-deadlines lock
+.PHONY: help demo up down test simulate lint manifests bench bench-deadlines lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ down: $(INSTALLED) ## end the local stack
 
 test: $(INSTALLED) ## all tests, on servers that they start themselves
 	@$(BIN)/python -m pytest -q --durations=10
+
+simulate: $(INSTALLED) ## a million simulated cases on all processors; CASES=10000 for fewer
+	@$(BIN)/python -W ignore -m tests.simulator --cases $(or $(CASES),1000000)
 
 lint: $(INSTALLED) ## style, types, the container file
 	@$(BIN)/ruff check .

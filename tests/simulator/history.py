@@ -10,6 +10,7 @@ A new kind of step is a function of :data:`STEPS`; a new action of a desk only n
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
@@ -139,7 +140,7 @@ def _fire(world: World, choices: Choices, step: Step) -> str | None:
 def _sweep(world: World, choices: Choices, step: Step) -> str | None:
     node = world.alive[choices.pick(len(world.alive))]
     count = world.sweep(node, step)
-    return f"{node.name} sweeps: {count} published" if count or step.said else None
+    return f"{node.name} sweeps: {count} published" if count or step.failed else None
 
 
 def _cut(world: World, choices: Choices, _step: Step) -> str:
@@ -159,9 +160,8 @@ def _broker(world: World, _choices: Choices, _step: Step) -> str:
     return "the broker is away"
 
 
-def _repair(world: World, _choices: Choices, _step: Step) -> str:
-    world.repair()
-    return "all that was away is back"
+def _repair(world: World, _choices: Choices, _step: Step) -> str | None:
+    return "all that was away is back" if world.repair() else None
 
 
 class Kind(NamedTuple):
@@ -210,21 +210,24 @@ class History:
             step.loses_last = True
         elif fate >= _LIVES:
             step.seam = 1 + (fate - _LIVES) % _SEAMS
-        fated = f" (to die at seam {step.seam})" if step.seam else ""
         said = kind.run(self.world, rest, step)
-        if said is None:
-            return
-        fated += " (its last event is lost)" if step.loses_last else ""
-        fated += " (with a rival)" if step.rival else ""
-        second = " [second process]" if replica else ""
-        self.words.append("; ".join([said + second + fated, *step.said]))
+        if said is not None:
+            second = " [second process]" if replica else ""
+            self.words.append("; ".join([said + second, *dict.fromkeys(step.said)]))
+
+    @property
+    def cases(self) -> int:
+        """How many cases were reported in it."""
+        return len(self.world.nodes["intake"].store.documents())
 
     def end(self) -> None:
         """What must hold of it once the bus is quiet, with the dead desks dead and alive."""
         world = self.world
         world.repair()
-        if not world.nodes["intake"].store.documents():
+        if not self.cases:
             world.report("case-1")
+            self.words.append("case-1 is reported, ordinary")
+        self.words.append("all is repaired, swept and read, until the bus is quiet")
         world.settle(self._order)
         invariants.all_hold(world)
         if set(LEVELS) <= set(world.dead):
@@ -286,14 +289,21 @@ def play(data: bytes) -> History:
             history.step(record)
         history.end()
     except Exception as error:
-        raise Broken(history.words) from error
+        raise Broken(history.words, error) from error
     return history
 
 
 class Broken(AssertionError):
-    """A history goes wrong; its message tells it, a line a step."""
+    """A history goes wrong; its message tells what does not hold, and the steps, a line each."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], why: Exception) -> None:
         lines = [f"{number:3}. {line}" for number, line in enumerate(words, 1)]
-        super().__init__("\n".join(["this history goes wrong:", *lines]))
+        super().__init__("\n".join([f"this history goes wrong, {_where(why)}: {why!r}", *lines]))
         self.words = words
+
+
+def _where(error: Exception) -> str:
+    """The invariant that does not hold, or the function that fails."""
+    frames = traceback.extract_tb(error.__traceback__)
+    broken = [frame for frame in frames if frame.filename == invariants.__file__]
+    return f"{(broken or frames)[-1].name}, line {(broken or frames)[-1].lineno}"

@@ -80,6 +80,11 @@ class HostileStore(MemoryStore):
         """What a replica does between the next read and write."""
         self._rival = rival
 
+    @property
+    def met(self) -> bool:
+        """Whether it met who it was to meet."""
+        return self._rival is None
+
     def read(self, keys: Sequence[str]) -> dict[str, Record]:
         """A read after a seam."""
         self._enter()

@@ -43,24 +43,26 @@ class _Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.history = History(bytes(HEADER))
-        self._going = True
+        self._failed: Exception | None = None
 
     @initialize(header=HEADERS)
     def begin(self, header: bytes) -> None:
         self.history = History(header)
 
     def take(self, kind: Kind, choices: bytes) -> None:
-        self._going = False
-        self.history.take(kind, choices)
-        self._going = True
+        try:
+            self.history.take(kind, choices)
+        except Exception as error:
+            self._failed = error
+            raise
 
     def teardown(self) -> None:
-        if not self._going:
-            raise Broken(self.history.words)
         try:
+            if self._failed is not None:
+                raise self._failed
             self.history.end()
         except Exception as error:
-            raise Broken(self.history.words) from error
+            raise Broken(self.history.words, error) from error
 
 
 def _rule(kind: Kind) -> Any:

@@ -63,7 +63,14 @@ class Step:
     seam: int = 0
     loses_last: bool = False
     rival: bool = False
+    failed: bool = False
     said: list[str] = field(default_factory=list)
+
+    def fails(self, how: str) -> None:
+        """It did not come to its end."""
+        self.failed = True
+        self.seam = 0
+        self.said.append(how)
 
 
 @lru_cache(maxsize=1024)
@@ -299,7 +306,7 @@ class World:
         other = Step(replica=1 - step.replica)
         self.beat(step)
         self.beat(other)
-        while self.read(node, step=step) and not step.said:
+        while self.read(node, step=step) and not step.failed:
             pass
         self.fire(step)
         self.fire(other)
@@ -310,12 +317,15 @@ class World:
         self._done(step or Step(), node, lambda replica: count.append(replica.fold.sweep(_EVER)))
         return count[0] if count else 0
 
-    def repair(self) -> None:
-        """All that was away is there again."""
+    def repair(self) -> bool:
+        """All that was away is there again; whether anything was."""
+        nodes = self.nodes.values()
+        away = self.broker_away or any(node.cut or node.store.away for node in nodes)
         self.broker_away = False
-        for node in self.nodes.values():
+        for node in nodes:
             node.cut = False
             node.store.away = False
+        return away
 
     def settle(self, pick: Callable[[int], int] = lambda _count: 0) -> None:
         """Nothing goes wrong any more: everything is swept and read until the bus is quiet."""
@@ -347,10 +357,9 @@ class World:
             try:
                 self._step(step, node, run)
             except Crash:
-                step.said.append("dies, and the client sends it again")
-                step.seam = 0
+                step.fails(f"dies at seam {step.seam}, and the client sends it again")
             except (Refused, Retry) as error:
-                step.said.append(f"can't: {error}")
+                step.fails(f"can't: {error}")
                 return False
             else:
                 return True
@@ -361,10 +370,9 @@ class World:
         try:
             self._step(step, node, act)
         except Crash:
-            step.said.append("dies")
-            step.seam = 0
+            step.fails(f"dies at seam {step.seam}")
         except Retry as error:
-            step.said.append(f"waits: {error}")
+            step.fails(f"waits: {error}")
 
     def _step(self, step: Step, node: Node, act: Callable[[Replica], object]) -> None:
         replica = node.replicas[step.replica]
@@ -377,6 +385,10 @@ class World:
             replica.restart()
             raise
         finally:
+            if step.rival and node.store.met:
+                step.said.append("a rival does the same meanwhile")
+            if step.loses_last and not self.seams.loses_last:
+                step.said.append("its last event is lost")
             node.store.meets(None)
             self.seams.arm()
 
