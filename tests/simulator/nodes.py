@@ -47,11 +47,14 @@ class SkewedClock:
     def __init__(self, true: FrozenClock, ahead: float) -> None:
         self._true = true
         self.ahead = ahead
+        self._last = (true.now(), plus(true.now(), ahead))
 
     def now(self) -> Instant:
         """See :class:`services.grid.clock.Clock`."""
         true = self._true.now()
-        return plus(true, self.ahead) if self.ahead else true
+        if true != self._last[0]:
+            self._last = (true, plus(true, self.ahead))
+        return self._last[1]
 
     def real(self) -> float:
         """See :class:`services.grid.clock.Clock`."""

@@ -1,7 +1,7 @@
 """Each rule that the design marks ✱ is needed: without it the same histories go wrong.
 
 A rule is taken out of the real functions for the length of a test. The histories are those of
-``test_histories.py``; with all rules in place every one of them must hold.
+``history.py``; with all rules in place every one of them must hold.
 """
 
 from __future__ import annotations
