@@ -183,7 +183,7 @@ STEPS: dict[str, Kind] = {
     "cut": Kind(4, _cut),
     "database": Kind(3, _database),
     "broker": Kind(2, _broker),
-    "repair": Kind(11, _repair),
+    "repair": Kind(7, _repair),
 }
 _WHEEL = [kind for kind in STEPS.values() for _ in range(kind.weight)]
 
