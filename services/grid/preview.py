@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.grid import deadlines
+from services.grid.climbing import Turn, turn
 from services.grid.clock import Instant, plus
 from services.grid.profile import Loaded
 from services.grid.tokens import Address
@@ -68,7 +69,7 @@ def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: I
     address: Address | None = entry.address
     arrives = reported
     while address is not None:
-        step = _step(loaded, facts, address, deadlines.Start(arrives, reported), entry.ladder)
+        step = _step(loaded, turn(loaded, facts, address, arrives, reported), entry.ladder)
         steps.append(step)
         warnings.update(dict.fromkeys(_warnings(loaded, step)))
         arrives = step.leaves
@@ -91,29 +92,20 @@ def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: I
     )
 
 
-def _step(
-    loaded: Loaded,
-    facts: Mapping[str, Any],
-    address: Address,
-    start: deadlines.Start,
-    ladder: str,
-) -> Step:
-    profile, directory = loaded.profile, loaded.directory
-    found = deadlines.for_level(profile, facts, address, start, loaded.holidays)
-    officers = tuple(officer.id for officer in directory.on_duty(*address))
+def _step(loaded: Loaded, at: Turn, ladder: str) -> Step:
+    profile, directory, address = loaded.profile, loaded.directory, at.address
     lead = directory.lead(address.level, address.division)
     deputy = lead.id if lead is not None and profile.unstaffed == "deputy" else None
-    skipped = not officers and profile.unstaffed == "skip"
-    passes = min(item["due"] for item in found if item["kind"] in deadlines.KINDS)
+    passing = at.passing(lambda _deadline: False)
     return Step(
         address=address,
         title=profile.level_title(ladder, address.level),
         place=directory.name(address.division),
-        officers=officers,
-        deputy=None if officers else deputy,
-        arrives=start.level,
-        leaves=start.level if skipped else max(start.level, passes),
-        deadlines=tuple(found),
+        officers=tuple(officer.id for officer in at.officers),
+        deputy=None if at.officers else deputy,
+        arrives=at.arrives,
+        leaves=at.arrives if passing is None or at.skipped else at.passes_at(passing),
+        deadlines=tuple(at.deadlines),
     )
 
 
