@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import demo as demonstration
-from cli import render
+from cli import export, render, whatif
 from cli.client import Client
 from cli.failures import Exit, Failure
 from cli.stack import find_stack
@@ -38,6 +38,7 @@ from services.grid.clock import ScaledClock, parse, plus
 from services.grid.directory import DivisionError
 from services.grid.preview import Preview, preview
 from services.grid.problems import not_among
+from services.grid.whatif import ASSUMPTIONS
 
 HELP = """Huashi 化事: report cases, see where they are, and work at a desk.
 
@@ -53,9 +54,11 @@ app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
 desk_app = typer.Typer(help="A desk (受理台): huashi desk household list", no_args_is_help=True)
 profile_app = typer.Typer(help="Profiles (模式).", no_args_is_help=True)
 stack_app = typer.Typer(help="The running services.", no_args_is_help=True)
+export_app = typer.Typer(help="What a running system knows, as files.", no_args_is_help=True)
 app.add_typer(desk_app, name="desk")
 app.add_typer(profile_app, name="profile")
 app.add_typer(stack_app, name="stack")
+app.add_typer(export_app, name="export")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 CaseArgument = Annotated[str, typer.Argument(help="A case id or a tracking code.")]
@@ -371,6 +374,76 @@ def profile_preview(
         _console().print(render.preview(found, ZoneInfo(loaded.profile.timezone)))
         for warning in found.warnings:
             typer.secho(warning, fg="yellow", err=True)
+
+
+_WHATIF_HELP = """Recorded cases under a proposed profile: how many would have climbed, and where.
+
+Each number stands beside what is recorded, or with --against beside what the present profile
+would have done with the same cases. Needs no running stack; huashi export cases writes the file.
+
+What the numbers rest on:
+
+""" + "\n\n".join(f"- {line}." for line in ASSUMPTIONS)
+
+
+@profile_app.command("whatif", help=_WHATIF_HELP)
+def profile_whatif(
+    folder: Annotated[Path, typer.Argument(help="The proposed profile's folder.")],
+    cases: Annotated[Path, typer.Option(help="Recorded cases, one a line; - is standard input.")],
+    against: Annotated[
+        Path | None, typer.Option(help="The present profile's folder, replayed as well.")
+    ] = None,
+    worst_case: Annotated[
+        bool,
+        typer.Option(
+            "--worst-case",
+            help="Levels that the record tells nothing of let their time pass.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recorded cases under a proposed profile; its help is _WHATIF_HELP."""
+    with _failures(as_json):
+        loaded = _load(folder)
+        present = _load(against) if against is not None else None
+        found = whatif.compare(cases, loaded, present, worst_case=worst_case, quiet=as_json)
+        if as_json:
+            _print(found)
+        else:
+            _console().print(whatif.shown(found, ZoneInfo(loaded.profile.timezone)))
+            rate = f"{found['cases']} cases, {found['cases_per_second']} a second"
+            typer.secho(rate, dim=True, err=True)
+        for warning in whatif.warnings(found):
+            typer.secho(warning, fg="yellow", err=True)
+
+
+@export_app.command("cases")
+def export_cases(  # noqa: PLR0917 - typer reads its options from here
+    out: Annotated[Path, typer.Option(help="The file to write; - is standard output.")],
+    reported_from: Annotated[str, typer.Option(help="Reported then or later, RFC 3339.")] = "",
+    reported_to: Annotated[str, typer.Option(help="Reported before then, RFC 3339.")] = "",
+    division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    category: Annotated[str, typer.Option(help="Only this category.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write recorded cases, one a line, for huashi profile whatif.
+
+    A line has who held the case from when on and what they did when: no title, no text, nothing
+    of who reported it.
+    """
+    with _client(as_json) as client:
+        filters = {
+            "reported_from": reported_from,
+            "reported_to": reported_to,
+            "division": division,
+            "category": category,
+        }
+        kept = {name: value for name, value in filters.items() if value}
+        told = export.cases(client, out, kept, quiet=as_json)
+        if as_json:
+            typer.echo(json.dumps(told), err=str(out) == "-")
+        else:
+            typer.echo(f"{told['cases']} cases in {told['lines']} lines", err=True)
 
 
 def _load(folder: Path) -> profiles.Loaded:
