@@ -160,7 +160,8 @@ def warnings(found: Json) -> list[str]:
 def _summary(found: Json, before: Json, after: Json, name: str) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
-    replayed = after["cases"]
+    replayed, both = after["cases"], found["resolved_on_both_sides"]
+    same = f" (of the {both['cases']} that are resolved on both sides)"
     rows = [
         ("proposed", found["proposed"]),
         ("compared with", "what is recorded" if name == "recorded" else found["before"]),
@@ -168,7 +169,7 @@ def _summary(found: Json, before: Json, after: Json, name: str) -> RenderableTyp
         ("climbed", _change(before["climbed"], after["climbed"])),
         ("supervised", _change(before["supervised"], after["supervised"])),
         ("resolved", _change(before["resolved"], after["resolved"])),
-        ("report to resolved", _times(before, after, "taken")),
+        ("report to resolved", f"{_times(both['before'], both['after'], 'taken')}{same}"),
         ("climb only now", str(found["climbs_now"])),
         ("no longer climb", str(found["climbs_no_more"])),
         ("told by the record", f"{after['told']} of {replayed}"),

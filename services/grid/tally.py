@@ -40,9 +40,14 @@ class Durations:
         """Counts one more."""
         self._counts[_rounded(seconds)] += 1
 
+    @property
+    def count(self) -> int:
+        """How many."""
+        return self._counts.total()
+
     def quantile(self, part: float) -> int | None:
         """The least duration that ``part`` of all don't exceed; None without any."""
-        rank, counted = math.ceil(part * self._counts.total()), 0
+        rank, counted = math.ceil(part * self.count), 0
         for seconds in sorted(self._counts):
             counted += self._counts[seconds]
             if counted >= rank:
@@ -138,7 +143,6 @@ class Tally:
         self.categories: Counter[str] = Counter()
         self.rules: Counter[tuple[str, Fired]] = Counter()
         self.unknown: Counter[tuple[str, str]] = Counter()
-        self.taken = Durations()
 
     def add(self, case: RecordedCase, course: Course) -> None:
         """Counts one more."""
@@ -149,9 +153,8 @@ class Tally:
         last = course.stays[-1]
         if last.unknown is not None:
             self.unknown[last.level, last.unknown] += 1
-        if course.resolved_by is not None and course.resolved is not None:
+        if course.resolved_by is not None:
             self._level(course.resolved_by).counts["resolved"] += 1
-            self.taken.add(seconds_between(case.reported, course.resolved))
         self.counts["cases"] += 1
         self.counts["climbed"] += course.climbed
         self.counts["resolved"] += course.resolved_by is not None
@@ -166,8 +169,6 @@ class Tally:
         names = ("cases", "climbed", "resolved", "supervised", "told", "assumed", "unknown")
         return {
             **{name: self.counts[name] for name in names},
-            "taken_median_seconds": self.taken.quantile(0.5),
-            "taken_90_seconds": self.taken.quantile(0.9),
             "levels": {name: level.shown() for name, level in self.levels.items()},
             "categories": dict(self.categories),
             "rules": [
@@ -185,7 +186,10 @@ class Tally:
     def _level(self, name: str) -> _Level:
         if name not in self.levels and len(self.levels) >= _MOST_NAMES:
             name = _OTHERS
-        return self.levels.setdefault(name, _Level())
+        found = self.levels.get(name)
+        if found is None:
+            found = self.levels[name] = _Level()
+        return found
 
 
 class Comparison:
@@ -205,6 +209,7 @@ class Comparison:
         self._words: Counter[tuple[str, str]] = Counter()
         self._refused = 0
         self._moved: Counter[str] = Counter()
+        self._taken = Durations(), Durations()
         self._ids = array("q")
 
     @property
@@ -231,6 +236,10 @@ class Comparison:
         self._after.add(case, after)
         if before.told and after.told and before.climbed != after.climbed:
             self._moved["climbs_now" if after.climbed else "climbs_no_more"] += 1
+        # Of different cases on either side two medians would compare nothing.
+        if before.resolved is not None and after.resolved is not None:
+            for taken, resolved in zip(self._taken, (before.resolved, after.resolved), strict=True):
+                taken.add(seconds_between(case.reported, resolved))
 
     def shown(self) -> dict[str, Any]:
         """The result as plain values; ``repeated`` are lines of a case that came before."""
@@ -251,6 +260,7 @@ class Comparison:
             ],
             "repeated": self._repeated(),
             **{name: self._moved[name] for name in ("climbs_now", "climbs_no_more")},
+            "resolved_on_both_sides": self._resolved_on_both_sides(),
             "levels": [
                 {"level": level, "title": titles.get(level, level)} for level in dict.fromkeys(seen)
             ],
@@ -262,6 +272,14 @@ class Comparison:
         if not self._worst_case:
             return list(ASSUMPTIONS)
         return [*ASSUMPTIONS[:2], WORST_CASE, *ASSUMPTIONS[3:]]
+
+    def _resolved_on_both_sides(self) -> dict[str, Any]:
+        """How long it took from report to resolution, the same cases on both sides."""
+        before, after = (
+            {"taken_median_seconds": side.quantile(0.5), "taken_90_seconds": side.quantile(0.9)}
+            for side in self._taken
+        )
+        return {"cases": self._taken[0].count, "before": before, "after": after}
 
     def _repeated(self) -> int:
         ordered = sorted(self._ids)

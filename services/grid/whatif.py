@@ -205,7 +205,7 @@ class _Replay:
             return _made(at, UNSTAFFED, at.arrives)
         nothing = _NOTHING_DONE if self.worst_case else None
         conduct = self.case.conduct.get(at.address.level, nothing)
-        return self._not_told(at, NOTHING) if conduct is None else self._acts(at, conduct, last)
+        return self._not_told(at) if conduct is None else self._acts(at, conduct, last)
 
     def _acts(self, at: Turn, conduct: Conduct, last: bool) -> Stay:
         """The level does what it did, and its deadlines pass or not."""
@@ -219,7 +219,7 @@ class _Replay:
             if self._beyond(passes):
                 return self._still_there(at)
             if not self._tells(conduct, seconds_between(at.arrives, passes)):
-                return self._not_told(at, TOO_LITTLE)
+                return self._not_told(at)
             if not last:
                 return _made(at, PASSED, passes, passing)
         how = RESOLVED if acts == resolves else REQUESTED
@@ -230,7 +230,7 @@ class _Replay:
     ) -> Stay:
         """The level acts, if it ever does, and within what the record goes up to."""
         if acts is None and self.cut is None:
-            return self._not_told(at, TOO_LITTLE, passing)
+            return self._not_told(at, passing)
         if acts is None or self._beyond(acts):
             return self._still_there(at, passing)
         return _made(at, how, acts, passing)
@@ -249,7 +249,8 @@ class _Replay:
         ended = OPEN if self.case.withdrawn is None else WITHDRAWN
         return _made(at, ended, self.case.ended, passing)
 
-    def _not_told(self, at: Turn, why: str, passing: Mapping[str, Any] | None = None) -> Stay:
+    def _not_told(self, at: Turn, passing: Mapping[str, Any] | None = None) -> Stay:
+        why = TOO_LITTLE if at.address.level in self.case.conduct else NOTHING
         return _made(at, UNKNOWN, self.case.ended, passing, why)
 
 
