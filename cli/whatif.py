@@ -162,19 +162,27 @@ def _summary(found: Json, before: Json, after: Json, name: str) -> RenderableTyp
     table.add_column(style="dim")
     replayed, both = after["cases"], found["resolved_on_both_sides"]
     same = f" (of the {both['cases']} that are resolved on both sides)"
+    # Of a case that is not in the record to its end only the beginning is counted.
+    least = ", or more" if before["unknown"] or after["unknown"] else ""
+
+    def sure(kind: str) -> str:
+        # What is recorded is all told: only a replay can be unsure.
+        return str(after[kind]) if name == "recorded" else _change(before[kind], after[kind])
+
     rows = [
         ("proposed", found["proposed"]),
         ("compared with", "what is recorded" if name == "recorded" else found["before"]),
         ("cases", f"{replayed}"),
-        ("climbed", _change(before["climbed"], after["climbed"])),
-        ("supervised", _change(before["supervised"], after["supervised"])),
-        ("resolved", _change(before["resolved"], after["resolved"])),
+        *(
+            (kind, _change(before[kind], after[kind]) + least)
+            for kind in ("climbed", "supervised", "resolved")
+        ),
         ("report to resolved", f"{_times(both['before'], both['after'], 'taken')}{same}"),
         ("climb only now", str(found["climbs_now"])),
         ("no longer climb", str(found["climbs_no_more"])),
-        ("told by the record", f"{after['told']} of {replayed}"),
-        ("assumed", f"{after['assumed']} of {replayed}"),
-        ("not in the record", f"{after['unknown']} of {replayed}{_unknown_at(after)}"),
+        ("told by the record", f"{sure('told')} of {replayed}"),
+        ("assumed", f"{sure('assumed')} of {replayed}"),
+        ("not in the record", f"{sure('unknown')} of {replayed}{_unknown_at(after)}"),
     ]
     for row in rows:
         table.add_row(*row)
@@ -192,6 +200,8 @@ def _levels(found: Json, before: Json, after: Json, zone: ZoneInfo) -> Table:
     table = Table(
         *("level", "came", "not acknowledged", "resolved", "climbed", "supervised"),
         *("open, unknown", "most open at once", "held, median", "held, 90%"),
+        box=None,
+        header_style="bold",
     )
     for item in found["levels"]:
         old, new = (side["levels"].get(item["level"]) for side in (before, after))
@@ -212,7 +222,7 @@ def _levels(found: Json, before: Json, after: Json, zone: ZoneInfo) -> Table:
             f"{item['level']}{title}",
             *counts,
             _change(*left),
-            f"{most}\n{render.local(when, zone)}" if when else most,
+            f"{most}, {render.local(when, zone)[:-3]}" if when else most,
             *(_times(old or {}, new or {}, "held", part) for part in ("median", "90")),
         )
     return table

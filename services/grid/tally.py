@@ -87,7 +87,7 @@ class Open:
         day, of_day = divmod(minute, _MINUTES_A_DAY)
         changes = self._days.get(day)
         if changes is None:
-            changes = self._days[day] = array("q", bytes(8 * _MINUTES_A_DAY))
+            changes = self._days[day] = array("i", bytes(4 * _MINUTES_A_DAY))
         changes[of_day] += by
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -517,3 +518,199 @@ def test_preview_names_what_is_wrong(tmp_path: Path, changed: dict[str, Any], sa
     assert said in found.stderr
     wrong = run("profile", "preview", str(QIONGHAI), "--report", str(report), "--at", "yesterday")
     assert wrong.exit_code in (1, 2)
+
+
+# -- recorded cases ------------------------------------------------------------------------
+
+RECORDED = QIONGHAI / "recorded.jsonl"
+
+
+@pytest.fixture
+def proposed(tmp_path: Path) -> Path:
+    """Qionghai, with half an hour for the group to settle what is ordinary."""
+    folder = tmp_path / "proposed"
+    shutil.copytree(QIONGHAI, folder)
+    rules = (folder / "profile.yaml").read_text(encoding="utf-8")
+    assert rules.count("resolve: end_of_day") == 1
+    changed = rules.replace("resolve: end_of_day", "resolve: 30m")
+    (folder / "profile.yaml").write_text(changed, encoding="utf-8")
+    return folder
+
+
+def test_under_the_profile_that_they_ran_under_nothing_changes() -> None:
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(RECORDED), "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["before"] == "recorded"
+    assert found["replayed"]["told"] == found["cases"] == 20
+    for side in ("recorded", "replayed"):
+        for rule in found[side]["rules"]:
+            rule.pop("text")
+        found[side].pop("told")
+    assert found["recorded"]["levels"] == found["replayed"]["levels"]
+    assert found["recorded"]["categories"] == found["replayed"]["categories"]
+    by_name = [
+        sorted(found[side]["rules"], key=lambda item: (item["rule"], item["kind"]))
+        for side in ("recorded", "replayed")
+    ]
+    assert by_name[0] == by_name[1]
+
+
+def test_what_would_change_stands_beside_what_is_recorded(proposed: Path) -> None:
+    """The group settled three after more than half an hour: nobody knows what comes then."""
+    arguments = ["profile", "whatif", str(proposed), "--cases", str(RECORDED)]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    for text in (
+        "组协调",
+        "8 → 11 (+3)",
+        "3 → 0 (-3)",
+        "3 of 20: village 3 nothing recorded",
+        "小事不过夜",
+        "profile.yaml deadlines[2]",
+        "nothing is made up",
+    ):
+        assert text in result.stdout, result.stdout
+    assert "20 cases, " in result.stderr
+    worst = run(*arguments, "--worst-case").stdout
+    assert "village 3" not in worst
+    assert "worst case: a level" in worst
+    against = run(*arguments, "--against", str(QIONGHAI), "--json")
+    assert json.loads(against.stdout)["present"]["climbed"] == 11
+
+
+def test_whatif_takes_a_file_of_another_system(tmp_path: Path) -> None:
+    """With a byte order mark, CRLF, blank lines, words that are not known, a line twice."""
+    first = json.loads(RECORDED.read_text(encoding="utf-8").splitlines()[0])
+    other = {**first, "id": "事项-1", "category": "noise"}
+    lines = [json.dumps(item, ensure_ascii=False) for item in (first, other, first)]
+    file = tmp_path / "cases.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(lines).encode())
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(file))
+    assert result.exit_code == 0, result.stderr
+    assert "1 cases are counted nowhere" in result.stderr
+    assert "category noise (1)" in result.stderr
+    assert "1 lines repeat a case" in result.stderr
+    result = CliRunner().invoke(
+        app,
+        ["profile", "whatif", str(QIONGHAI), "--cases", "-", "--json"],
+        input=file.read_bytes(),
+    )
+    assert json.loads(result.stdout)["cases"] == 3
+
+
+def test_whatif_shows_nothing_if_a_line_can_not_be_used(tmp_path: Path) -> None:
+    good = RECORDED.read_text(encoding="utf-8").splitlines()[0]
+    file = tmp_path / "cases.jsonl"
+    file.write_text(f'{good}\n\n{{\n{good[:-1]}, "title": "路灯"}}\n', encoding="utf-8")
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(file), "--json")
+    assert result.exit_code == Exit.USAGE
+    assert result.stdout == ""
+    found = json.loads(result.stderr)["problems"]
+    assert [(item["line"], item["field"]) for item in found] == [(3, ""), (4, "title")]
+    file.write_text("x\n" * 100, encoding="utf-8")
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(file))
+    assert len(result.stderr.splitlines()) == 21
+    assert "reading stopped in line 20: mend these first" in result.stderr
+    file.write_text("\n", encoding="utf-8")
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(file))
+    assert result.exit_code == Exit.USAGE
+    assert "has no cases: write them with huashi export cases" in result.stderr
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(tmp_path / "none"))
+    assert result.exit_code == Exit.USAGE
+    assert "can't be read" in result.stderr
+
+
+def test_a_line_without_end_is_one_mistake(tmp_path: Path) -> None:
+    good = RECORDED.read_text(encoding="utf-8").splitlines()[0]
+    file = tmp_path / "cases.jsonl"
+    file.write_text(f"{'x' * 3_000_000}\n{good}\nx\n", encoding="utf-8")
+    result = run("profile", "whatif", str(QIONGHAI), "--cases", str(file), "--json")
+    assert [item["line"] for item in json.loads(result.stderr)["problems"]] == [1, 3]
+
+
+def _lived(services: Services) -> None:
+    """A case that the household let pass and the group settled, as intake tells it."""
+    two = "2026-01-05T02:00:00.000Z"
+    home = {**CASE, "assigned": None, "resolution": None}
+    held = {name: home[name] for name in ("token", "address", "acknowledged", "clocks")}
+    first = {**held, "deadlines": CASE["deadlines"], "resolution": None}
+    moved = {
+        **first,
+        "token": {"round": 1, "stage": "held", "hop": 1, "seq": 0},
+        "address": {"level": "group", "division": "46900210421403", "unit": None},
+        "clocks": {"level": {"started_at": two}, "case": {"started_at": AT}},
+        "deadlines": [],
+    }
+    settled = {
+        **moved,
+        "token": {"round": 1, "stage": "resolved", "hop": 1, "seq": 1},
+        "resolution": {"outcome": "settled", "note": "王师傅修好", "by": "officer:1", "at": two},
+    }
+    passed = {"kind": "acknowledge", "due": two, "fired_at": two, "count": 1}
+    events = [
+        {"type": "case.resolved", "time": two, "data": {"state": settled}},
+        {
+            "type": "case.escalated",
+            "time": two,
+            "data": {"state": moved, "reason": "deadline_missed"},
+        },
+        {"type": "case.deadline_passed", "time": two, "data": {"state": first, "passed": passed}},
+        {"type": "case.reported", "time": AT, "data": {"state": first}},
+        {"type": "notification.delivered", "time": AT, "data": {}},
+    ]
+    shown = {**home, **settled, "source": "app", "status": "resolved"}
+    services.say("GET /v1/cases", (200, {"cases": [shown], "next": None}))
+    services.say("GET /v1/cases/c-1/timeline", (200, {"events": events, "next": None}))
+
+
+def test_recorded_cases_are_exported_without_what_they_say(
+    services: Services, tmp_path: Path
+) -> None:
+    _lived(services)
+    out = tmp_path / "cases.jsonl"
+    result = run("export", "cases", "--out", str(out), "--reported-from", AT)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "1 cases in 1 lines\n"
+    assert "reported_from=2026" in services.asked[0][0]
+    two = "2026-01-05T02:00:00.000Z"
+    assert json.loads(out.read_text(encoding="utf-8")) == {
+        "id": "c-1",
+        "round": 1,
+        "division": "46900210421403007",
+        "category": "facility",
+        "urgency": "ordinary",
+        "source": "app",
+        "reported_at": AT,
+        "stays": [
+            {
+                "level": "household",
+                "arrived_at": AT,
+                "left": "passed",
+                "passed": [
+                    {
+                        "kind": "acknowledge",
+                        "due": two,
+                        "rule": "profile.yaml deadlines[1]",
+                        "source": "assumption",
+                    }
+                ],
+            },
+            {"level": "group", "arrived_at": two, "resolved_at": two},
+        ],
+    }
+    assert list(tmp_path.iterdir()) == [out]
+    assert run("export", "cases", "--out", "-").stdout == out.read_text(encoding="utf-8")
+    replayed = run("profile", "whatif", str(QIONGHAI), "--cases", str(out), "--json")
+    assert json.loads(replayed.stdout)["replayed"]["told"] == 1
+
+
+def test_an_export_that_breaks_off_leaves_no_file(services: Services, tmp_path: Path) -> None:
+    _lived(services)
+    services.say("GET /v1/cases/c-1/timeline", problem(404, "gone"))
+    out = tmp_path / "cases.jsonl"
+    assert run("export", "cases", "--out", str(out)).exit_code == Exit.NOT_FOUND
+    assert list(tmp_path.iterdir()) == []
+    result = run("export", "cases", "--out", str(tmp_path / "none" / "cases.jsonl"))
+    assert result.exit_code == Exit.USAGE
+    assert "can't be written" in result.stderr
