@@ -168,6 +168,12 @@ class MongoStore:
             last = last[name]
         return records, Cursor(last, raws[limit - 1]["_id"]).text()
 
+    def after(self, where: Mapping[str, Any], key: str, limit: int) -> list[Record]:
+        """The next records behind ``key`` in the order of keys; an index must end in ``_id``."""
+        with database_errors():
+            found = self.collection.find({**where, "_id": {"$gt": key}})
+            return [record_of(raw) for raw in found.sort("_id").limit(limit)]
+
     def ping(self) -> None:
         """Asks the server for a sign of life.
 

@@ -31,6 +31,17 @@ DEAD = "huashi.dead"
 UNWANTED = "huashi.unwanted"
 PARKED_QUEUE = "huashi.parked"
 ADMINISTRATOR = "topology"
+RPC = "nameko-rpc"
+
+SERVES: dict[str, tuple[str, ...]] = {
+    "intake": ("open_cases", "cases_of"),
+    "dispatch": ("live_entries", "entries_of"),
+}
+"""Which methods a service answers by nameko RPC."""
+CALLERS = ("escalation",)
+"""Who may call them."""
+ANSWER_SECONDS = 5.0
+"""So long a question waits for its answer; one that nobody took by then is forgotten."""
 
 COLLECTIONS: dict[str, tuple[str, ...]] = {
     "intake": ("register", "timeline", "reporters", "directory"),
@@ -43,6 +54,8 @@ COLLECTIONS: dict[str, tuple[str, ...]] = {
 DELIVERY_LIMIT = 50
 _UNWANTED_BYTES = 256 * 1024 * 1024
 _SEGMENT_BYTES = 16 * 1024 * 1024
+# Answers are addressed by the random number of the queue that waits for them.
+_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 class TopologyError(RuntimeError):
@@ -86,6 +99,11 @@ def again(queue: str) -> str:
     return f"{queue}.again"
 
 
+def rpc_queue(name: str) -> str:
+    """The queue of the questions that the instance of this name answers."""
+    return f"rpc-{name}"
+
+
 def bindings(owner: Instance) -> list[tuple[str, str]]:
     """What an instance reads: pairs of queue and binding key on ``huashi.events``."""
     return [_binding(owner, kind) for kind in of_consumer(owner.service)]
@@ -105,8 +123,11 @@ def declare(uri: str, levels: Sequence[str]) -> None:
             _exchange(channel, EVENTS, "topic", {"alternate-exchange": UNWANTED})
             _queue(channel, PARKED_QUEUE, {"x-queue-type": "quorum"})
             channel.queue_bind(PARKED_QUEUE, DEAD, "parked.#")
+            _exchange(channel, RPC, "topic")
             for owner in instances(levels):
                 _declare_queues(channel, owner)
+                if owner.service in SERVES:
+                    _declare_rpc(channel, owner)
         except amqp.exceptions.PreconditionFailed as error:
             raise TopologyError(
                 f"{error.reply_text}: it was declared by another version. Let the services "
@@ -144,6 +165,18 @@ def broker_definitions(
         }
         for owner in owners
     ]
+    rpc = [
+        {
+            "user": owner.name,
+            "vhost": vhost,
+            "exchange": RPC,
+            "write": f"^{_UUID}$" if owner.service in SERVES else _questions(owners),
+            # Who waits for answers binds its own queue, by its own number.
+            "read": f"^{_UUID}$" if owner.service in CALLERS else "^$",
+        }
+        for owner in owners
+        if owner.service in SERVES or owner.service in CALLERS
+    ]
     return {
         "vhosts": [{"name": vhost}],
         "users": [
@@ -163,14 +196,14 @@ def broker_definitions(
                 {
                     "user": owner.name,
                     "vhost": vhost,
-                    "configure": "^$",
-                    "write": f"^({_alternatives([EVENTS, DEAD])})$",
-                    "read": f"^({_alternatives(_readable(owner))})$",
+                    "configure": f"^{_replies(owner)}$",
+                    "write": f"^({'|'.join(_writable(owner))})$",
+                    "read": f"^({'|'.join(_readable(owner))})$",
                 }
                 for owner in owners
             ),
         ],
-        "topic_permissions": events + dead,
+        "topic_permissions": events + dead + rpc,
     }
 
 
@@ -236,6 +269,19 @@ def _declare_queues(channel: Any, owner: Instance) -> None:
         channel.queue_bind(queue, EVENTS, key)
 
 
+def _declare_rpc(channel: Any, owner: Instance) -> None:
+    """Questions are asked again anyway: none is kept for longer than somebody waits for it."""
+    queue = rpc_queue(owner.name)
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 3,
+        "x-message-ttl": int(ANSWER_SECONDS * 1000),
+    }
+    _queue(channel, queue, arguments)
+    for method in SERVES[owner.service]:
+        channel.queue_bind(queue, RPC, f"{owner.name}.{method}")
+
+
 def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> None:
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
@@ -264,7 +310,31 @@ def _queue(channel: Any, queue: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _readable(owner: Instance) -> list[str]:
-    return [name for queue in owner.queues.values() for name in (queue, again(queue))]
+    """Patterns of what it may read: its queues; who asks, also what is answered."""
+    queues = [name for queue in owner.queues.values() for name in (queue, again(queue))]
+    if owner.service in SERVES:
+        queues.append(rpc_queue(owner.name))
+    asks = [_alternatives([RPC]), _replies(owner)] if owner.service in CALLERS else []
+    return [_alternatives(queues), *asks]
+
+
+def _writable(owner: Instance) -> list[str]:
+    exchanges = [EVENTS, DEAD]
+    if owner.service in SERVES or owner.service in CALLERS:
+        exchanges.append(RPC)
+    # To bind a queue is to write to it.
+    return [_alternatives(exchanges), *filter(None, [_replies(owner)])]
+
+
+def _replies(owner: Instance) -> str:
+    """The pattern of the queues that it makes to wait for answers; empty if it never asks."""
+    return f"rpc\\.reply-{owner.name}-{_UUID}" if owner.service in CALLERS else ""
+
+
+def _questions(owners: Iterable[Instance]) -> str:
+    """A pattern of everything that may be asked of anybody."""
+    words = [f"{owner.name}.{name}" for owner in owners for name in SERVES.get(owner.service, ())]
+    return f"^({_alternatives(words)})$"
 
 
 def _publishes(owner: Instance) -> str:

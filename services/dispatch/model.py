@@ -27,12 +27,13 @@ from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
 
 ARRIVALS = frozenset({"case.reported", "case.escalated"})
+RECONCILED = "case.reconciled"
 
 
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the docket of this level's desk."""
     sent_to = event.data["state"]["address"]["level"]
-    if event.type in ARRIVALS and sent_to != level:
+    if event.type in {*ARRIVALS, RECONCILED} and sent_to != level:
         return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
@@ -58,6 +59,8 @@ def merge(document: Document | None, event: Event) -> Document:
         return _arrived(document, event)
     if event.type == "case.released":
         return _released(document, event)
+    if event.type == RECONCILED:
+        return _reconciled(document, event)
     return _refused(document, event)
 
 
@@ -177,6 +180,22 @@ def _released(document: Document | None, event: Event) -> Document:
     if ended is None or released["why"] == "resolution":
         ended = released["why"]
     return {**document, "status": "ended", "ended": ended, "held": held}
+
+
+def _reconciled(document: Document | None, event: Event) -> Document:
+    """The entry as the custodian knows it; what the desk did since, or a later release, counts."""
+    document = document or _blank(event, _token(event))
+    token, known = Token.of(_token(event)), document["state"]
+    if document["held"] is not None and Token.of(document["held"]["token"]) > token:
+        return document
+    if known is None or token > Token.of(known["token"]):
+        started = event.data["state"]["clocks"]["level"]["started_at"]
+        document = {**document, "state": event.data["state"], "arrived": started}
+    stage = Token.of(document["state"]["token"]).stage
+    if stage == Stage.HELD:
+        return {**document, "status": "live", "ended": None, "held": None}
+    ended = document["ended"] or ("custody" if stage == Stage.WITHDRAWN else "resolved")
+    return {**document, "status": "ended", "ended": ended}
 
 
 def _refused(document: Document | None, event: Event) -> Document:

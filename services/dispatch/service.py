@@ -6,9 +6,10 @@ from typing import Any
 
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
+from services.bus.rpc import serve
 from services.bus.shell import Shell, attach
 from services.bus.web import Answer, Call, Operations, route
-from services.dispatch import api, model
+from services.dispatch import api, model, reconciliation
 from services.dispatch.store import Docket
 
 
@@ -36,6 +37,16 @@ class Service(Operations):
     def sweep(self) -> None:
         """Publishes what a crash left."""
         self.shell.sweep()
+
+    @serve
+    def live_entries(self, after: str, limit: int) -> list[dict[str, Any]]:
+        """For the reconciler: what is live here."""
+        return reconciliation.live_entries(self.shell.store, after, limit)
+
+    @serve
+    def entries_of(self, places: list[tuple[str, int, int]], whole: bool) -> list[dict[str, Any]]:
+        """For the reconciler: these entries."""
+        return reconciliation.entries_of(self.shell.store, places, whole=whole)
 
     @route("GET", "/v1/desks/<level>/cases", query=api.DocketQuery(), may=api.READERS)
     def cases(self, call: Call, level: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Docket(MongoStore):
             self.collection.create_index(
                 [("document.status", 1), ("document.arrived", -1), ("_id", -1)]
             )
+            self.collection.create_index([("document.status", 1), ("_id", 1)])
 
     def latest(self, case: str) -> Record | None:
         """The entry of the last time that a case came to this desk."""

@@ -152,6 +152,23 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
     return replace(decision, answer=decider.document["history"][before:])
 
 
+def unarmed(record: Record, atlas: Atlas, now: Instant, later: float) -> bool:
+    """Whether a held case has a deadline to come and none is armed, or far too late.
+
+    :param later: by how many seconds at most the firing of a case is put off.
+    """
+    document = record.document
+    pending = _pending(document) if document is not None and _held(document) else []
+    if document is None or not pending:
+        return False
+    armed = document.get("next_due")
+    if armed is None:
+        return True
+    if armed <= plus(max(pending[0]["due"], now), later):
+        return False
+    return bool(armed > _Decider(document, atlas, now).floor(record.confirmed))
+
+
 def explain(document: Document) -> list[dict[str, Any]]:
     """Each deadline that the case ever had, by due time, with its rule and what became of it.
 

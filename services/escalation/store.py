@@ -25,6 +25,7 @@ class Custody(MongoStore):
             shard = ("document.shard", 1)
             self.collection.create_index([("document.next_due", 1), shard])
             self.collection.create_index([("document.rank", 1), ("document.next_due", 1), shard])
+            self.collection.create_index([("document.state.token.stage", 1), ("_id", 1)])
 
     def due(self, horizon: Instant, limit: int, shards: Sequence[int], fresh: Instant) -> list[str]:
         """Cases with something due by ``horizon``, the most urgent and longest overdue first.

@@ -6,9 +6,10 @@ from typing import Any
 
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
+from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.intake import api
+from services.intake import api, reconciliation
 from services.intake.shell import IntakeShell
 
 
@@ -32,6 +33,16 @@ class Service(Operations):
     def sweep(self) -> None:
         """Publishes what a crash left."""
         self.shell.sweep()
+
+    @serve
+    def open_cases(self, after: str, limit: int) -> list[dict[str, Any]]:
+        """For the reconciler: what the register has open."""
+        return reconciliation.open_cases(self.shell.store, after, limit)
+
+    @serve
+    def cases_of(self, cases: list[str], whole: bool) -> list[dict[str, Any]]:
+        """For the reconciler: these cases."""
+        return reconciliation.cases_of(self.shell.store, cases, whole=whole)
 
     @route("POST", "/v1/cases", body=api.ReportBody(), may=api.REPORTERS)
     def report(self, call: Call) -> Answer:

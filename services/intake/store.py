@@ -40,6 +40,7 @@ class Register(MongoStore):
             self.collection.create_index(by_time)
             self.collection.create_index([("document.under", 1), *by_time])
             self.collection.create_index([("document.status", 1), *by_time])
+            self.collection.create_index([("document.state.token.stage", 1), ("_id", 1)])
 
     def by_tracking(self, code: str) -> dict[str, Any] | None:
         """The document with this tracking code."""

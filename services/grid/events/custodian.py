@@ -72,6 +72,12 @@ class RefusedSchema(RequestedSchema):
     why = fields.String(required=True, validate=WORD)
 
 
+class ReconciledSchema(CaseSchema):
+    """``case.reconciled``; ``found`` is the kind of what the reconciler found."""
+
+    found = fields.String(required=True, validate=WORD)
+
+
 class MarkerSchema(Kept):
     """``custodian.marker``: everything queued before it has been read when it comes back."""
 
@@ -122,6 +128,13 @@ TYPES = (
         ("escalation",),
         ("intake", "notify"),
         SupervisedSchema,
+    ),
+    EventType(
+        "case.reconciled",
+        "The reconciler found that services disagree; this is the whole state that counts.",
+        ("escalation",),
+        ("intake", "dispatch"),
+        ReconciledSchema,
     ),
     EventType(
         "custodian.marker",

@@ -1,0 +1,252 @@
+"""Asking another service, and answering: nameko's RPC on queues that the topology step declares.
+
+    @serve
+    def open_cases(self, after: str, limit: int) -> list[dict[str, Any]]:
+        ...
+
+    rpc = caller()
+    ...
+    self.rpc.call("dispatch-village", "live_entries", "", 500)
+
+nameko's own queue consumer declares what it reads, which no service may; a right that is
+missing ends its process, and it can't be stopped while the broker is away
+(``docs/decisions/``). So only that part is replaced: what goes over the bus is nameko's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from threading import Event as Flag
+from typing import Any, TypeVar, cast
+
+import eventlet
+from kombu.entity import Exchange, Queue
+from kombu.exceptions import OperationalError
+from kombu.messaging import Consumer
+from nameko.amqp.publish import Publisher
+from nameko.exceptions import BadRequest, RemoteError, UnknownService
+from nameko.extensions import DependencyProvider, ProviderCollector, SharedExtension
+from nameko.rpc import MethodProxy, ReplyListener, Rpc, RpcConsumer
+
+from services.bus import logs, wire
+from services.bus.errors import Retry
+from services.bus.publisher import CONNECTION_ERRORS
+from services.bus.topology import ANSWER_SECONDS, RPC, rpc_queue
+
+log = logs.get(__name__)
+
+_HEARTBEAT_SECONDS = 60
+_TICK_SECONDS = 1.0
+_CONFIRM_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 10.0
+_AT_ONCE = 2
+
+_EXCHANGE = Exchange(RPC, type="topic", durable=True, no_declare=True)
+
+
+class NoAnswer(Exception):
+    """Nobody answered in time, or the answer was an error; says which."""
+
+
+class Reader(SharedExtension, ProviderCollector):
+    """Reads the queues of its providers; takes the place of nameko's ``QueueConsumer``.
+
+    It does not hold up the start of its service, connects again after whatever went wrong,
+    and stops within a second or two whether the broker is there or not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopping = Flag()
+        self._connection: Any = None
+
+    def start(self) -> None:
+        """See nameko's ``Extension``."""
+        self.container.spawn_managed_thread(self._run, identifier="rpc reader")
+
+    def unregister_provider(self, provider: Any) -> None:
+        """Reads no more; what is in hand can still be answered."""
+        self._stopping.set()
+        super().unregister_provider(provider)
+
+    def stop(self) -> None:
+        """See nameko's ``Extension``."""
+        self._stopping.set()
+        self._disconnect()
+
+    def ack_message(self, message: Any) -> None:
+        """Acknowledges it, unless the connection that brought it is gone: then it comes again."""
+        try:
+            message.ack()
+        except CONNECTION_ERRORS as error:
+            log.debug("a question could not be acknowledged", why=str(error))
+
+    def requeue_message(self, message: Any) -> None:
+        """Leaves it to another replica."""
+        try:
+            message.requeue()
+        except CONNECTION_ERRORS as error:
+            log.debug("a question could not be given back", why=str(error))
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._connect()
+                pause = _FIRST_PAUSE_SECONDS
+                while not self._stopping.is_set():
+                    self._drain()
+            except CONNECTION_ERRORS as error:
+                if not self._stopping.is_set():
+                    log.warning("questions and answers are interrupted", why=str(error))
+                self._disconnect()
+            self._stopping.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _connect(self) -> None:
+        uri = self.container.config["AMQP_URI"]
+        self._connection = wire.connection(uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10)
+        self._connection.connect()
+        channel = self._connection.default_channel
+        channel.basic_qos(0, _AT_ONCE, False)
+        for provider in self._providers:
+            take = partial(self._take, provider)
+            Consumer(
+                channel,
+                [provider.queue],
+                callbacks=[take],
+                accept=["json"],
+                on_decode_error=lambda message, _error: message.reject(),
+            ).consume()
+
+    def _drain(self) -> None:
+        self._connection.heartbeat_check()
+        try:
+            self._connection.drain_events(timeout=_TICK_SECONDS)
+        except TimeoutError:
+            return
+
+    def _take(self, provider: Any, body: Any, message: Any) -> None:
+        if self._stopping.is_set():
+            return
+        take = partial(provider.handle_message, body, message)
+        self.container.spawn_managed_thread(take, identifier="rpc message")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.release()
+            except CONNECTION_ERRORS as error:
+                log.debug("a broken connection could not be closed", why=str(error))
+
+
+class _Publisher(Publisher):  # type: ignore[misc]
+    """nameko's, which waits for a confirm only so long."""
+
+    def publish(self, payload: Any, **kwargs: Any) -> None:
+        super().publish(payload, confirm_timeout=_CONFIRM_SECONDS, **kwargs)
+
+
+class _Questions(RpcConsumer):  # type: ignore[misc]
+    """The questions to this instance: each level's desk is a service of its own."""
+
+    queue_consumer = Reader()
+
+    def setup(self) -> None:
+        if self.queue is None:
+            self.queue = Queue(rpc_queue(self.container.config["INSTANCE"]), no_declare=True)
+            self.queue_consumer.register_provider(self)
+
+    def get_provider_for_method(self, routing_key: str) -> Any:
+        method = routing_key.rpartition(".")[2]
+        return super().get_provider_for_method(f"{self.container.service_name}.{method}")
+
+    def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
+        """An answer that can't be sent must not end the service: whoever asked asks again."""
+        try:
+            answered: tuple[Any, Any] = super().handle_result(message, result, exc_info)
+        except Exception as error:  # noqa: BLE001 - nameko would end the process
+            log.warning("an answer could not be sent", why=str(error))
+            self.queue_consumer.ack_message(message)
+            return result, exc_info
+        return answered
+
+
+class _Serve(Rpc):  # type: ignore[misc]
+    """The nameko entrypoint behind :func:`serve`."""
+
+    rpc_consumer = _Questions()
+
+    def __init__(self) -> None:
+        super().__init__(expected_exceptions=(Retry,))
+
+
+class _Answers(ReplyListener):  # type: ignore[misc]
+    """The answers to this process, in a queue of its own that ends soon after it."""
+
+    queue_consumer = Reader()
+
+    def setup(self) -> None:
+        super().setup()
+        made = self.queue
+        self.queue = Queue(
+            made.name,
+            exchange=_EXCHANGE,
+            routing_key=made.routing_key,
+            queue_arguments=made.queue_arguments,
+        )
+
+
+class _Method(MethodProxy):  # type: ignore[misc]
+    publisher_cls = _Publisher
+
+
+class Caller:
+    """Asks other services; a question is answered within :data:`ANSWER_SECONDS` or not at all."""
+
+    def __init__(self, worker: Any, answers: _Answers) -> None:
+        self._worker = worker
+        self._answers = answers
+
+    def call(self, instance: str, method: str, *arguments: Any) -> Any:
+        """What an instance (``intake``, ``dispatch-village``) answers.
+
+        :raises NoAnswer: it did not, in time or at all.
+        """
+        late = NoAnswer(f"{instance} did not answer within {ANSWER_SECONDS:g} s")
+        try:
+            with eventlet.Timeout(ANSWER_SECONDS, late):
+                ask = _Method(self._worker, instance, method, self._answers)
+                return ask(*arguments)
+        except UnknownService as error:
+            raise NoAnswer(f"{instance} has no queue: run the topology step") from error
+        except (RemoteError, BadRequest) as error:
+            raise NoAnswer(f"{instance} could not answer: {error}") from error
+        except (OperationalError, *CONNECTION_ERRORS) as error:
+            raise NoAnswer(f"{instance} could not be asked: {error}") from error
+
+
+class _Attachment(DependencyProvider):
+    """Injects a :class:`Caller`."""
+
+    answers = _Answers()
+
+    def get_dependency(self, worker_ctx: Any) -> Caller:
+        return Caller(worker_ctx, self.answers)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def serve(method: Method) -> Method:
+    """Makes a method of a service answer questions; ``SERVES`` in the topology names it."""
+    decorated: Method = _Serve.decorator(method)
+    return decorated
+
+
+def caller() -> Caller:
+    """A :class:`Caller` as an attribute of a nameko service class."""
+    return cast(Caller, _Attachment())

@@ -1,0 +1,299 @@
+"""What register, dockets and custody must agree about, and how what does not is mended. Pure.
+
+:func:`compare` takes what the three say of some cases and returns findings; it is run twice,
+and what a second look confirms is no event in flight. :func:`repair` makes a finding the work
+of an ordinary step: guarded, idempotent, with its event. Merging is a maximum by token, so
+that sending the latest whole state again is always safe.
+
+| kind | what was found | repair |
+| --- | --- | --- |
+| ``unarmed`` | held, and no deadline is armed though one is to come | armed again |
+| ``custody_missing`` | register or docket has it, the custodian does not know it | their state is taken |
+| ``custody_behind`` | register or docket is further than the custodian | their state is taken |
+| ``register_behind`` | the register has not heard, or not of the latest | ``case.reconciled`` |
+| ``entry_missing`` | held at a desk that has no entry for it | ``case.reconciled`` |
+| ``entry_behind`` | the desk has not what it did itself (it was restored) | ``case.reconciled`` |
+| ``entry_ended`` | held at a desk whose entry has ended | ``case.reconciled`` |
+| ``entry_stale`` | an entry is live, its custody has ended | ``case.released`` again |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from services.bus.errors import Defer
+from services.bus.fold import Decision, Document, Record, Work
+from services.escalation import model
+from services.grid.atlas import Atlas, UnknownProfile
+from services.grid.clock import Instant
+from services.grid.events import Event
+from services.grid.events.making import case_event
+from services.grid.tokens import Address, Stage, Token
+
+KINDS = (
+    "unarmed",
+    "custody_missing",
+    "custody_behind",
+    "register_behind",
+    "entry_missing",
+    "entry_behind",
+    "entry_ended",
+    "entry_stale",
+)
+ABSORBED = ("custody_missing", "custody_behind")
+"""Kinds in which somebody else knows better than the custodian."""
+RECONCILED = "case.reconciled"
+
+Told = Mapping[str, Any]
+"""A case of the register or an entry of a docket, as their service told it."""
+
+
+class Place(NamedTuple):
+    """Which docket entry: each time that a case comes to a desk is one."""
+
+    case: str
+    round: int
+    hop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the three say of some cases. A key that is absent was not asked for; None is not there.
+
+    ``dockets`` is by level.
+    """
+
+    custody: Mapping[str, Record | None]
+    register: Mapping[str, Told | None] = field(default_factory=dict)
+    dockets: Mapping[str, Mapping[Place, Told | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be; equal in two looks if nothing moved meanwhile.
+
+    ``level`` and ``place`` are those of the docket entry that it is about, or (in a kind of
+    ``ABSORBED``) that knows better; empty for the register. ``ours`` and ``theirs`` are the
+    tokens of the custodian and of the other, None where there is none.
+    """
+
+    kind: str
+    case: str
+    ours: Token | None = None
+    theirs: Token | None = None
+    level: str = ""
+    place: Place | None = None
+    address: Address | None = None
+
+
+def compare(page: Page, atlas: Atlas, now: Instant, later: float) -> list[Finding]:
+    """Everything in which the three disagree, or that isn't armed.
+
+    What is explained by an event that a service has not published yet is left to its sweep.
+
+    :param later: see :func:`services.escalation.model.unarmed`.
+    """
+    found: list[Finding | None] = []
+    for case, record in page.custody.items():
+        if record is not None and model.unarmed(record, atlas, now, later):
+            found.append(Finding("unarmed", case, _token(record)))
+    for case, known in page.register.items():
+        found.append(_in_register(case, page.custody.get(case), known))
+    for level, entries in page.dockets.items():
+        for place, entry in entries.items():
+            record = page.custody.get(place.case)
+            if record is None:
+                found.append(_unheard(level, place, entry))
+            else:
+                found.append(_in_docket(level, place, entry, record))
+    return [finding for finding in found if finding is not None]
+
+
+def one_source(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings with one source at most for each case that others know better: the furthest."""
+    kept: list[Finding] = []
+    best: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.kind not in ABSORBED:
+            kept.append(finding)
+            continue
+        known = best.get(finding.case)
+        if known is None or _least(finding.theirs) > _least(known.theirs):
+            best[finding.case] = finding
+    return [*best.values(), *kept]
+
+
+def held_at(record: Record) -> tuple[str, Place] | None:
+    """The desk and the entry that hold the case, if any does."""
+    token = _token(record)
+    if token is None or token.stage != Stage.HELD:
+        return None
+    level: str = _document(record)["state"]["address"]["level"]
+    return level, Place(record.key, token.round, token.hop)
+
+
+def repair(finding: Finding, atlas: Atlas, now: Instant, told: Event | None = None) -> Work:
+    """The step that mends a finding; it answers whether it did anything.
+
+    It does nothing if the case has moved on since it was found.
+
+    :param told: in a kind of ``ABSORBED``, the state that somebody else knows, as an event.
+    """
+
+    def change(record: Record) -> Decision:
+        if _token(record) != finding.ours:
+            return Decision(None, answer=False)
+        try:
+            if finding.kind in ABSORBED:
+                return _absorbed(finding, record, told, atlas, now)
+            if finding.kind == "entry_stale":
+                return _released(finding, record, atlas, now)
+            return _sent_again(finding, record, atlas, now)
+        except UnknownProfile as error:
+            raise Defer(str(error)) from error
+
+    return Work(finding.case, change)
+
+
+def as_event(case: str, facts: Mapping[str, Any], state: Mapping[str, Any], now: Instant) -> Event:
+    """What somebody knows of a case, as if its event had come.
+
+    :raises InvalidEvent: it is no state of a case.
+    """
+    data = {"case": dict(facts), "state": dict(state), "found": "custody_behind"}
+    made = Event(id=case, type=RECONCILED, subject=case, time=now, source="huashi", data=data)
+    return Event.read(made.body())
+
+
+def _in_register(case: str, record: Record | None, known: Told | None) -> Finding | None:
+    theirs = None if known is None else Token.of(known["token"])
+    if record is None:
+        if known is None or theirs is None or known["unpublished"]:
+            return None
+        return Finding("custody_missing", case, None, theirs)
+    ours = _token(record)
+    if _in_flight(record, known) or ours is None or theirs == ours:
+        return None
+    kind = "register_behind" if theirs is None or theirs < ours else "custody_behind"
+    return Finding(kind, case, ours, theirs)
+
+
+def _unheard(level: str, place: Place, entry: Told | None) -> Finding | None:
+    """Of a case that the custodian does not know."""
+    if entry is None or entry["status"] != "live" or not entry["token"] or entry["unpublished"]:
+        return None
+    theirs = Token.of(entry["token"])
+    return Finding("custody_missing", place.case, None, theirs, level, place)
+
+
+def _in_docket(level: str, place: Place, entry: Told | None, record: Record) -> Finding | None:
+    ours, theirs = _token(record), _token_of(entry)
+    if ours is None or _in_flight(record, entry):
+        return None
+    address = Address.of(entry["address"]) if entry is not None and entry["address"] else None
+    kind = None
+    if theirs is not None and theirs > ours:
+        kind = "custody_behind"
+    elif held_at(record) == (level, place):
+        kind = _of_holder(entry, ours, theirs)
+    elif entry is not None and entry["status"] == "live":
+        # What it did itself it has forgotten; any other hop of the case is over.
+        own = (place.round, place.hop) == (ours.round, ours.hop) and ours.stage >= Stage.RESOLVED
+        kind = "entry_behind" if own else "entry_stale"
+    if kind is None:
+        return None
+    return Finding(kind, place.case, ours, theirs, level, place, address)
+
+
+def _of_holder(entry: Told | None, ours: Token, theirs: Token | None) -> str | None:
+    """What is wrong with the entry that should hold the case, if anything is."""
+    if entry is None:
+        return "entry_missing"
+    if entry["status"] != "live":
+        return "entry_ended"
+    if theirs is None:
+        return "entry_missing"
+    return "entry_behind" if theirs < ours else None
+
+
+def _absorbed(
+    finding: Finding, record: Record, told: Event | None, atlas: Atlas, now: Instant
+) -> Decision:
+    known = None if told is None else Token.of(told.data["state"]["token"])
+    if told is None or known is None or known <= _least(finding.ours):
+        return Decision(None, answer=False)
+    decision = model.decide(model.merge(record.document, told, now), atlas, now)
+    document = decision.document or {}
+    said = _reconciled(finding, document, atlas, now)
+    return replace(decision, events=[*decision.events, said], answer=True)
+
+
+def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:
+    """The whole state once more; a deadline that was not armed is."""
+    document = _document(record)
+    decision = Decision(document)
+    if finding.kind == "unarmed":
+        decision = model.decide(document, atlas, now)
+        if decision.document == document:
+            return Decision(None, answer=False)
+    said = _reconciled(finding, decision.document or document, atlas, now)
+    return replace(decision, events=[*decision.events, said], answer=True)
+
+
+def _reconciled(finding: Finding, document: Document, atlas: Atlas, now: Instant) -> Event:
+    return case_event(
+        RECONCILED,
+        service="escalation",
+        case=finding.case,
+        facts=document["facts"],
+        state=document["state"],
+        now=now,
+        directory=atlas.directory,
+        # Each time is an event of its own: the same id must not come with another time.
+        discriminator=f"{finding.kind}:{finding.level}:{now}",
+        found=finding.kind,
+    )
+
+
+def _released(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:
+    document = _document(record)
+    place = finding.place or Place(finding.case, 0, 0)
+    beaten = Token(place.round, Stage.HELD, place.hop, 0)
+    # While only an answer is known of an entry, so is no more than its level.
+    address = finding.address or Address(finding.level, document["facts"]["division"])
+    said = case_event(
+        "case.released",
+        service="escalation",
+        case=finding.case,
+        facts=document["facts"],
+        state=document["state"],
+        now=now,
+        directory=atlas.directory,
+        token=beaten,
+        discriminator=f"{finding.level}:custody:{now}",
+        addressed=Address(finding.level, address.division, address.unit),
+        released={"token": beaten.as_dict(), "address": address.as_dict(), "why": "custody"},
+    )
+    return Decision(document, [said], answer=True)
+
+
+def _in_flight(record: Record, other: Told | None) -> bool:
+    return bool(record.unpublished) or (other is not None and bool(other["unpublished"]))
+
+
+def _document(record: Record) -> Document:
+    return record.document or {}
+
+
+def _token(record: Record) -> Token | None:
+    return None if record.document is None else Token.of(record.document["state"]["token"])
+
+
+def _token_of(entry: Told | None) -> Token | None:
+    return Token.of(entry["token"]) if entry is not None and entry["token"] else None
+
+
+def _least(token: Token | None) -> Token:
+    return token or Token(0, Stage.HELD, 0, -1)
