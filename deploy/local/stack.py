@@ -331,7 +331,7 @@ class Stack:
                 "TIME_ANCHOR": f"{_text(clock.anchor_real)}/{_text(clock.anchor_virtual)}",
                 "TOKEN_KEY": known["TOKEN_KEY"],
                 **({"LEVEL": owner.level} if owner.level else {}),
-                **_given(self._environment, "LOG_LEVEL", "BATCH_", "STOP_SECONDS"),
+                **_given(self._environment, "LOG_LEVEL", "BATCH_", "STOP_SECONDS", "RECONCILE_"),
             }
             if owner.service == "intake":
                 environment |= {"SEAL_KEY": known["SEAL_KEY"], "PROFILES": self._folders()}

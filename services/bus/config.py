@@ -50,6 +50,7 @@ class Config:
     batch_size: int
     batch_linger: float
     stop_seconds: float
+    reconcile_seconds: float
     clock: ScaledClock
 
     @property
@@ -83,6 +84,7 @@ class Config:
             batch_size=int(reader.number("BATCH_SIZE", 500, 1, 10_000, whole=True)),
             batch_linger=reader.number("BATCH_LINGER", 0.02, 0, 10),
             stop_seconds=reader.number("STOP_SECONDS", 20, 1, 600),
+            reconcile_seconds=reader.number("RECONCILE_SECONDS", 600, 1, 7 * 86400),
             clock=reader.clock(),
         )
         if reader.problems:

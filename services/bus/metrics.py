@@ -87,6 +87,34 @@ DEADLINES_OVERDUE = Gauge(
 # Custody that arrived with a time ahead of ours: a clock elsewhere runs fast.
 TIMES_CLAMPED = Counter("huashi_times_clamped_total", "Times from elsewhere that lay ahead.")
 
+# -- reconciliation (escalation) -----------------------------------------------------------
+
+# What a pass found, once a second look had confirmed it. kind: see docs/operating.
+RECONCILIATION_FINDINGS = Counter(
+    "huashi_reconciliation_findings_total", "Disagreements found.", ["kind"]
+)
+# What of it was mended. Findings without repairs: the log says why.
+RECONCILIATION_REPAIRS = Counter("huashi_reconciliation_repairs_total", "Repairs made.", ["kind"])
+# Passes that this process ran. outcome: complete, partial (somebody did not answer), failed.
+RECONCILIATION_PASSES = Counter(
+    "huashi_reconciliation_passes_total", "Passes over everything.", ["outcome"]
+)
+# The last pass of any replica: when it ended (Unix time; its age is time() minus this), how long
+# it took, how much it compared (of: custody, register, or a level's docket), and who did not
+# answer (of: register, or a level): 1 until a later pass could ask it.
+RECONCILIATION_FINISHED = Gauge(
+    "huashi_reconciliation_finished_timestamp_seconds", "When the last pass ended."
+)
+RECONCILIATION_DURATION = Gauge(
+    "huashi_reconciliation_duration_seconds", "Duration of the last pass."
+)
+RECONCILIATION_COMPARED = Gauge(
+    "huashi_reconciliation_compared", "Cases or entries compared by the last pass.", ["of"]
+)
+RECONCILIATION_NOT_ASKED = Gauge(
+    "huashi_reconciliation_not_asked", "1 if it did not answer in the last pass.", ["of"]
+)
+
 # A year of which no calendar's holidays are known: deadlines count its plain weeks. 1 if so.
 HOLIDAYS_UNKNOWN = Gauge(
     "huashi_holidays_unknown", "1 for a year whose holidays are not known.", ["holidays", "year"]

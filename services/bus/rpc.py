@@ -143,17 +143,18 @@ class Reader(SharedExtension, ProviderCollector):
                 log.debug("a broken connection could not be closed", why=str(error))
 
 
-class _Publisher(Publisher):  # type: ignore[misc]
+class _Publisher(Publisher):
     """nameko's, which waits for a confirm only so long."""
 
     def publish(self, payload: Any, **kwargs: Any) -> None:
         super().publish(payload, confirm_timeout=_CONFIRM_SECONDS, **kwargs)
 
 
-class _Questions(RpcConsumer):  # type: ignore[misc]
+class _Questions(RpcConsumer):
     """The questions to this instance: each level's desk is a service of its own."""
 
     queue_consumer = Reader()
+    queue: Any
 
     def setup(self) -> None:
         if self.queue is None:
@@ -175,7 +176,7 @@ class _Questions(RpcConsumer):  # type: ignore[misc]
         return answered
 
 
-class _Serve(Rpc):  # type: ignore[misc]
+class _Serve(Rpc):
     """The nameko entrypoint behind :func:`serve`."""
 
     rpc_consumer = _Questions()
@@ -184,10 +185,11 @@ class _Serve(Rpc):  # type: ignore[misc]
         super().__init__(expected_exceptions=(Retry,))
 
 
-class _Answers(ReplyListener):  # type: ignore[misc]
+class _Answers(ReplyListener):
     """The answers to this process, in a queue of its own that ends soon after it."""
 
     queue_consumer = Reader()
+    queue: Any
 
     def setup(self) -> None:
         super().setup()
@@ -200,7 +202,7 @@ class _Answers(ReplyListener):  # type: ignore[misc]
         )
 
 
-class _Method(MethodProxy):  # type: ignore[misc]
+class _Method(MethodProxy):
     publisher_cls = _Publisher
 
 

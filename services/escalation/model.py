@@ -164,7 +164,8 @@ def unarmed(record: Record, atlas: Atlas, now: Instant, later: float) -> bool:
     armed = document.get("next_due")
     if armed is None:
         return True
-    if armed <= plus(max(pending[0]["due"], now), later):
+    known = document["facts"]["profile"] in atlas.profiles
+    if not known or armed <= plus(max(pending[0]["due"], now), later):
         return False
     return bool(armed > _Decider(document, atlas, now).floor(record.confirmed))
 

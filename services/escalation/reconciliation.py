@@ -5,16 +5,14 @@ and what a second look confirms is no event in flight. :func:`repair` makes a fi
 of an ordinary step: guarded, idempotent, with its event. Merging is a maximum by token, so
 that sending the latest whole state again is always safe.
 
-| kind | what was found | repair |
-| --- | --- | --- |
-| ``unarmed`` | held, and no deadline is armed though one is to come | armed again |
-| ``custody_missing`` | register or docket has it, the custodian does not know it | their state is taken |
-| ``custody_behind`` | register or docket is further than the custodian | their state is taken |
-| ``register_behind`` | the register has not heard, or not of the latest | ``case.reconciled`` |
-| ``entry_missing`` | held at a desk that has no entry for it | ``case.reconciled`` |
-| ``entry_behind`` | the desk has not what it did itself (it was restored) | ``case.reconciled`` |
-| ``entry_ended`` | held at a desk whose entry has ended | ``case.reconciled`` |
-| ``entry_stale`` | an entry is live, its custody has ended | ``case.released`` again |
+- ``unarmed``: held, and no deadline is armed though one is to come. It is armed.
+- ``custody_missing``, ``custody_behind``: register or docket knows more than the custodian.
+  Their state is taken as if its event had come.
+- ``register_behind``: the register has not heard of the case, or not of the latest.
+  ``case.reconciled`` tells it.
+- ``entry_missing``, ``entry_behind``, ``entry_ended``: held at a desk that has no entry for it,
+  that lost what it did itself (it was restored), whose entry has ended. ``case.reconciled``.
+- ``entry_stale``: an entry is live and its custody has ended. ``case.released`` once more.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ from typing import Any
 
 from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
+from services.bus.rpc import caller
 from services.bus.shell import attach
-from services.bus.web import Call, Operations, route
-from services.escalation import api, firing
+from services.bus.web import Answer, Call, Operations, route
+from services.escalation import api, firing, reconciler
 from services.escalation.shell import CustodianShell
 
 
@@ -18,6 +19,8 @@ class Service(Operations):
     name = "escalation"
     shell = attach(CustodianShell)
     markers = firing.attach_markers()
+    reconciler = reconciler.attach()
+    rpc = caller()
 
     @events("events")
     def on_events(self, batch: Batch) -> None:
@@ -43,6 +46,21 @@ class Service(Operations):
     def sweep(self) -> None:
         """Publishes what a crash left."""
         self.shell.sweep()
+
+    @every(1)
+    def reconcile(self) -> None:
+        """Compares everything with everything, when it is time and this replica's turn."""
+        self.reconciler.work(self.shell, self.rpc)
+
+    @route("POST", "/v1/reconciliation", may=api.OPERATORS)
+    def ask_to_reconcile(self, call: Call) -> Answer:
+        """A pass now."""
+        return api.reconcile(self.shell, call)
+
+    @route("GET", "/v1/reconciliation", may=api.INSPECTORS)
+    def reconciliation(self, call: Call) -> dict[str, Any]:
+        """What the last pass found, and how far the present one is."""
+        return api.reconciliation(self.shell, call)
 
     @route("GET", "/v1/cases/<case>/deadlines", may=api.READERS)
     def deadlines(self, call: Call, case: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from eventlet.greenpool import GreenPool
 from services.bus.config import Config
 from services.bus.shell import Shell
 from services.escalation import model
-from services.escalation.store import Custodians, Custody
+from services.escalation.store import Custodians, Custody, Passes
 
 _AT_ONCE = 3
 
@@ -24,6 +24,7 @@ class CustodianShell(Shell[Custody]):
     def __init__(self, config: Config) -> None:
         super().__init__(config, Custody, "directory_escalation")
         self.custodians = Custodians(self.database[Custodians.name])
+        self.passes = Passes(self.database[Passes.name], config.reconcile_seconds)
         self.replica = str(uuid.uuid4())
         self.shards: tuple[int, ...] = ()
         self.firing = GreenPool(_AT_ONCE)
@@ -31,6 +32,7 @@ class CustodianShell(Shell[Custody]):
     def prepare(self) -> None:
         """See :class:`services.bus.shell.Shell`."""
         self.custodians.ensure_indexes()
+        self.passes.prepare()
         super().prepare()
 
     def beat(self) -> None:

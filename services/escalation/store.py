@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.write_concern import WriteConcern
 
+from services.bus.fold import Record
 from services.bus.store import MongoStore, database_errors
 from services.escalation import model
 from services.grid.clock import Instant
@@ -68,6 +71,10 @@ class Custody(MongoStore):
     def _known_to_all() -> dict[str, Any]:
         return {"unpublished.custody": {"$ne": True}}
 
+    def open_cases(self, after: str, limit: int) -> list[Record]:
+        """Cases that somebody holds, behind the case ``after`` in the order of ids."""
+        return self.after({"document.state.token.stage": "held"}, after, limit)
+
 
 def _of(shards: Sequence[int]) -> dict[str, Any]:
     return {"document.shard": {"$in": list(shards)}}
@@ -113,3 +120,108 @@ class Custodians:
         with database_errors():
             raw = self._collection.find_one({"_id": by})
         return None if raw is None else Instant(raw["at"])
+
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Passes:
+    """Whose turn it is to compare everything, how far it is, and what the last pass found.
+
+    One record among the ``custodians``, by the database's own clock. It divides the work only:
+    should two ever run at once, each repair is still guarded and does nothing twice.
+
+    :param every: real seconds between two passes.
+    """
+
+    name = Custodians.name
+    lease_seconds = 60.0
+    """How long a replica that says nothing keeps its turn; longer than any one step takes."""
+
+    _key: Mapping[str, Any] = {"_id": "reconciliation"}
+
+    def __init__(self, collection: Collection[dict[str, Any]], every: float) -> None:
+        self._collection = collection
+        self._every = every
+
+    def prepare(self) -> None:
+        """Makes the record if there is none, and brings the next pass forward if need be."""
+        at = {"$add": ["$$NOW", self._every * 1000]}
+        made = {
+            "next": {"$min": ["$next", at]},
+            **{name: {"$ifNull": [f"${name}", 0]} for name in ("asked", "answered")},
+            "until": {"$ifNull": ["$until", _NEVER]},
+        }
+        with database_errors():
+            self._collection.update_one(self._key, [{"$set": made}], upsert=True)
+
+    def look(self) -> dict[str, Any]:
+        """The record; ``due`` says whether somebody should begin a pass now.
+
+        It has ``asked`` and ``answered`` (how many passes were asked for, and how many of these
+        are done), ``next``, ``holder``, ``started``, ``progress``, ``finished`` and ``last``.
+        """
+        computed = {"due": {"$and": [self._is_free(""), self._is_due()]}}
+        with database_errors():
+            found = list(self._collection.aggregate([{"$match": self._key}, {"$set": computed}]))
+        return found[0] if found else {"due": False, "lost": True}
+
+    def request(self) -> int:
+        """Asks for a pass that begins after now; returns the number that ``answered`` reaches."""
+        with database_errors():
+            found = self._collection.find_one_and_update(
+                self._key,
+                {"$inc": {"asked": 1}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return int((found or {"asked": 0})["asked"])
+
+    def take(self, replica: str) -> bool:
+        """Begins a pass, if one is due and nobody else is at it."""
+        where = {**self._key, "$expr": {"$and": [self._is_free(replica), self._is_due()]}}
+        begun = {
+            "holder": replica,
+            "until": self._later(),
+            "started": "$$NOW",
+            "taken": "$asked",
+            "progress": {"$literal": {}},
+        }
+        with database_errors():
+            return bool(self._collection.update_one(where, [{"$set": begun}]).matched_count)
+
+    def renew(self, replica: str, progress: Mapping[str, Any]) -> bool:
+        """Says how far it is; False if somebody else has taken over."""
+        change = {"until": self._later(), "progress": {"$literal": dict(progress)}}
+        with database_errors():
+            done = self._collection.update_one({**self._key, "holder": replica}, [{"$set": change}])
+        return bool(done.matched_count)
+
+    def finish(self, replica: str, result: Mapping[str, Any]) -> None:
+        """Ends the pass, unless somebody else has taken over."""
+        change = {
+            "holder": None,
+            "until": _NEVER,
+            "answered": "$taken",
+            "finished": "$$NOW",
+            "next": {"$add": ["$$NOW", self._every * 1000]},
+            "last": {
+                "$mergeObjects": [
+                    {"$literal": dict(result)},
+                    {"started": "$started", "finished": "$$NOW"},
+                ]
+            },
+        }
+        with database_errors():
+            self._collection.update_one({**self._key, "holder": replica}, [{"$set": change}])
+
+    def _later(self) -> dict[str, Any]:
+        return {"$add": ["$$NOW", self.lease_seconds * 1000]}
+
+    @staticmethod
+    def _is_free(replica: str) -> dict[str, Any]:
+        return {"$or": [{"$eq": ["$holder", replica]}, {"$lte": ["$until", "$$NOW"]}]}
+
+    @staticmethod
+    def _is_due() -> dict[str, Any]:
+        return {"$or": [{"$lte": ["$next", "$$NOW"]}, {"$gt": ["$asked", "$answered"]}]}
