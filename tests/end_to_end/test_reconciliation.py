@@ -1,0 +1,223 @@
+"""What is broken on purpose is found and mended within one pass, and found no more by the next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from pymongo import MongoClient
+
+from deploy.local.stack import Stack
+from tests.end_to_end.county import QUICK, County, eventually
+
+# Slow enough that nothing comes due meanwhile, and no pass begins by itself.
+SLOW = {"PROFILES": QUICK, "TIME_SCALE": "1", "RECONCILE_SECONDS": "86400"}
+
+
+@pytest.fixture(scope="module")
+def still(make_stack: Callable[..., Stack]) -> County:
+    """A county in which hardly any time passes, with two custodians."""
+    return County(make_stack(**SLOW, REPLICAS_ESCALATION="2"))
+
+
+@pytest.fixture
+def database(still: County) -> Iterator[Any]:
+    with MongoClient[dict[str, Any]](still.about["mongodb"]) as client:
+        yield client["huashi"]
+
+
+def reconciled(county: County, seconds: float = 60) -> dict[str, Any]:
+    """What a pass found that began after now."""
+    url = f"{county.about['escalation']}/v1/reconciliation"
+    answer = county.ask("POST", url)
+    assert answer.status_code == 202, answer.text
+    number = answer.json()["asked"]
+
+    def done() -> dict[str, Any] | None:
+        shown: dict[str, Any] = county.ask("GET", url).json()
+        return shown["last"] if shown["answered"] >= number else None
+
+    return eventually("a pass of the reconciler", done, seconds) or {}
+
+
+def held(county: County) -> str:
+    """A case that its household holds, as everybody knows."""
+    case = county.report()
+    county.arrived("household", case)
+    county.settled_everywhere(case)
+    return case
+
+
+def found(result: dict[str, Any], case: str) -> list[str]:
+    """The kinds of what was found about a case; all of it was mended."""
+    about = [item for item in result["findings"] if item["case"] == case]
+    assert all(item["repaired"] for item in about), about
+    return [item["kind"] for item in about]
+
+
+def mended(county: County, *cases: str) -> None:
+    """All agree again, and another pass finds nothing."""
+    for case in cases:
+        county.settled_everywhere(case)
+    again = reconciled(county)
+    assert again["found"] == {}, again
+    assert again["outcome"] == "complete", again
+
+
+def test_nothing_is_found_where_nothing_is_wrong(still: County) -> None:
+    cases = [held(still) for _ in range(3)]
+    assert still.act("household", cases[0], "acknowledge").status_code == 200
+    assert still.act("household", cases[1], "resolve", outcome="settled").status_code == 200
+    for case in cases:
+        still.settled_everywhere(case)
+    result = reconciled(still)
+    assert (result["outcome"], result["found"], result["not_asked"]) == ("complete", {}, {})
+    assert result["compared"]["custody"] >= 2
+    assert result["compared"]["register"] == result["compared"]["custody"]
+    assert set(result["compared"]) >= {"household", "group", "village", "township"}
+
+
+def test_one_pass_finds_and_mends_all_that_was_broken(still: County, database: Any) -> None:
+    unarmed, late, lost, older, unheard, missing, ended, forgot, undone = (
+        held(still) for _ in range(9)
+    )
+    custody, register = database["custody"], database["register"]
+    docket = database["docket_household"]
+    before = still.custody(unarmed)["next_due"]
+    custody.update_one({"_id": unarmed}, {"$set": {"document.next_due": None}})
+    far = "2999-01-01T00:00:00.000Z"
+    custody.update_one({"_id": late}, {"$set": {"document.next_due": far}})
+    custody.delete_one({"_id": lost})
+    old = {case: docket.find_one({"_id": f"{case}:1.0"}) for case in (forgot, undone)}
+    kept = custody.find_one({"_id": older})
+    for case in (older, forgot):
+        assert still.act("household", case, "acknowledge").status_code == 200
+    assert still.act("household", undone, "resolve", outcome="settled").status_code == 200
+    for case in (older, forgot, undone):
+        still.settled_everywhere(case)
+    custody.replace_one({"_id": older}, kept)
+    for entry in old.values():
+        docket.replace_one({"_id": entry["_id"]}, entry)
+    register.delete_one({"_id": unheard})
+    docket.delete_one({"_id": f"{missing}:1.0"})
+    broken = {"document.status": "ended", "document.ended": "custody"}
+    docket.update_one({"_id": f"{ended}:1.0"}, {"$set": broken})
+    result = reconciled(still)
+    assert found(result, unarmed) == ["unarmed"]
+    assert found(result, late) == ["unarmed"]
+    assert found(result, lost) == ["custody_missing"]
+    assert found(result, older) == ["custody_behind"]
+    assert found(result, unheard) == ["register_behind"]
+    assert found(result, missing) == ["entry_missing"]
+    assert found(result, ended) == ["entry_ended"]
+    assert found(result, forgot) == ["entry_behind"]
+    assert found(result, undone) == ["entry_behind"]
+    assert result["found"] == result["repaired"]
+    assert sum(result["found"].values()) == 9
+    assert still.custody(unarmed)["next_due"] == before
+    assert still.custody(lost)["next_due"]
+    assert still.custody(late)["next_due"] < far
+    eventually("the entry is back", lambda: still.entry("household", missing))
+    assert still.case(unheard)["id"] == unheard
+    assert still.entry("household", forgot)["acknowledged"]
+    mended(still, unarmed, late, lost, older, unheard, missing, ended, forgot, undone)
+    # Each mending is on the case's timeline, and the desk can go on.
+    told = still.timeline(missing, "case.reconciled")
+    assert [event["data"]["found"] for event in told] == ["entry_missing"]
+    assert still.act("household", ended, "resolve", outcome="settled").status_code == 200
+
+
+def test_an_entry_that_is_live_again_after_its_release_ends(county: County) -> None:
+    case = county.report()
+    eventually("supervision", lambda: county.case(case)["supervised"], 60)
+    county.settled_everywhere(case)
+    alive = {"document.status": "live", "document.ended": None, "document.held": None}
+    with MongoClient[dict[str, Any]](county.about["mongodb"]) as client:
+        entries = client["huashi"]["docket_household"]
+        entries.update_one({"_id": f"{case}:1.0"}, {"$set": alive})
+    assert found(reconciled(county), case) == ["entry_stale"]
+    county.settled_everywhere(case)
+    assert found(reconciled(county), case) == []
+
+
+def test_who_may_ask_and_who_may_see(still: County) -> None:
+    url = f"{still.about['escalation']}/v1/reconciliation"
+    for method in ("GET", "POST"):
+        assert still.ask(method, url, "officer").status_code == 403
+        assert httpx.request(method, url).status_code == 401
+
+
+def test_a_dead_desk_is_left_out_and_stops_nothing(still: County, database: Any) -> None:
+    broken = held(still)
+    database["custody"].update_one({"_id": broken}, {"$set": {"document.next_due": None}})
+    still.stack.stop("dispatch-village")
+    try:
+        result = reconciled(still)
+    finally:
+        still.stack.start("dispatch-village")
+    assert result["outcome"] == "partial"
+    assert list(result["not_asked"]) == ["village"]
+    assert found(result, broken) == ["unarmed"]
+    assert "township" in result["compared"]
+    mended(still, broken)
+
+
+def test_questions_are_answered_again_after_the_broker_was_killed(still: County) -> None:
+    held(still)
+    pids = {name: still.stack.pid(name) for name in ("escalation", "intake", "dispatch-group")}
+    still.kill("rabbitmq")
+
+    def complete() -> bool:
+        return bool(reconciled(still)["outcome"] == "complete")
+
+    eventually("a complete pass", complete, 90)
+    assert pids == {name: still.stack.pid(name) for name in pids}, "no service had to be restarted"
+
+
+def test_two_replicas_make_one_pass_at_a_time(still: County) -> None:
+    before = _passes(still)
+    url = f"{still.about['escalation']}/v1/reconciliation"
+    number = [still.ask("POST", url).json()["asked"] for _ in range(5)][-1]
+    eventually("they are done", lambda: still.ask("GET", url).json()["answered"] >= number, 60)
+    # What was asked for together one pass answers, or two if the first had begun.
+    assert 1 <= _passes(still) - before <= 2
+    reconciled(still)
+    reconciled(still)
+    assert 3 <= _passes(still) - before <= 4
+
+
+def test_its_metrics_say_when_and_what(still: County) -> None:
+    reconciled(still)
+    text = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in _ports(still))
+    names = set(re.findall(r"^huashi_reconciliation_\w+", text, re.MULTILINE))
+    assert {
+        "huashi_reconciliation_findings_total",
+        "huashi_reconciliation_repairs_total",
+        "huashi_reconciliation_passes_total",
+        "huashi_reconciliation_finished_timestamp_seconds",
+        "huashi_reconciliation_duration_seconds",
+        "huashi_reconciliation_compared",
+        "huashi_reconciliation_not_asked",
+    } <= names
+
+
+def _ports(county: County) -> list[int]:
+    pids = [county.stack.pid(name) for name in ("escalation", "escalation-2")]
+    binds = [psutil.Process(pid).environ()["HTTP_BIND"] for pid in pids]
+    return [int(bind.rpartition(":")[2]) for bind in binds]
+
+
+def _passes(county: County) -> float:
+    """How many passes both custodians made."""
+    texts = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in _ports(county)]
+    lines = [
+        line
+        for text in texts
+        for line in text.splitlines()
+        if line.startswith("huashi_reconciliation_passes_total{")
+    ]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
