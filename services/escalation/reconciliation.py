@@ -27,6 +27,7 @@ from services.escalation import model
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import Instant
 from services.grid.events import Event
+from services.grid.events.envelope import event_id
 from services.grid.events.making import case_event
 from services.grid.tokens import Address, Stage, Token
 
@@ -225,7 +226,17 @@ def _absorbed(
     decision = model.decide(model.merge(record.document, told, now), atlas, now)
     document = decision.document or {}
     said = _reconciled(finding, document, atlas, now)
-    return replace(decision, events=[*decision.events, said], answer=True)
+    return replace(decision, events=[*map(_anew, decision.events), said], answer=True)
+
+
+def _anew(event: Event) -> Event:
+    """A release that may have been sent before, which the custodian has forgotten.
+
+    The same id must not come with another time.
+    """
+    if event.type != "case.released":
+        return event
+    return replace(event, id=event_id(event.subject, event.id, event.type, event.time))
 
 
 def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:

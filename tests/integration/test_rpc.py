@@ -1,0 +1,125 @@
+"""Who may ask and answer: nameko's RPC with no more rights than it needs, on a real broker."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import amqp
+import pytest
+from kombu.connection import Connection
+
+from services.bus import topology
+from services.bus.topology import EVENTS, RPC
+from tests.conftest import LEVELS, Broker
+
+DESK = "dispatch-household"
+NUMBER = str(uuid.UUID(int=7))
+REPLIES = f"rpc.reply-escalation-{NUMBER}"
+
+
+@pytest.fixture(scope="module")
+def declared(broker: Broker) -> Broker:
+    """Everything as the topology step leaves it, with a queue that waits for answers."""
+    topology.declare(broker.uri(topology.ADMINISTRATOR), LEVELS)
+    topology.declare(broker.uri(topology.ADMINISTRATOR), LEVELS)
+    with Connection(broker.uri("escalation")) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_declare(REPLIES, durable=True, auto_delete=False)
+        channel.queue_bind(REPLIES, RPC, NUMBER)
+    return broker
+
+
+def refused(broker: Broker, user: str, act: Any) -> bool:
+    with Connection(broker.uri(user)) as connection:
+        try:
+            channel: Any = connection.default_channel
+            channel.confirm_select()
+            act(channel)
+        except amqp.exceptions.AccessRefused:
+            return True
+    return False
+
+
+def publish(key: str, exchange: str = RPC) -> Any:
+    message = amqp.Message(b"{}", content_type="application/json")
+    return lambda channel: channel.basic_publish_confirm(message, exchange, key)
+
+
+def get(queue: str) -> Any:
+    return lambda channel: channel.basic_get(queue)
+
+
+def declare(queue: str) -> Any:
+    return lambda channel: channel.queue_declare(queue, durable=True, auto_delete=False)
+
+
+def bind(queue: str, key: str, exchange: str = RPC) -> Any:
+    return lambda channel: channel.queue_bind(queue, exchange, key)
+
+
+@pytest.mark.parametrize("user", ["intake", DESK])
+def test_who_answers_reads_its_own_questions_and_only_answers(declared: Broker, user: str) -> None:
+    other = DESK if user == "intake" else "intake"
+    assert not refused(declared, user, get(f"rpc-{user}"))
+    assert not refused(declared, user, publish(NUMBER))
+    for act in (
+        get(f"rpc-{other}"),
+        get("rpc-dispatch-group"),
+        get(f"rpc-{user}x"),
+        get(REPLIES),
+        publish("intake.open_cases"),
+        publish("dispatch-group.live_entries"),
+        publish(f"{NUMBER}.more"),
+        publish(REPLIES, ""),
+        publish(f"rpc-{other}", ""),
+        declare(f"rpc-{user}"),
+        declare(f"rpc.reply-{user}-{NUMBER}"),
+        declare(REPLIES),
+        bind(f"rpc-{user}", "intake.open_cases"),
+        lambda channel: channel.queue_delete(f"rpc-{user}"),
+        lambda channel: channel.exchange_declare(RPC, "topic", durable=True, auto_delete=False),
+    ):
+        assert refused(declared, user, act)
+
+
+def test_the_custodian_asks_what_is_declared_and_reads_its_own_answers(declared: Broker) -> None:
+    assert not refused(declared, "escalation", get(REPLIES))
+    for name in ("intake.open_cases", "intake.cases_of", f"{DESK}.live_entries"):
+        assert not refused(declared, "escalation", publish(name)), name
+    for act in (
+        publish("intake.report"),
+        publish("intake.open_cases.more"),
+        publish("dispatch-county.live_entries"),
+        publish("dispatch-.live_entries"),
+        publish(NUMBER),
+        get("rpc-intake"),
+        get(f"rpc-{DESK}"),
+        get(f"{REPLIES}x"),
+        declare("rpc-intake"),
+        declare("rpc.reply-escalation-1"),
+        declare(f"rpc.reply-intake-{NUMBER}"),
+        declare(f"x{REPLIES}"),
+        bind(REPLIES, "#"),
+        bind(REPLIES, f"{DESK}.live_entries"),
+        bind(REPLIES, "case.#", EVENTS),
+        bind("rpc-intake", NUMBER),
+    ):
+        assert refused(declared, "escalation", act)
+
+
+def test_who_neither_asks_nor_answers_has_no_part_in_it(declared: Broker) -> None:
+    for act in (publish(NUMBER), publish("intake.open_cases"), get(REPLIES), declare("rpc-notify")):
+        assert refused(declared, "notify", act)
+
+
+def test_a_question_that_nobody_takes_is_forgotten(declared: Broker) -> None:
+    with Connection(declared.uri()) as connection:
+        channel: Any = connection.default_channel
+        told = channel.queue_declare("rpc-dispatch-village", passive=True)
+        assert told.message_count == 0
+    definitions = topology.broker_definitions(LEVELS, declared.passwords)
+    configures = {row["user"]: row["configure"] for row in definitions["permissions"]}
+    assert {name for name, words in configures.items() if words == "^$"} == {
+        "intake", "notify", *(f"dispatch-{level}" for level in LEVELS),
+    }  # fmt: skip

@@ -1,0 +1,163 @@
+"""Nothing is found after any history; whatever is then lost or restored is found and mended."""
+
+from __future__ import annotations
+
+import copy
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.bus.fold import Work
+from services.dispatch import reconciliation as desk
+from services.escalation import reconciliation
+from services.escalation.reconciliation import ABSORBED, Finding, Page, Place
+from services.grid.events import Event
+from services.intake import reconciliation as register
+from tests.simulator import invariants
+from tests.simulator.county import LEVELS, atlas
+from tests.simulator.test_histories import history
+from tests.simulator.world import World
+
+ATLAS = atlas()
+SEEDS = st.integers(0, 2**32)
+LATER = 300.0
+
+
+def everything(world: World) -> Page:
+    """What all three say, and what each desk says of the entry that should hold a case."""
+    custody = dict(world.nodes["escalation"].store.read(keys(world, "escalation")))
+    known: dict[str, Any] = dict.fromkeys(custody)
+    for told in register.cases_of(world.nodes["intake"].store, keys(world, "intake"), whole=True):
+        known[told["case"]] = told
+    dockets: dict[str, dict[Place, Any]] = {level: {} for level in LEVELS}
+    for record in custody.values():
+        at = reconciliation.held_at(record)
+        if at is not None:
+            dockets[at[0]][at[1]] = None
+    for level in LEVELS:
+        places = [
+            (entry["case"], entry["round"], entry["hop"])
+            for entry in world.nodes[level].store.documents().values()
+        ]
+        for told in desk.entries_of(world.nodes[level].store, places, whole=True):
+            place = Place(told["case"], told["round"], told["hop"])
+            if told["status"] == "live" or place in dockets[level]:
+                dockets[level][place] = told
+    cases = {*known, *(place.case for entries in dockets.values() for place in entries)}
+    return Page({case: custody.get(case) for case in cases}, known, dockets)
+
+
+def keys(world: World, name: str) -> list[str]:
+    return list(world.nodes[name].store.documents())
+
+
+def look(world: World) -> list[Finding]:
+    return reconciliation.compare(everything(world), ATLAS, world.clock.now(), LATER)
+
+
+def told(page: Page, finding: Finding, world: World) -> Event | None:
+    if finding.kind not in ABSORBED:
+        return None
+    known = (
+        page.register[finding.case]
+        if finding.place is None
+        else page.dockets[finding.level][finding.place]
+    )
+    assert known is not None
+    return reconciliation.as_event(finding.case, known["facts"], known["state"], world.clock.now())
+
+
+def works(world: World) -> list[Work]:
+    page, now = everything(world), world.clock.now()
+    return [
+        reconciliation.repair(finding, ATLAS, now, told(page, finding, world))
+        for finding in reconciliation.one_source(look(world))
+    ]
+
+
+def damage(world: World, random: Random, past: dict[str, Any], names: list[str]) -> None:
+    """Records of these are lost, or are as they once were; a deadline is no longer armed."""
+    for _ in range(random.randint(1, 4)):
+        name = random.choice(names)
+        records = world.nodes[name].store._records
+        if not records:
+            continue
+        key = random.choice(sorted(records))
+        what = random.randrange(3)
+        if what == 0:
+            del records[key]
+        elif what == 1 and key in past[name]:
+            records[key] = copy.deepcopy(past[name][key])
+            records[key]["unpublished"] = []
+        elif name == "escalation":
+            records[key]["document"]["next_due"] = None
+
+
+def snapshot(world: World) -> dict[str, Any]:
+    return {name: copy.deepcopy(node.store._records) for name, node in world.nodes.items()}
+
+
+@settings(max_examples=500, deadline=None)
+@given(seed=SEEDS, steps=st.integers(5, 100))
+def test_nothing_is_found_once_the_bus_is_quiet(seed: int, steps: int) -> None:
+    random = Random(seed)
+    world = World(random, ATLAS, crashes=random.choice([0.0, 0.3]), rivals=0.2)
+    history(world, random, steps)
+    world.settle()
+    world.seams.probability = 0.0
+    assert look(world) == []
+
+
+@settings(max_examples=500, deadline=None)
+@given(seed=SEEDS, steps=st.integers(5, 80))
+def test_what_was_lost_or_restored_is_mended(seed: int, steps: int) -> None:
+    random = Random(seed)
+    world = World(random, ATLAS)
+    history(world, random, steps // 2)
+    past = snapshot(world)
+    history(world, random, steps // 2 + 1)
+    world.settle()
+    names = [name for name in ("intake", "escalation", *LEVELS) if keys(world, name)]
+    random.shuffle(names)
+    names = names[: random.choice([1, 3])]
+    damage(world, random, past, names)
+    for _ in range(3):
+        mending = works(world)
+        world.nodes["escalation"].run(mending)
+        published = len(world.published)
+        # A repair twice changes nothing the second time: the same event at most.
+        world.nodes["escalation"].run(mending)
+        ids = {event.id for event in world.published[:published]}
+        assert {event.id for event in world.published[published:]} <= ids
+        world.settle()
+        if not look(world):
+            break
+        world.clock.advance(1)
+    assert look(world) == []
+    invariants.armed(world)
+    if len(names) == 1:
+        # What all have lost is decided again; what one has lost is not.
+        invariants.identities(world)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=SEEDS, steps=st.integers(5, 80))
+def test_repairs_in_the_middle_of_things_do_no_harm(seed: int, steps: int) -> None:
+    """As if no second look were taken: what is in flight is taken for lost."""
+    random = Random(seed)
+    world = World(random, ATLAS, crashes=random.choice([0.0, 0.1]))
+    for _ in range(4):
+        history(world, random, steps // 4)
+        crashes, world.seams.probability = world.seams.probability, 0.0
+        world.nodes["escalation"].run(works(world))
+        world.seams.probability = crashes
+        world.clock.advance(1)
+    world.settle()
+    world.seams.probability = 0.0
+    assert look(world) == []
+    invariants.agreement(world)
+    invariants.armed(world)
+    invariants.entries_end(world)
+    invariants.identities(world)
