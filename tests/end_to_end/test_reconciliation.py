@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -176,6 +177,18 @@ def test_questions_are_answered_again_after_the_broker_was_killed(still: County)
 
     eventually("a complete pass", complete, 90)
     assert pids == {name: still.stack.pid(name) for name in pids}, "no service had to be restarted"
+
+
+def test_a_desk_stops_in_time_while_the_broker_is_away(still: County) -> None:
+    still.stack.stop("rabbitmq")
+    try:
+        began = time.monotonic()
+        still.stack.stop("dispatch-group")
+        assert time.monotonic() - began < 15, "it was ended by force"
+    finally:
+        still.stack.start("rabbitmq")
+        still.stack.start("dispatch-group")
+    eventually("a complete pass", lambda: reconciled(still)["outcome"] == "complete", 90)
 
 
 def test_two_replicas_make_one_pass_at_a_time(still: County) -> None:

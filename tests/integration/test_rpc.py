@@ -12,6 +12,7 @@ from kombu.connection import Connection
 from services.bus import topology
 from services.bus.topology import EVENTS, RPC
 from tests.conftest import LEVELS, Broker
+from tests.end_to_end.county import eventually
 
 DESK = "dispatch-household"
 NUMBER = str(uuid.UUID(int=7))
@@ -116,10 +117,20 @@ def test_who_neither_asks_nor_answers_has_no_part_in_it(declared: Broker) -> Non
 def test_a_question_that_nobody_takes_is_forgotten(declared: Broker) -> None:
     with Connection(declared.uri()) as connection:
         channel: Any = connection.default_channel
-        told = channel.queue_declare("rpc-dispatch-village", passive=True)
-        assert told.message_count == 0
-    definitions = topology.broker_definitions(LEVELS, declared.passwords)
+        channel.confirm_select()
+
+        def waiting() -> int:
+            count: int = channel.queue_declare("rpc-dispatch-village", passive=True).message_count
+            return count
+
+        publish("dispatch-village.live_entries")(channel)
+        eventually("it is forgotten", lambda: not waiting(), 3 * topology.ANSWER_SECONDS)
+
+
+def test_nobody_but_who_asks_may_make_a_queue(broker: Broker) -> None:
+    definitions = topology.broker_definitions(LEVELS, broker.passwords)
     configures = {row["user"]: row["configure"] for row in definitions["permissions"]}
-    assert {name for name, words in configures.items() if words == "^$"} == {
-        "intake", "notify", *(f"dispatch-{level}" for level in LEVELS),
-    }  # fmt: skip
+    assert {name for name, words in configures.items() if words != "^$"} == {
+        "escalation",
+        topology.ADMINISTRATOR,
+    }

@@ -1,0 +1,166 @@
+"""What the reconciler calls a disagreement, what it leaves alone, and that a repair is guarded."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from services.bus.errors import Defer
+from services.bus.fold import Record, Unpublished
+from services.escalation import model, reconciliation
+from services.escalation.reconciliation import Finding, Page, Place
+from services.grid.atlas import Atlas
+from services.grid.clock import FrozenClock, Instant, plus
+from services.grid.directory import Directory
+from services.grid.events import Event
+from services.grid.tokens import Token
+from tests.simulator.county import atlas
+from tests.simulator.world import World
+
+ATLAS = atlas()
+NOW = FrozenClock().now()
+CASE = "case-1"
+AT = Place(CASE, 1, 0)
+HELD = {"round": 1, "stage": "held", "hop": 0, "seq": 0}
+
+
+def reported() -> Event:
+    world = World(Random(0), ATLAS)
+    world.report(CASE)
+    return Event.read(world.published[0].body())
+
+
+def custody(token: dict[str, Any] | None = None, **changes: Any) -> Record:
+    document = model.decide(model.merge(None, reported(), NOW), ATLAS, NOW).document
+    assert document is not None
+    state = {**document["state"], "token": {**HELD, **(token or {})}}
+    return Record(CASE, 1, {**document, "state": state, **changes})
+
+
+def known(**token: Any) -> dict[str, Any]:
+    """What the register says."""
+    return {"case": CASE, "token": {**HELD, **token}, "unpublished": False}
+
+
+def entry(status: str = "live", **token: Any) -> dict[str, Any]:
+    """What the household's desk says."""
+    return {
+        **{"case": CASE, "round": 1, "hop": 0, "key": "case-1:1.0"},
+        "status": status,
+        "ended": None if status == "live" else "custody",
+        "token": {**HELD, **token},
+        "address": reported().data["state"]["address"],
+        "unpublished": False,
+    }
+
+
+def compare(
+    held: Record | None, register: Any = ..., household: Any = ..., now: Instant = NOW
+) -> list[str]:
+    page = Page(
+        {CASE: held},
+        {} if register is ... else {CASE: register},
+        {} if household is ... else {"household": {AT: household}},
+    )
+    return [finding.kind for finding in reconciliation.compare(page, ATLAS, now, 300)]
+
+
+RESOLVED = {"stage": "resolved", "seq": 2}
+LATER_HOP = {"hop": 1}
+
+
+@pytest.mark.parametrize(
+    ("held", "register", "household", "kinds"),
+    [
+        (custody(), known(), entry(), []),
+        (custody(), ..., ..., []),
+        (custody(next_due=None), known(), entry(), ["unarmed"]),
+        (custody(next_due="2999-01-01T00:00:00.000Z"), ..., ..., ["unarmed"]),
+        (custody(next_due=plus(NOW, 7200 + 200)), ..., ..., []),
+        (custody(RESOLVED, next_due=None), known(**RESOLVED), ..., []),
+        (None, known(), ..., ["custody_missing"]),
+        (None, ..., entry(), ["custody_missing"]),
+        (None, ..., entry("ended"), []),
+        (None, {**known(), "unpublished": True}, ..., []),
+        (custody(), known(seq=1), ..., ["custody_behind"]),
+        (custody(), known(**RESOLVED), ..., ["custody_behind"]),
+        (custody(), ..., entry(seq=1), ["custody_behind"]),
+        (custody(), ..., entry("ended", **RESOLVED), ["custody_behind"]),
+        (custody(), None, ..., ["register_behind"]),
+        (custody({"seq": 1}), known(), ..., ["register_behind"]),
+        (custody(RESOLVED), known(), ..., ["register_behind"]),
+        (custody(), ..., None, ["entry_missing"]),
+        (custody(), ..., {**entry(), "token": None, "address": None}, ["entry_missing"]),
+        (custody({"seq": 1}), ..., entry(), ["entry_behind"]),
+        (custody(RESOLVED), ..., entry(), ["entry_behind"]),
+        (custody(), ..., entry("ended"), ["entry_ended"]),
+        (custody(LATER_HOP), ..., entry(), ["entry_stale"]),
+        (custody(LATER_HOP), ..., entry("ended"), []),
+        (custody({"stage": "withdrawn"}), ..., entry(), ["entry_stale"]),
+        (custody({"seq": 1}), known(), {**entry(), "unpublished": True}, ["register_behind"]),
+    ],
+)
+def test_what_is_a_finding(
+    held: Record | None, register: Any, household: Any, kinds: list[str]
+) -> None:
+    assert compare(held, register, household) == kinds
+
+
+def test_what_the_custodian_has_not_published_yet_is_its_sweeps() -> None:
+    told = (Unpublished(reported(), 0.0),)
+    held = Record(CASE, 1, custody({"seq": 1}).document, told)
+    assert compare(held, known(), entry()) == []
+    assert compare(held, None, None) == []
+
+
+def test_a_case_that_waits_for_nothing_is_not_unarmed() -> None:
+    """The last level's deadline passed and its profile has no repeats."""
+    document = custody(next_due=None).document or {}
+    state = {**document["state"], "deadlines": []}
+    assert compare(Record(CASE, 1, {**document, "state": state})) == []
+
+
+def test_of_two_that_know_better_the_furthest_counts() -> None:
+    one = Finding("custody_behind", CASE, Token.of(HELD), Token.of({**HELD, "seq": 1}))
+    two = Finding("custody_behind", CASE, Token.of(HELD), Token.of({**HELD, "seq": 2}), "group")
+    other = Finding("unarmed", CASE, Token.of(HELD))
+    assert reconciliation.one_source([one, other, two]) == [two, other]
+
+
+def test_a_repair_of_what_has_moved_on_does_nothing() -> None:
+    for kind in reconciliation.KINDS:
+        finding = Finding(kind, CASE, Token.of(HELD), None, "household", AT)
+        decision = reconciliation.repair(finding, ATLAS, NOW).change(custody({"seq": 3}))
+        assert (decision.document, list(decision.events), decision.answer) == (None, [], False)
+
+
+def test_arming_again_is_done_once_and_told() -> None:
+    broken = custody(next_due=None)
+    finding = Finding("unarmed", CASE, Token.of(HELD))
+    decision = reconciliation.repair(finding, ATLAS, NOW).change(broken)
+    assert decision.document == custody().document
+    assert [event.data["found"] for event in decision.events] == ["unarmed"]
+    again = reconciliation.repair(finding, ATLAS, NOW).change(Record(CASE, 2, decision.document))
+    assert (again.document, list(again.events)) == (None, [])
+
+
+def test_each_time_that_something_is_sent_again_is_an_event_of_its_own() -> None:
+    finding = Finding("entry_missing", CASE, Token.of(HELD), None, "household", AT)
+
+    def sent(now: Instant) -> Event:
+        (event,) = reconciliation.repair(finding, ATLAS, now).change(custody()).events
+        return event
+
+    assert sent(NOW) == sent(NOW)
+    assert sent(NOW).id != sent(plus(NOW, 1)).id
+    assert not sent(NOW).custody, "it gives no level more time"
+    assert sent(NOW).key.startswith("case.reconciled.household.")
+
+
+def test_a_repair_waits_for_a_profile_that_has_not_arrived() -> None:
+    empty = Atlas(Directory(divisions=(), units=(), officers=()), {}, [])
+    finding = Finding("unarmed", CASE, Token.of(HELD))
+    with pytest.raises(Defer):
+        reconciliation.repair(finding, empty, NOW).change(custody(next_due=None))
