@@ -139,6 +139,7 @@ class BatchReader:
         self._stopping = Flag()
         self._stopped = Flag()
         self._well = False
+        self._full = False
         self._connection: Any = None
         self._channel: Any = None
         self._buffer: deque[_Received] = deque()
@@ -146,6 +147,10 @@ class BatchReader:
     def ready(self) -> bool:
         """Whether it reads its queue and its last batch went through."""
         return self._well
+
+    def behind(self) -> bool:
+        """Whether more is waiting in its queue than it can take at once, or it can't go on."""
+        return self._full or not self._well
 
     def stop(self) -> None:
         """Tells it to finish the batch in hand and to leave the rest to redelivery."""
@@ -231,6 +236,7 @@ class BatchReader:
     def _serve(self) -> None:
         if not self._buffer:
             self._drain(_TICK_SECONDS)
+            self._full = self._full and bool(self._buffer)
             return
         until = monotonic() + self._linger
         while len(self._buffer) < self._size and not self._buffer[0].redelivered:
@@ -259,6 +265,7 @@ class BatchReader:
 
     def _take(self, batch: list[_Received]) -> None:
         metrics.BATCH_SIZE.labels(self.queue).observe(len(batch))
+        self._full = len(batch) >= self._size
         self._process(batch)
 
     def _process(self, batch: list[_Received]) -> bool:
@@ -498,6 +505,8 @@ class Events(Entrypoint):
             )
             self._readers.append(reader)
             config["READINESS"].register(f"queue {name}", reader.ready)
+            if name == queue:
+                config["BEHIND"].append(reader.behind)
 
     def start(self) -> None:
         """See nameko's ``Extension``."""

@@ -6,7 +6,7 @@
 
     rpc = caller()
     ...
-    self.rpc.call("dispatch-village", "live_entries", "", 500)
+    entries, behind = self.rpc.call("dispatch-village", "live_entries", "", 500)
 
 nameko's own queue consumer declares what it reads, which no service may; a right that is
 missing ends its process, and it can't be stopped while the broker is away
@@ -167,8 +167,10 @@ class _Questions(RpcConsumer):
 
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
         """An answer that can't be sent must not end the service: whoever asked asks again."""
+        behind = any(check() for check in self.container.config["BEHIND"])
+        said = {"answer": result, "behind": behind}
         try:
-            answered: tuple[Any, Any] = super().handle_result(message, result, exc_info)
+            answered: tuple[Any, Any] = super().handle_result(message, said, exc_info)
         except Exception as error:  # noqa: BLE001 - nameko would end the process
             log.warning("an answer could not be sent", why=str(error))
             self.queue_consumer.ack_message(message)
@@ -213,8 +215,10 @@ class Caller:
         self._worker = worker
         self._answers = answers
 
-    def call(self, instance: str, method: str, *arguments: Any) -> Any:
-        """What an instance (``intake``, ``dispatch-village``) answers.
+    def call(self, instance: str, method: str, *arguments: Any) -> tuple[Any, bool]:
+        """What an instance (``intake``, ``dispatch-village``) answers, and whether it is behind.
+
+        Who is behind has more events waiting than it can take at once: it will know more soon.
 
         :raises NoAnswer: it did not, in time or at all.
         """
@@ -222,7 +226,8 @@ class Caller:
         try:
             with eventlet.Timeout(ANSWER_SECONDS, late):
                 ask = _Method(self._worker, instance, method, self._answers)
-                return ask(*arguments)
+                said = ask(*arguments)
+                return said["answer"], said["behind"]
         except UnknownService as error:
             raise NoAnswer(f"{instance} has no queue: run the topology step") from error
         except (RemoteError, BadRequest) as error:

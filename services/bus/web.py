@@ -486,5 +486,6 @@ def nameko_config(config: Config) -> dict[str, Any]:
         "CONFIG": config,
         "CLOCK": config.clock,
         "READINESS": Readiness(),
+        "BEHIND": [],
         "max_workers": _WORKERS,
     }

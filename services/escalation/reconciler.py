@@ -126,6 +126,7 @@ class Pass:
         self._shown: list[dict[str, Any]] = []
         self._stage = "custody"
         self._explained = 0
+        self._behind: set[str] = set()
         self._left = MOST_REPAIRS
         self.compared: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
@@ -219,13 +220,18 @@ class Pass:
         suspects, self._suspects = self._suspects, {}
         for some in _chunks(suspects, PAGE):
             again = set(self._compare(self._again(some)))
-            confirmed = [finding for finding in some if finding in again]
-            if not self._caught_up():
-                # The custodian has not read what may say the same.
-                confirmed = [item for item in confirmed if item.kind not in ABSORBED]
+            confirmed = [item for item in some if item in again and not self._may_change(item)]
             self._explained += len(some) - len(confirmed)
             self._mend(reconciliation.one_source(confirmed))
             yield 0.0
+
+    def _may_change(self, finding: Finding) -> bool:
+        """Whether who is behind may just not have read yet what it lacks."""
+        if finding.kind == "unarmed":
+            return False
+        if finding.kind in ABSORBED:
+            return not self._caught_up()
+        return (finding.level or _REGISTER) in self._behind
 
     def _caught_up(self) -> bool:
         reached = self._custodian.custodians.reached()
@@ -350,7 +356,9 @@ class Pass:
             if of in self.not_asked:
                 return None
             try:
-                return list(self.rpc.call(instance, method, *arguments))
+                answer, behind = self.rpc.call(instance, method, *arguments)
+                (self._behind.add if behind else self._behind.discard)(of)
+                return list(answer)
             except NoAnswer as error:
                 why = str(error)
         self.not_asked[of] = why

@@ -137,6 +137,22 @@ def test_a_single_event_does_not_wait_for_company(desk: Desk) -> None:
     desk.until_empty()
 
 
+def test_a_reader_knows_that_it_is_behind_and_when_it_has_caught_up(desk: Desk) -> None:
+    go_on = threading.Event()
+
+    def waits(batch: Batch) -> None:
+        assert go_on.wait(PATIENCE)
+        fine(batch)
+
+    desk.handle = waits
+    desk.send(*[f"e{number:02}" for number in range(20)])
+    reader = desk.read(size=10)
+    wait_until("it is behind", lambda: bool(desk.batches) and reader.behind(), PATIENCE)
+    go_on.set()
+    wait_until("it has caught up", lambda: not reader.behind(), PATIENCE)
+    assert len(desk.seen) == 20
+
+
 def test_the_next_batch_is_read_while_one_is_in_hand(desk: Desk) -> None:
     read_on: list[bool] = []
 
