@@ -78,10 +78,11 @@ class Reconciler:
         _measure(known)
         if known.get("lost"):
             custodian.passes.prepare()
-        if known["due"] and custodian.passes.take(custodian.replica):
-            self._pass = Pass(custodian)
-            self._steps = self._pass.steps()
-            self._not_before = 0.0
+        if not known["due"]:
+            return
+        made = Pass(custodian)
+        if custodian.passes.take(custodian.replica):
+            self._pass, self._steps, self._not_before = made, made.steps(), 0.0
             log.info("reconciliation begins")
 
     def _go_on(self, custodian: CustodianShell, made: Pass, rpc: Caller) -> None:
@@ -115,7 +116,10 @@ class Reconciler:
 
 
 class Pass:
-    """One pass over everything; ``rpc`` must be set before each step."""
+    """One pass over everything; ``rpc`` must be set before each step.
+
+    :raises Retry: the custodian knows nothing of the county yet, or the database is away.
+    """
 
     def __init__(self, custodian: CustodianShell) -> None:
         self.rpc: Caller
@@ -396,8 +400,15 @@ def _measure(known: Mapping[str, Any]) -> None:
 
 
 def _levels(custodian: CustodianShell) -> list[str]:
-    """Every level that a profile knows, also one that no new case gets any more."""
+    """Every level that a profile knows, also one that no new case gets any more.
+
+    :raises Retry: none is known yet.
+    """
+    # Another replica may have taken the directory in just now.
+    custodian.county.entries()
     profiles = custodian.county.atlas().profiles.values()
+    if not profiles:
+        raise Retry("no profile has arrived yet")
     return list(dict.fromkeys(level for profile in profiles for level in profile.levels))
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from services.bus.errors import Retry
 from services.bus.rpc import NoAnswer
 from services.dispatch import reconciliation as desk
 from services.escalation import reconciler
 from services.escalation.reconciler import Pass
+from services.grid.atlas import Atlas
 from services.grid.clock import Instant
+from services.grid.directory import Directory
 from services.intake import reconciliation as register
 from tests.simulator.county import LEVELS, atlas
 from tests.simulator.world import World
@@ -65,7 +68,8 @@ class Custodian:
     def __init__(self, world: World) -> None:
         node = world.nodes["escalation"]
         self.clock, self.fold, self.store = world.clock, node.fold, node.store
-        self.county = SimpleNamespace(atlas=lambda: ATLAS)
+        self.county = SimpleNamespace(atlas=lambda: self.known, entries=lambda: [])
+        self.known = ATLAS
         self.upto: Instant = world.clock.now()
         self.custodians = SimpleNamespace(reached=lambda: self.upto)
         self.ring = lambda: None
@@ -100,6 +104,13 @@ def test_it_compares_everything_in_pages(world: World, monkeypatch: pytest.Monke
     counts = {"custody": 3, "register": 3, "household": 3, **dict.fromkeys(LEVELS[1:], 0)}
     assert made.compared == counts
     assert (made.found, made.not_asked) == ({}, {})
+
+
+def test_without_a_profile_there_is_no_pass(world: World) -> None:
+    custodian = Custodian(world)
+    custodian.known = Atlas(Directory(divisions=(), units=(), officers=()), {}, [])
+    with pytest.raises(Retry):
+        run(custodian, rpc(world))
 
 
 def test_what_is_mended_in_the_pause_was_in_flight(world: World) -> None:
