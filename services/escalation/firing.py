@@ -67,16 +67,23 @@ class Markers:
         at = min(event.data["at"], self._clock.now())
         self._caught_up = max(self._caught_up or at, at)
 
-    def horizon(self, reached: Instant | None) -> Instant | None:
-        """Up to which due time deadlines may fire; none before the first marker is back.
+    def read(self, reached: Instant | None) -> Instant | None:
+        """Up to where the queue was read; none before the first marker is back.
 
         :param reached: the last of its own markers that another replica has read.
         """
-        now, slack = self._clock.now(), SLACK_SECONDS / self._clock.real_seconds(1)
         # What lies ahead was said before the clock was set back: it says nothing.
-        latest = plus(now, slack)
+        latest = plus(self._clock.now(), self._slack())
         known = [at for at in (self._caught_up, reached) if at is not None and at <= latest]
-        return min(now, plus(max(known), slack)) if known else None
+        return max(known, default=None)
+
+    def horizon(self, reached: Instant | None) -> Instant | None:
+        """Up to which due time deadlines may fire, see :meth:`read`."""
+        read = self.read(reached)
+        return None if read is None else min(self._clock.now(), plus(read, self._slack()))
+
+    def _slack(self) -> float:
+        return SLACK_SECONDS / self._clock.real_seconds(1)
 
 
 class _Attachment(DependencyProvider):

@@ -20,6 +20,7 @@ from services.bus.errors import Retry
 from services.bus.fold import Record, Work
 from services.bus.rpc import Caller, NoAnswer
 from services.escalation import firing, reconciliation
+from services.escalation.firing import Markers
 from services.escalation.reconciliation import ABSORBED, Finding, Page, Place, Told
 from services.escalation.shell import CustodianShell
 from services.grid.clock import Instant, monotonic
@@ -53,13 +54,13 @@ class Reconciler:
         self._steps: Iterator[float] = iter(())
         self._not_before = 0.0
 
-    def work(self, custodian: CustodianShell, rpc: Caller) -> None:
+    def work(self, custodian: CustodianShell, markers: Markers, rpc: Caller) -> None:
         """Makes some seconds' worth of a pass, or finds that none is due."""
         if not custodian.is_ready:
             return
         try:
             if self._pass is None:
-                self._begin(custodian)
+                self._begin(custodian, markers)
             if self._pass is not None:
                 self._go_on(custodian, self._pass, rpc)
         except Retry as error:
@@ -73,14 +74,14 @@ class Reconciler:
             if failed is not None:
                 custodian.passes.finish(custodian.replica, failed.result("failed"))
 
-    def _begin(self, custodian: CustodianShell) -> None:
+    def _begin(self, custodian: CustodianShell, markers: Markers) -> None:
         known = custodian.passes.look()
         _measure(known)
         if known.get("lost"):
             custodian.passes.prepare()
         if not known["due"]:
             return
-        made = Pass(custodian)
+        made = Pass(custodian, markers)
         if custodian.passes.take(custodian.replica):
             self._pass, self._steps, self._not_before = made, made.steps(), 0.0
             log.info("reconciliation begins")
@@ -121,9 +122,10 @@ class Pass:
     :raises Retry: the custodian knows nothing of the county yet, or the database is away.
     """
 
-    def __init__(self, custodian: CustodianShell) -> None:
+    def __init__(self, custodian: CustodianShell, markers: Markers) -> None:
         self.rpc: Caller
         self._custodian = custodian
+        self._markers = markers
         self._levels = _levels(custodian)
         self._suspects: dict[Finding, None] = {}
         self._looked_at: Instant = custodian.now
@@ -238,8 +240,8 @@ class Pass:
         return (finding.level or _REGISTER) in self._behind
 
     def _caught_up(self) -> bool:
-        reached = self._custodian.custodians.reached()
-        return reached is not None and reached >= self._looked_at
+        read = self._markers.read(self._custodian.custodians.reached(self._markers.by))
+        return read is not None and read >= self._looked_at
 
     def _again(self, findings: Sequence[Finding]) -> Page:
         custody = self._custody_of(dict.fromkeys(finding.case for finding in findings))

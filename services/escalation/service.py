@@ -50,7 +50,7 @@ class Service(Operations):
     @every(1)
     def reconcile(self) -> None:
         """Compares everything with everything, when it is time and this replica's turn."""
-        self.reconciler.work(self.shell, self.rpc)
+        self.reconciler.work(self.shell, self.markers, self.rpc)
 
     @route("POST", "/v1/reconciliation", may=api.OPERATORS)
     def ask_to_reconcile(self, call: Call) -> Answer:

@@ -30,7 +30,7 @@ ATLASES = {how: atlas(unstaffed=how) for how in ("deputy", "skip", "hold")}
 
 def lived(random: Random, how: str) -> World:
     """Cases without delays of ours: everything is delivered, and fires, before anybody acts."""
-    world = World(random, ATLASES[how])
+    world = World(ATLASES[how])
     for step in range(random.randint(1, 150)):
         if step == 0 or random.random() < 0.02:
             world.report(f"case-{step}", random.choice(["ordinary", "urgent"]))
@@ -53,7 +53,7 @@ def wait(world: World, until: Instant) -> None:
         if due is None or due > until:
             break
         world.clock.set(max(due, world.clock.now()))
-        world.fire()
+        world.second()
         world.settle()
     world.clock.set(until)
 
@@ -64,7 +64,7 @@ def records(world: World) -> list[RecordedCase]:
     for name, document in world.nodes["intake"].store.documents().items():
         events = [
             {"type": event.type, "time": event.time, "data": event.data}
-            for event in world.published
+            for event, _at, _body in world.published
             if event.subject == name and event.type.startswith("case.")
         ]
         lines = of_timeline(shown(document, world.atlas), events, world.clock.now())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,9 @@ from services.bus.errors import Retry
 from services.bus.rpc import NoAnswer
 from services.dispatch import reconciliation as desk
 from services.escalation import reconciler
+from services.escalation.firing import Markers
 from services.escalation.reconciler import Pass
+from services.grid import json
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
 from services.grid.directory import Directory
@@ -28,7 +29,7 @@ Ask = Callable[..., tuple[list[Any], bool]]
 @pytest.fixture
 def world() -> World:
     """Three cases that their household holds."""
-    world = World(Random(0), ATLAS)
+    world = World(ATLAS)
     for number in range(3):
         world.report(f"case-{number}")
     world.settle()
@@ -67,11 +68,11 @@ class Custodian:
 
     def __init__(self, world: World) -> None:
         node = world.nodes["escalation"]
-        self.clock, self.fold, self.store = world.clock, node.fold, node.store
+        self.clock, self.fold, self.store = world.clock, node.replicas[0].fold, node.store
         self.county = SimpleNamespace(atlas=lambda: self.known, entries=lambda: [])
         self.known = ATLAS
         self.upto: Instant = world.clock.now()
-        self.custodians = SimpleNamespace(reached=lambda: self.upto)
+        self.custodians = SimpleNamespace(reached=lambda _by: self.upto)
         self.ring = lambda: None
 
         def held(item: Any) -> bool:
@@ -86,7 +87,7 @@ class Custodian:
 
 def run(custodian: Custodian, ask: Ask, between: Callable[[], None] = lambda: None) -> Pass:
     """A whole pass; ``between`` happens in its pause before the second look."""
-    made = Pass(custodian)  # type: ignore[arg-type]
+    made = Pass(custodian, Markers(custodian.clock))  # type: ignore[arg-type]
     made.rpc = SimpleNamespace(call=ask)  # type: ignore[assignment]
     for wait in made.steps():
         if wait == reconciler.PAUSE_SECONDS:
@@ -96,6 +97,15 @@ def run(custodian: Custodian, ask: Ask, between: Callable[[], None] = lambda: No
 
 def records(world: World, name: str) -> dict[str, Any]:
     return world.nodes[name].store._records
+
+
+def change(world: World, name: str, key: str, **changes: Any) -> None:
+    record = records(world, name)[key]
+    record["document"] = json.dumps({**json.loads(record["document"]), **changes})
+
+
+def disarm(world: World, case: str) -> None:
+    change(world, "escalation", case, next_due=None)
 
 
 def test_it_compares_everything_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +136,7 @@ def test_what_is_mended_in_the_pause_was_in_flight(world: World) -> None:
 
 def test_who_is_behind_is_given_time(world: World) -> None:
     del records(world, "household")["case-1:1.0"]
-    records(world, "escalation")["case-2"]["document"]["next_due"] = None
+    disarm(world, "case-2")
     answer = rpc(world)
     made = run(Custodian(world), lambda *question: (answer(*question)[0], True))
     assert made.found == {"unarmed": 1}
@@ -173,8 +183,8 @@ def test_a_pass_mends_so_many_and_reports_the_rest(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciler, "MOST_REPAIRS", 2)
-    for record in records(world, "escalation").values():
-        record["document"]["next_due"] = None
+    for case in records(world, "escalation"):
+        disarm(world, case)
     made = run(Custodian(world), rpc(world))
     assert (made.found, made.repaired) == ({"unarmed": 3}, {"unarmed": 2})
     assert run(Custodian(world), rpc(world)).found == {"unarmed": 1}
@@ -182,10 +192,11 @@ def test_a_pass_mends_so_many_and_reports_the_rest(
 
 def test_a_desk_speaks_for_its_own_level_only(world: World) -> None:
     """One that claims custody for somebody else is not believed."""
-    state = records(world, "household")["case-1:1.0"]["document"]["state"]
+    state = world.nodes["household"].store.documents()["case-1:1.0"]["state"]
     state["token"]["hop"] = 9
     state["address"] = {"level": "township", "division": "469002104", "unit": None}
+    change(world, "household", "case-1:1.0", state=state)
     made = run(Custodian(world), rpc(world))
     assert (made.found, made.repaired) == ({"custody_behind": 1}, {})
-    held = records(world, "escalation")["case-1"]["document"]["state"]
+    held = world.nodes["escalation"].store.documents()["case-1"]["state"]
     assert held["token"]["hop"] == 0

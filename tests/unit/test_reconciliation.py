@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
@@ -27,9 +26,9 @@ HELD = {"round": 1, "stage": "held", "hop": 0, "seq": 0}
 
 
 def reported() -> Event:
-    world = World(Random(0), ATLAS)
+    world = World(ATLAS)
     world.report(CASE)
-    return Event.read(world.published[0].body())
+    return Event.read(world.published[0].body)
 
 
 def custody(token: dict[str, Any] | None = None, **changes: Any) -> Record:
