@@ -338,10 +338,11 @@ def _questions(owners: Iterable[Instance]) -> str:
 
 
 def _publishes(owner: Instance) -> str:
-    """A desk publishes about cases for its own level only."""
+    """A desk publishes about cases for its own level only, but for what crosses levels."""
     words = []
     for kind in of_producer(owner.service):
-        level = f".{owner.level}" if owner.level and kind.name.startswith("case.") else ""
+        own = owner.level and kind.name.startswith("case.") and not kind.crosses
+        level = f".{owner.level}" if own else ""
         words.append(f"{kind.name}{level}")
     return f"^({_alternatives(words)})(\\.|$)"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from marshmallow import Schema, fields, validate
 
@@ -14,9 +15,11 @@ from services.bus.shell import Shell
 from services.bus.web import Answer, Call
 from services.dispatch import model
 from services.dispatch.store import Docket
+from services.grid import deadlines
 from services.grid.events.parts import CODE, WORD, public_text
 
 Desk = Shell[Docket]
+T = TypeVar("T")
 
 READERS = ("officer", "lead", "operator", "auditor")
 ACTORS = ("officer", "lead", "operator")
@@ -40,6 +43,34 @@ class ResolveBody(Schema):
 
     outcome = fields.String(required=True, validate=WORD)
     note = public_text(2000, lines=True, load_default="")
+
+
+class NoteBody(Schema):
+    """Body of ``…/cases/{id}/resume``, ``…/extensions/{id}/grant`` and ``…/refuse``."""
+
+    note = public_text(2000, lines=True, load_default="")
+
+
+class SuspendBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/suspend`` (挂起)."""
+
+    reason = fields.String(required=True, validate=WORD)
+    longest = fields.String(load_default=None, validate=validate.Length(1, 40))
+    note = public_text(2000, lines=True, load_default="")
+
+
+class ExtendBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/extend`` (延期)."""
+
+    by = fields.String(required=True, validate=validate.Length(1, 40))
+    reason = public_text(500, required=True, shortest=1)
+
+
+class ExtensionsQuery(PageQuery):
+    """Filters of ``GET /v1/desks/{level}/extensions``."""
+
+    division = fields.String(validate=CODE)
+    status = fields.String(validate=validate.OneOf(["asked", "granted", "refused"]))
 
 
 def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
@@ -79,6 +110,108 @@ def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
     return Answer(shown(desk.act(Work(record.key, change))))
 
 
+def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """A case waits for something, for a reason that its profile knows."""
+    record = _latest(desk, level, case)
+    by, atlas, now, body = call.identity.subject, desk.county.atlas(), desk.now, call.body
+    allowed = desk.county.profile(_arrived(record)["facts"]["profile"]).suspensions
+    reason, longest = body["reason"], None
+    if reason not in allowed:
+        known = f"write {', '.join(allowed)}" if allowed else "it lets no case wait"
+        raise problems.invalid({"reason": f"{reason!r} is not in the profile: {known}"})
+    if body["longest"] is not None:
+        longest = _read("longest", body["longest"], deadlines.duration)
+        if longest > allowed[reason].longest:
+            raise problems.invalid({"longest": f"for {reason} the profile allows less"})
+
+    def change(record: Record) -> Decision:
+        return model.suspend(
+            _arrived(record), by, reason, body["note"], atlas=atlas, now=now, longest=longest
+        )
+
+    return Answer(shown(desk.act(Work(record.key, change))))
+
+
+def resume(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """A case waits no longer."""
+    record = _latest(desk, level, case)
+    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
+
+    def change(record: Record) -> Decision:
+        return model.resume(_arrived(record), by, note, atlas=atlas, now=now)
+
+    return Answer(shown(desk.act(Work(record.key, change))))
+
+
+def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """Asks the level above for more time."""
+    record = _latest(desk, level, case)
+    by, atlas, now, body = call.identity.subject, desk.county.atlas(), desk.now, call.body
+    more = _read("by", body["by"], deadlines.extension)
+    rule = desk.county.profile(_arrived(record)["facts"]["profile"]).extension
+    if rule is not None and more.least > rule.longest.least:
+        said = f"{more.text} is more than the profile allows at once, {rule.longest.text}"
+        raise problems.invalid({"by": said})
+
+    def change(record: Record) -> Decision:
+        return model.ask_extension(
+            _arrived(record), by, more.text, body["reason"], atlas=atlas, now=now
+        )
+
+    return Answer(shown(desk.act(Work(record.key, change))), status=202)
+
+
+def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:
+    """A page of what the level below asks this desk for, the latest first."""
+    _serves(desk, level)
+    query = call.query
+    records, cursor = desk.store.extensions(
+        query.get("division"), query.get("status"), query["cursor"], query["limit"]
+    )
+    shown = [extension_shown(record.document or {}) for record in records]
+    return {"extensions": shown, "next": cursor}
+
+
+def answer_extension(desk: Desk, call: Call, level: str, identity: str, *, granted: bool) -> Answer:
+    """Grants more time, or refuses it; who asked applies it."""
+    _serves(desk, level)
+    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
+
+    def change(record: Record) -> Decision:
+        if record.document is None:
+            raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
+        return model.answer_extension(
+            record.document, by, note, granted=granted, atlas=atlas, now=now
+        )
+
+    answered = desk.act(Work(model.extension_key(identity), change))
+    return Answer(extension_shown(answered))
+
+
+def extension_shown(document: Document) -> dict[str, Any]:
+    """What is asked for, as people see it."""
+    facts, state = document["facts"], document["asked_in"]
+    resolve = [item for item in state["deadlines"] if item["kind"] == "resolve"]
+    return {
+        **document["extension"],
+        "case": document["case"],
+        "tracking": facts["tracking"],
+        "title": facts["title"],
+        "urgency": facts["urgency"],
+        "held_by": state["address"],
+        "due": resolve[0]["due"] if resolve else None,
+        "status": document["status"],
+        "answer": document["answer"],
+    }
+
+
+def _read(name: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise problems.invalid({name: str(error)}) from error
+
+
 def shown(entry: Document) -> dict[str, Any]:
     """A docket entry as people see it."""
     facts, state = entry["facts"], entry["state"]
@@ -101,6 +234,9 @@ def shown(entry: Document) -> dict[str, Any]:
         "clocks": state["clocks"],
         "deadlines": state["deadlines"],
         "resolution": state["resolution"],
+        "suspension": state.get("suspension"),
+        "extensions": state.get("extensions", []),
+        "extension": entry.get("extension"),
         "status": entry["status"],
         "ended": entry["ended"],
         "held_by": entry["held"] and entry["held"]["address"],

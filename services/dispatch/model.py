@@ -7,9 +7,16 @@ An entry is ``{case, round, hop, facts, state, arrived, status, ended, held, ref
 - ``arrived`` is when its clock nominally started, none while only its release is known;
 - ``held`` is who holds the case now, as the release told it;
 - ``refused`` is the custodian's last refusal of what this desk asked;
-- ``under`` are the codes of the division and all above it, for queries by subtree.
+- ``under`` are the codes of the division and all above it, for queries by subtree;
+- ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
+  asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
+  the deadlines have it.
 
 A release may overtake the arrival: then the entry is born ended.
+
+What the level below asks this desk for is a document of its own, ``{case, facts, state: none,
+asked_in, extension, status, answer, under}``, with the key ``extension:<id>``; its ``status`` is
+``asked``, ``granted`` or ``refused``, ``asked_in`` the asking desk's state.
 """
 
 from __future__ import annotations
@@ -18,16 +25,19 @@ from typing import Any
 
 from services.bus.errors import Refused, Reject
 from services.bus.fold import Decision, Document, Work, failing
+from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
-from services.grid.clock import Instant
+from services.grid.clock import Instant, plus
 from services.grid.events import Event
 from services.grid.events.envelope import event_id
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
 
-ARRIVALS = frozenset({"case.reported", "case.escalated"})
+ARRIVALS = frozenset({"case.reported", "case.escalated", "case.reopened"})
 RECONCILED = "case.reconciled"
+ASKED = "case.extension_requested"
+ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
 
 
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
@@ -41,6 +51,8 @@ def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
 def key(event: Event) -> str:
     """Which docket entry an event is about: the case, the round and the hop."""
     token = _token(event)
+    if event.type == ASKED:
+        return extension_key(event.data["extension"]["id"])
     if event.type == "case.released":
         token = event.data["released"]["token"]
     elif event.type == "case.refused":
@@ -53,10 +65,19 @@ def entry_key(case: str, round_: int, hop: int) -> str:
     return f"{case}:{round_}.{hop}"
 
 
+def extension_key(identity: str) -> str:
+    """The key of what the level below asks this desk for."""
+    return f"extension:{identity}"
+
+
 def merge(document: Document | None, event: Event) -> Document:
     """What the docket knows after an event, in whatever order events come."""
     if event.type in ARRIVALS:
         return _arrived(document, event)
+    if event.type == ASKED:
+        return document or _asked(event)
+    if event.type in ANSWERED:
+        return _answered(document, event)
     if event.type == "case.released":
         return _released(document, event)
     if event.type == RECONCILED:
@@ -65,19 +86,21 @@ def merge(document: Document | None, event: Event) -> Document:
 
 
 def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
-    """Assigns a newly arrived case once; the choice is kept with its reason.
+    """Assigns a newly arrived case once, the choice kept with its reason; applies an extension.
 
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
-    state = document["state"]
+    state = document["state"] or document.get("asked_in")
     if state is None:
         return Decision(document)
     address = Address.of(state["address"])
     if not document["under"]:
         under = [place.code for place in atlas.directory.ancestors(address.division)]
         document = {**document, "under": under}
-    if document["status"] != "live" or state["assigned"] is not None:
+    if document["status"] != "live":
         return Decision(document)
+    if state["assigned"] is not None:
+        return _extended(document, atlas, now)
     profile = atlas.profile(document["facts"]["profile"])
     officer, why = _on_duty(document["case"], address, profile, atlas)
     state = {
@@ -108,12 +131,9 @@ def acknowledge(document: Document, by: str, note: str, *, atlas: Atlas, now: In
                 f"{accepted['by']} has acknowledged this case already", acknowledged=accepted
             )
         return Decision(document, answer=document)
-    kept = [
-        deadline
-        for deadline in document["state"]["deadlines"]
-        if "acknowledge" not in (deadline["kind"], deadline.get("of"))
-    ]
-    document = _acted(document, acknowledged={"by": by, "at": now}, deadlines=kept)
+    state = {**document["state"], "acknowledged": {"by": by, "at": now}}
+    kept = deadlines.open_of(state["deadlines"], state)
+    document = _acted(document, acknowledged=state["acknowledged"], deadlines=kept)
     event = _event("case.acknowledged", document, atlas, now, note=note)
     return Decision(document, [event], document)
 
@@ -137,12 +157,146 @@ def resolve(
             document,
             stage=Stage.RESOLVED,
             deadlines=[],
+            clocks=clocks.running(document["state"]["clocks"], now),
+            suspension=None,
             resolution={"outcome": outcome, "note": note, "by": by, "at": now},
         ),
         "status": "ended",
         "ended": "resolved",
     }
     return Decision(document, [_event("case.resolved", document, atlas, now)], document)
+
+
+def suspend(
+    document: Document,
+    by: str,
+    reason: str,
+    note: str,
+    *,
+    atlas: Atlas,
+    now: Instant,
+    longest: float | None = None,
+) -> Decision:
+    """The case waits for something (挂起): its deadlines move by the longest time at once.
+
+    :param reason: one of the profile's ``suspensions``.
+    :param longest: seconds after which it is resumed by itself; by default, and at the most,
+        what the profile gives this reason.
+    :raises Refused: the desk no longer holds the case, it waits already, or it has waited as
+        often as it may.
+    """
+    _must_be_live(document)
+    state, profile = document["state"], atlas.profile(document["facts"]["profile"])
+    rule = profile.suspensions[reason]
+    waiting = waits(state, now)
+    if waiting is not None:
+        if (waiting["by"], waiting["reason"]) == (by, reason):
+            return Decision(document, answer=document)
+        raise Refused(f"the case waits already, until {waiting['until']}", suspension=waiting)
+    if clocks.suspensions(state["clocks"]) >= rule.times:
+        raise Refused(f"the case was suspended {rule.times} times here already: that is the most")
+    until = plus(now, min(longest or rule.longest, rule.longest))
+    stopped = clocks.paused(state["clocks"], rule.stops, now, until, reason)
+    suspension = {"reason": reason, "by": by, "at": now, "until": until}
+    document = _retimed(document, atlas, clocks=stopped, suspension=suspension)
+    return Decision(
+        document, [_event("case.suspended", document, atlas, now, by=by, note=note)], document
+    )
+
+
+def resume(document: Document, by: str, note: str, *, atlas: Atlas, now: Instant) -> Decision:
+    """The case waits no longer: its deadlines are brought back. Again, it changes nothing.
+
+    :raises Refused: the desk no longer holds the case, or it was never suspended here.
+    """
+    _must_be_live(document)
+    state = document["state"]
+    if waits(state, now) is None:
+        if clocks.suspensions(state["clocks"]):
+            return Decision(document, answer=document)
+        raise Refused("the case is not suspended")
+    document = _retimed(
+        document, atlas, clocks=clocks.running(state["clocks"], now), suspension=None
+    )
+    return Decision(
+        document, [_event("case.resumed", document, atlas, now, by=by, note=note)], document
+    )
+
+
+def waits(state: dict[str, Any], now: Instant) -> dict[str, Any] | None:
+    """The suspension of a case, if it waits now: after its longest time it goes on by itself."""
+    suspension: dict[str, Any] | None = state.get("suspension")
+    return suspension if suspension is not None and now < suspension["until"] else None
+
+
+def ask_extension(
+    document: Document, by: str, more: str, reason: str, *, atlas: Atlas, now: Instant
+) -> Decision:
+    """Asks the level above for more time to resolve the case (延期); the clock runs meanwhile.
+
+    :param more: how much, such as ``2d`` or ``3 working days``, checked already.
+    :raises Refused: the desk no longer holds the case, it has asked or was granted as often as
+        it may, or there is no level above.
+    """
+    _must_be_live(document)
+    state, facts = document["state"], document["facts"]
+    profile, last = atlas.profile(facts["profile"]), document.get("extension")
+    if last is not None and last["answer"] is None:
+        if (last["asked_by"], last["by"], last["reason"]) == (by, more, reason):
+            return Decision(document, answer=document)
+        raise Refused("more time was asked for already, and not answered yet", extension=last)
+    granted = state.get("extensions", [])
+    most = profile.extension.times if profile.extension is not None else 0
+    if len(granted) >= most:
+        raise Refused(f"the case was extended {len(granted)} times here: the profile allows {most}")
+    address = Address.of(state["address"])
+    above = profile.next_address(facts["ladder"], address, atlas.directory)
+    if above is None:
+        raise Refused("there is no level above that could grant more time")
+    token = Token.of(state["token"])
+    asked = {
+        "id": event_id(document["case"], token, "extension", f"{more}:{reason}"),
+        "by": more,
+        "reason": reason,
+        "asked_by": by,
+        "asked_at": now,
+    }
+    if last is not None and last["id"] == asked["id"]:
+        raise Refused("this was refused already: give another reason", extension=last)
+    document = {**document, "extension": {**asked, "answer": None}}
+    event = _event(
+        ASKED, document, atlas, now, addressed=above, discriminator=asked["id"], extension=asked
+    )
+    return Decision(document, [event], document)
+
+
+def answer_extension(
+    document: Document, by: str, note: str, *, granted: bool, atlas: Atlas, now: Instant
+) -> Decision:
+    """The level above grants more time, or refuses it; the same again changes nothing.
+
+    :raises Refused: it was answered otherwise.
+    """
+    status = "granted" if granted else "refused"
+    if document["status"] != "asked":
+        if document["status"] == status:
+            return Decision(document, answer=document)
+        raise Refused(f"it was {document['status']} already", answer=document["answer"])
+    answer = {"by": by, "note": note, "at": now}
+    document = {**document, "status": status, "answer": answer}
+    event = case_event(
+        f"case.extension_{status}",
+        service="dispatch",
+        case=document["case"],
+        facts=document["facts"],
+        state=document["asked_in"],
+        now=now,
+        directory=atlas.directory,
+        discriminator=document["extension"]["id"],
+        extension=document["extension"],
+        answer=answer,
+    )
+    return Decision(document, [event], document)
 
 
 def _blank(event: Event, token: dict[str, Any]) -> Document:
@@ -203,6 +357,47 @@ def _refused(document: Document | None, event: Event) -> Document:
     return {**document, "refused": {"request": event.data["request"], "why": event.data["why"]}}
 
 
+def _asked(event: Event) -> Document:
+    token = _token(event)
+    return {
+        "case": event.subject,
+        "round": token["round"],
+        "hop": token["hop"],
+        "facts": event.data["case"],
+        "state": None,
+        "arrived": None,
+        "asked_in": event.data["state"],
+        "extension": event.data["extension"],
+        "under": [],
+        "status": "asked",
+        "answer": None,
+    }
+
+
+def _answered(document: Document | None, event: Event) -> Document:
+    document = document or _blank(event, _token(event))
+    asked = document.get("extension")
+    # What this desk has not asked for, or lost, is nothing to it.
+    if asked is None or asked["id"] != event.data["extension"]["id"] or asked["answer"] is not None:
+        return document
+    said = {"answer": ANSWERED[event.type], "granted_by": event.data["answer"]["by"]}
+    return {**document, "extension": {**asked, **said}}
+
+
+def _extended(document: Document, atlas: Atlas, now: Instant) -> Decision:
+    """Applies what was granted, once."""
+    asked = document.get("extension")
+    if asked is None or asked["answer"] != "granted":
+        return Decision(document)
+    more = {"id": asked["id"], "by": asked["by"], "granted_by": asked["granted_by"], "at": now}
+    extensions = [*document["state"].get("extensions", []), more]
+    document = _retimed(document, atlas, extensions=extensions)
+    document["extension"] = {**asked, "answer": "applied"}
+    names = ("id", "by", "reason", "asked_by", "asked_at")
+    shown = {name: asked[name] for name in names}
+    return Decision(document, [_event("case.extended", document, atlas, now, extension=shown)])
+
+
 def _on_duty(case: str, address: Address, profile: Profile, atlas: Atlas) -> tuple[str | None, str]:
     """The officer for a case, and why it is this one."""
     officers = atlas.directory.on_duty(*address)
@@ -232,7 +427,19 @@ def _must_be_live(document: Document) -> None:
 
 def _acted(document: Document, stage: Stage | None = None, **changes: Any) -> Document:
     token = Token.of(document["state"]["token"]).act(stage)
-    return {**document, "state": {**document["state"], **changes, "token": token.as_dict()}}
+    state = {**document["state"], **changes, "token": token.as_dict()}
+    if state.get("suspension") is None:
+        state.pop("suspension", None)
+    return {**document, "state": state}
+
+
+def _retimed(document: Document, atlas: Atlas, **changes: Any) -> Document:
+    """An act that changes when deadlines are due."""
+    document = _acted(document, **changes)
+    facts, state = document["facts"], document["state"]
+    profile = atlas.profile(facts["profile"])
+    found = deadlines.of_state(profile, facts, state, atlas.holidays)
+    return {**document, "state": {**state, "deadlines": found}}
 
 
 def _token(event: Event) -> dict[str, Any]:

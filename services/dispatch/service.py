@@ -67,3 +67,43 @@ class Service(Operations):
     def resolve(self, call: Call, level: str, case: str) -> Answer:
         """办结."""
         return api.resolve(self.shell, call, level, case)
+
+    @route("POST", "/v1/desks/<level>/cases/<case>/suspend", body=api.SuspendBody(), may=api.ACTORS)
+    def suspend(self, call: Call, level: str, case: str) -> Answer:
+        """挂起."""
+        return api.suspend(self.shell, call, level, case)
+
+    @route("POST", "/v1/desks/<level>/cases/<case>/resume", body=api.NoteBody(), may=api.ACTORS)
+    def resume(self, call: Call, level: str, case: str) -> Answer:
+        """恢复."""
+        return api.resume(self.shell, call, level, case)
+
+    @route("POST", "/v1/desks/<level>/cases/<case>/extend", body=api.ExtendBody(), may=api.ACTORS)
+    def extend(self, call: Call, level: str, case: str) -> Answer:
+        """延期."""
+        return api.extend(self.shell, call, level, case)
+
+    @route("GET", "/v1/desks/<level>/extensions", query=api.ExtensionsQuery(), may=api.READERS)
+    def extensions(self, call: Call, level: str) -> dict[str, Any]:
+        """What the level below asks for."""
+        return api.extensions(self.shell, call, level)
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/extensions/<identity>/grant",
+        body=api.NoteBody(),
+        may=api.ACTORS,
+    )
+    def grant(self, call: Call, level: str, identity: str) -> Answer:
+        """同意延期."""
+        return api.answer_extension(self.shell, call, level, identity, granted=True)
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/extensions/<identity>/refuse",
+        body=api.NoteBody(),
+        may=api.ACTORS,
+    )
+    def refuse(self, call: Call, level: str, identity: str) -> Answer:
+        """不同意延期."""
+        return api.answer_extension(self.shell, call, level, identity, granted=False)

@@ -29,6 +29,10 @@ class Docket(MongoStore):
             self.collection.create_index(
                 [("document.status", 1), ("document.arrived", -1), ("_id", -1)]
             )
+            self.collection.create_index(
+                [("document.extension.asked_at", -1), ("_id", -1)],
+                partialFilterExpression={"document.asked_in": {"$exists": True}},
+            )
             self.collection.create_index([("document.status", 1), ("_id", 1)])
 
     def latest(self, case: str) -> Record | None:
@@ -49,6 +53,17 @@ class Docket(MongoStore):
         if status is not None:
             where["document.status"] = status
         return self.page(where, "document.arrived", cursor, limit)
+
+    def extensions(
+        self, division: str | None, status: str | None, cursor: Cursor | None, limit: int
+    ) -> tuple[list[Record], str | None]:
+        """A page of what the level below asks for, the latest first."""
+        where: dict[str, Any] = {"document.asked_in": {"$exists": True}}
+        if division is not None:
+            where["document.under"] = division
+        if status is not None:
+            where["document.status"] = status
+        return self.page(where, "document.extension.asked_at", cursor, limit)
 
 
 def _when(document: dict[str, Any]) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from typing import Any
 from zlib import crc32
 
 from services.bus.fold import Decision, Document, Record, Work
-from services.grid import deadlines
+from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.events import Event
@@ -335,21 +335,25 @@ class _Decider:
         """Custody goes to ``to``; its clock starts at ``started``, which may lie back."""
         state = self.document["state"]
         token = self.token.moved()
+        on = clocks.of_next_hop(state["clocks"], started)
         moved = {
             **state,
             "token": token.as_dict(),
             "address": to.as_dict(),
             "assigned": None,
             "acknowledged": None,
-            "clocks": {**state["clocks"], "level": {"started_at": started}},
+            "clocks": on,
             "deadlines": deadlines.for_level(
                 self.profile,
                 self.document["facts"],
                 to,
-                deadlines.Start(started, state["clocks"]["case"]["started_at"]),
+                deadlines.Start.of(on),
                 self.atlas.holidays,
             ),
         }
+        # What was agreed with the holder before is not agreed with the next.
+        for name in ("suspension", "extensions"):
+            moved.pop(name, None)
         moved, seen = _seen(self.document["seen"], token, moved, self.now)
         self.document |= {
             "state": moved,
@@ -540,4 +544,6 @@ def _repeat(document: Document) -> list[dict[str, Any]]:
     deadline = supervision["deadline"]
     if deadline["of"] == "acknowledge" and document["state"]["acknowledged"] is not None:
         return []
-    return [{**deadline, "due": supervision["due"]}]
+    # While the level's clock stands, nobody is told either.
+    due = clocks.running_at(document["state"]["clocks"]["level"], supervision["due"])
+    return [{**deadline, "due": due}]

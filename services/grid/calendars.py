@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import chinese_calendar
 
-from services.grid.clock import Instant, instant, moment
+from services.grid.clock import Instant, instant, moment, plus, seconds_between
 
 OFF, WORK = "off", "work"
 """What a day can be by law: a statutory holiday, or a make-up workday."""
@@ -41,6 +41,14 @@ class Hours(NamedTuple):
 
 
 ALL_DAY = (Hours(time(0), None),)
+
+
+class Pause(NamedTuple):
+    """A time that does not count (中止), after ``starts`` and up to ``ends``, and why."""
+
+    starts: Instant
+    ends: Instant
+    reason: str
 
 
 class Holidays:
@@ -102,11 +110,37 @@ class Calendar:
 
 @dataclass(frozen=True)
 class Office:
-    """A calendar in its zone, with the holidays that are known: what deadlines count with."""
+    """A calendar in its zone, with the holidays that are known: what deadlines count with.
+
+    ``pauses`` are when the clock that is counted on stood, in order.
+    """
 
     calendar: Calendar
     zone: ZoneInfo
     holidays: Holidays
+    pauses: tuple[Pause, ...] = ()
+
+    def running(self, at: Instant) -> Instant:
+        """``at``, or the end of the pause that it lies in."""
+        for pause in self.pauses:
+            if pause.starts < at <= pause.ends:
+                at = pause.ends
+        return at
+
+    def elapsed(self, started: Instant, seconds: float) -> Instant:
+        """When so many seconds have passed on the clock."""
+        at = plus(started, seconds)
+        for pause in self.pauses:
+            starts = max(pause.starts, started)
+            if starts < at and starts < pause.ends:
+                at = plus(at, seconds_between(starts, pause.ends))
+        return at
+
+    def day_ends(self, day: date) -> date:
+        """The first day from ``day`` on that is over while the clock runs."""
+        while self._stands(end_of_day(day, self.zone)):
+            day += timedelta(days=1)
+        return day
 
     def works(self, day: date) -> bool:
         """Whether it is a working day."""
@@ -123,28 +157,27 @@ class Office:
     def working_days(self, started: Instant, count: int) -> list[date]:
         """The ``count`` working days after the day of ``started``, which does not count.
 
-        Civil Code (民法典), article 201: the first day is not counted.
+        Civil Code (民法典), article 201: the first day is not counted. A day whose business
+        ends in a pause is not counted either.
         """
         day = local_date(started, self.zone)
         found: list[date] = []
         for _ in range(_LONGEST_DAYS):
             day += timedelta(days=1)
-            if self.works(day):
+            if self.works(day) and not self._stands(self.closes(day)):
                 found.append(day)
                 if len(found) == count:
                     break
         return found
 
     def stretches(self, started: Instant) -> Iterator[tuple[Instant, Instant]]:
-        """The working hours from ``started`` on, without what lies before it."""
+        """The working hours from ``started`` on, without what lies before it, or in a pause."""
         day = local_date(started, self.zone)
         for _ in range(_LONGEST_DAYS):
             if self.works(day):
                 for opens, closes in self._hours(day):
                     opens = max(opens, started)  # noqa: PLW2901
-                    # Hours that a jump of the clock leaves out have no length.
-                    if opens < closes:
-                        yield opens, closes
+                    yield from self._without_pauses(opens, closes)
             day += timedelta(days=1)
 
     def years_unknown(self, days: Sequence[date]) -> list[int]:
@@ -154,6 +187,20 @@ class Office:
             return []
         years = sorted({day.year for day in days})
         return [year for year in years if not self.holidays.covers(name, year)]
+
+    def _stands(self, at: Instant) -> bool:
+        return any(pause.starts < at <= pause.ends for pause in self.pauses)
+
+    def _without_pauses(self, opens: Instant, closes: Instant) -> Iterator[tuple[Instant, Instant]]:
+        for pause in self.pauses:
+            if pause.ends <= opens or pause.starts >= closes:
+                continue
+            if opens < pause.starts:
+                yield opens, pause.starts
+            opens = pause.ends
+        # Hours that a jump of the clock leaves out have no length.
+        if opens < closes:
+            yield opens, closes
 
     def _hours(self, day: date) -> Iterator[tuple[Instant, Instant]]:
         for hours in self.calendar.hours:

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from services.grid.calendars import ALL_DAY, Calendar, Holidays, Office, end_of_day, local_date
+from services.grid.calendars import (
+    ALL_DAY,
+    Calendar,
+    Holidays,
+    Office,
+    Pause,
+    end_of_day,
+    local_date,
+)
 from services.grid.clock import Instant, moment, plus, seconds_between
+from services.grid.clocks import pauses
 from services.grid.conditions import Condition
 from services.grid.tokens import Address
 
@@ -52,10 +61,21 @@ def duration(text: str) -> float:
 
 
 class Start(NamedTuple):
-    """From when deadlines count: the nominal start of the level's clock, and of the case's own."""
+    """From when deadlines count: the nominal start of the level's clock, and of the case's own.
+
+    The pauses are when each of them stood.
+    """
 
     level: Instant
     case: Instant
+    level_pauses: tuple[Pause, ...] = ()
+    case_pauses: tuple[Pause, ...] = ()
+
+    @classmethod
+    def of(cls, clocks: Mapping[str, Any]) -> Start:
+        """From the clocks of a case, see :mod:`services.grid.clocks`."""
+        level, case = clocks["level"], clocks["case"]
+        return cls(level["started_at"], case["started_at"], pauses(level), pauses(case))
 
 
 class Due(NamedTuple):
@@ -92,7 +112,7 @@ def _between(text: str, least: int, most: int, what: str) -> int:
 
 
 def _end_of_day(_value: None, started: Instant, office: Office) -> Due:
-    day = local_date(started, office.zone)
+    day = office.day_ends(local_date(started, office.zone))
     return Due(end_of_day(day, office.zone), (f"to the end of {day}",))
 
 
@@ -122,13 +142,18 @@ def _monthly_window(window: tuple[int, int], started: Instant, office: Office) -
     if day.day > last:
         # Missed this month's: the window of the next one.
         day = day.replace(day=1) + timedelta(days=monthrange(day.year, day.month)[1])
-    ends = day.replace(day=last)
-    return Due(end_of_day(ends, office.zone), (f"{ends.replace(day=first)} to {ends}",))
+    ends = office.day_ends(day.replace(day=last))
+    return Due(end_of_day(ends, office.zone), (f"{day.replace(day=first)} to {ends}",))
 
 
 def _shown(opens: Instant, closes: Instant, zone: ZoneInfo) -> str:
     local = moment(opens).astimezone(zone), moment(closes).astimezone(zone)
     return f"{local[0]:%Y-%m-%d %H:%M}-{local[1]:%H:%M}"
+
+
+def _from_to(starts: Instant, ends: Instant, zone: ZoneInfo) -> str:
+    local = moment(starts).astimezone(zone), moment(ends).astimezone(zone)
+    return f"{local[0]:%Y-%m-%d %H:%M} to {local[1]:%Y-%m-%d %H:%M}"
 
 
 def _unknown(office: Office, days: list[date]) -> list[str]:
@@ -151,7 +176,7 @@ FORMS: tuple[Form, ...] = (
         allowed=_DURATION_CURE,
         pattern=_DURATION,
         parse=lambda found: duration(found[0]),
-        due=lambda seconds, started, _office: Due(plus(started, seconds), ()),
+        due=lambda seconds, started, office: Due(office.elapsed(started, seconds), ()),
         least=lambda seconds: seconds,
     ),
     # 小事不过夜: settled before the day on which it came is over.
@@ -211,10 +236,18 @@ class Term:
     own: bool
 
     def due(self, start: Start, office: Office) -> Due:
-        """When it is due, and what was counted: its text first."""
-        started = start.case if self.own else start.level
+        """When it is due, and what was counted: its text first, and the pauses last."""
+        started, stood = (
+            (start.case, start.case_pauses) if self.own else (start.level, start.level_pauses)
+        )
+        office = replace(office, pauses=stood) if stood else office
         due, counted = self.form.due(self.value, started, office)
-        return Due(due, (self.text, *counted))
+        shown = [
+            f"without {_from_to(pause.starts, pause.ends, office.zone)}, {pause.reason}"
+            for pause in stood
+            if pause.ends > started and pause.starts < due
+        ]
+        return Due(due, (self.text, *counted, *shown))
 
     @property
     def least(self) -> float:
@@ -308,10 +341,16 @@ def for_level(
     address: Address,
     start: Start,
     holidays: Holidays,
+    *,
+    extensions: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """The deadlines of a case that came to ``address``, by due time, as events carry them.
 
-    ``counted`` is the rule's text, then the days or hours that were counted.
+    ``counted`` is the rule's text, then the days or hours that were counted, the pauses that
+    were not, and what was granted.
+
+    :param extensions: what was granted (延期), ``{by, granted_by}``: each counts from when the
+        case had to be resolved without it.
     """
     rule = _rule(profile, facts, address)
     office = Office(rule.calendar or EVERY_DAY, ZoneInfo(profile.timezone), holidays)
@@ -328,13 +367,16 @@ def for_level(
             "calendar": calendar,
             "counted": list(earliest.counted),
         }
+    stands = replace(office, pauses=start.level_pauses) if start.level_pauses else office
+    for granted in extensions:
+        _extend(found["resolve"], granted, stands)
     reminders = []
     for item in rule.reminders:
         of = found[item.of]
-        due = item.due(start.level, of["due"])
+        due = stands.running(item.due(start.level, of["due"]))
         if of["calendar"] is not None:
             # Who works by office hours is reminded in them.
-            due, _closes = next(office.stretches(due))
+            due, _closes = next(stands.stretches(due))
         # "1d before" of a deadline of two hours would remind of what has just come.
         if start.level < due < of["due"]:
             reminders.append(
@@ -349,6 +391,35 @@ def for_level(
                 }
             )
     return sorted([*found.values(), *reminders], key=lambda item: (item["due"], item["kind"]))
+
+
+def of_state(
+    profile: Profile, facts: Mapping[str, Any], state: Mapping[str, Any], holidays: Holidays
+) -> list[dict[str, Any]]:
+    """The deadlines of whoever holds a case, as its state has them: for what is not done yet."""
+    address, start = Address.of(state["address"]), Start.of(state["clocks"])
+    extensions = state.get("extensions", ())
+    return open_of(
+        for_level(profile, facts, address, start, holidays, extensions=extensions), state
+    )
+
+
+def open_of(found: Sequence[dict[str, Any]], state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of these deadlines that a case still has: none to acknowledge what was (接单)."""
+    if state["acknowledged"] is None:
+        return list(found)
+    return [item for item in found if "acknowledge" not in (item["kind"], item.get("of"))]
+
+
+def extension(text: str) -> Term:
+    """Reads by how much a deadline is extended: ``2d``, ``3 working days``.
+
+    :raises ValueError: what is allowed.
+    """
+    found = term(text)
+    if found.own or found.form.name not in ("duration", "working_days", "working_time"):
+        raise ValueError(f"{text!r}: write {_DURATION_CURE}, or 3 working days, or 4 working hours")
+    return found
 
 
 def own_time(profile: Profile, facts: Mapping[str, Any], address: Address) -> float:
@@ -366,6 +437,13 @@ def mark(deadline: Mapping[str, Any]) -> str:
     """What identifies a firing within a hop: ``resolve@...``, ``remind:resolve:50%@...``."""
     parts = [deadline[name] for name in ("kind", "of", "at") if deadline.get(name) is not None]
     return f"{':'.join(parts)}@{deadline['due']}"
+
+
+def _extend(deadline: dict[str, Any], granted: Mapping[str, Any], office: Office) -> None:
+    by = extension(granted["by"])
+    due, counted = by.form.due(by.value, deadline["due"], office)
+    shown = f"extended by {by.text}, granted by {granted['granted_by']}"
+    deadline |= {"due": due, "counted": [*deadline["counted"], shown, *counted]}
 
 
 def _rule(profile: Profile, facts: Mapping[str, Any], address: Address) -> DeadlineRule:

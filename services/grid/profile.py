@@ -114,11 +114,17 @@ class Profile(Rules):
 
     def next_address(self, ladder: str, address: Address, directory: Directory) -> Address | None:
         """One level up, skipping levels that have no division there; None at the top."""
-        levels = self._levels(ladder)
+        levels = self.steps(ladder)
         if address.level not in levels or self.is_last(ladder, address.level):
             return None
         above = levels[levels.index(address.level) + 1]
         return self._lowest(ladder, above, address.division, directory)
+
+    def at_level(
+        self, ladder: str, level: str | None, division: str, directory: Directory
+    ) -> Address | None:
+        """The lowest address of a ladder from this level on, at or above a division; or None."""
+        return self._lowest(ladder, level, division, directory)
 
     def is_last(self, ladder: str, level: str) -> bool:
         """Whether a case at this level can't go further up on this ladder."""
@@ -140,14 +146,15 @@ class Profile(Rules):
         steps = self.ladders.get(ladder, ())
         return next((step.title for step in steps if step.level == level), level)
 
-    def _levels(self, ladder: str) -> list[str]:
+    def steps(self, ladder: str) -> list[str]:
+        """The levels of a ladder, lowest first."""
         return [step.level for step in self.ladders[ladder]]
 
     def _lowest(
         self, ladder: str, lowest: str | None, division: str, directory: Directory
     ) -> Address | None:
         """The lowest step from ``lowest`` on that has a division at or above this one."""
-        levels = self._levels(ladder)
+        levels = self.steps(ladder)
         for level in levels[levels.index(lowest) if lowest is not None else 0 :]:
             place = directory.ancestor(division, level)
             if place is not None:

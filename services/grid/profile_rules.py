@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from services.grid import deadlines
 from services.grid.calendars import ALL_DAY, Calendar, Hours
+from services.grid.clocks import CLOCKS, ENDED
 from services.grid.conditions import ALWAYS, FIELDS, Condition, uncovered, unreachable
 from services.grid.deadlines import DeadlineRule, Reminder, Term, Then
 from services.grid.directory import LEVEL_OF_LENGTH
@@ -33,6 +34,11 @@ CHANNELS = ("log", "webhook")
 PLACEHOLDERS = ("title", "tracking", "division", "level", "due")
 DEFAULT_LADDER = "default"
 WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+REOPENING = ("resolver", "above", "first")
+_LEVEL_CLOCK = ("goes_on", "starts_again")
+_REOPENING = {"enter": "resolver", "source": "assumption"}
+_MOST_TIMES = 100
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
@@ -80,6 +86,43 @@ class Template:
     text: str
 
 
+@dataclass(frozen=True)
+class Suspension:
+    """A reason for which a case may wait (挂起).
+
+    ``stops`` are the clocks that stand meanwhile, ``longest`` seconds at the most, ``times``
+    how often a level may suspend a case at all.
+    """
+
+    title: Mapping[str, str]
+    stops: tuple[str, ...]
+    longest: float
+    times: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Extension:
+    """How much more time (延期) a level may ask for at once, and how often."""
+
+    longest: Term
+    times: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Reopening:
+    """Where a resolved case is taken up again, and whether its level's clock goes on.
+
+    ``enter`` is ``resolver``, ``above`` (one level up from it), ``first`` (as if it were
+    reported now) or a level. A clock that ``goes_on`` does so only where the case stays.
+    """
+
+    enter: str
+    goes_on: bool
+    source: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What a profile says.
@@ -103,6 +146,9 @@ class Rules:
     outcomes: Titles
     calendars: Mapping[str, Calendar]
     deadlines: Mapping[str, tuple[DeadlineRule, ...]]
+    suspensions: Mapping[str, Suspension]
+    extension: Extension | None
+    reopening: Reopening
     templates: tuple[Template, ...]
 
 
@@ -134,7 +180,10 @@ class _Reader:
                 *("profile", "title", "region", "timezone", "ladders"),
                 *("categories", "urgencies", "sources", "outcomes", "deadlines"),
             ),
-            optional=("calendars", "routing", "unstaffed", "grace", "templates"),
+            optional=(
+                *("calendars", "routing", "unstaffed", "grace", "templates"),
+                *("suspensions", "extension", "reopening"),
+            ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
             self.vocabularies[name] = self.titles((name,), top[name])
@@ -158,6 +207,9 @@ class _Reader:
             outcomes=self.vocabularies["outcomes"],
             calendars=self.calendars,
             deadlines=self.deadlines(top["deadlines"]),
+            suspensions=self.suspensions(top["suspensions"]) if "suspensions" in top else {},
+            extension=self.extension(top["extension"]) if "extension" in top else None,
+            reopening=self.reopening(top.get("reopening", _REOPENING)),
             templates=self.templates(top.get("templates", [])),
         )
         if not self.problems:
@@ -381,6 +433,53 @@ class _Reader:
         every = self.parsed((*place, "supervise"), line["supervise"], deadlines.duration, 1.0)
         return Then(every, told, source)
 
+    def suspensions(self, value: Any) -> dict[str, Suspension]:
+        found = {}
+        for name, item in self.entries(("suspensions",), value).items():
+            place: Place = ("suspensions", name)
+            self.word(place, name)
+            if name == ENDED:
+                self.problem(place, f"{name} is why clocks stand between two rounds: rename it")
+            line = self.mapping(
+                place,
+                item,
+                required=("title", "stops", "longest", "source"),
+                optional=("times",),
+            )
+            stops = self.texts((*place, "stops"), line["stops"])
+            for clock in stops:
+                self.choice((*place, "stops"), clock, CLOCKS)
+            found[name] = Suspension(
+                title=self.title((*place, "title"), line["title"]),
+                stops=stops,
+                longest=self.parsed((*place, "longest"), line["longest"], deadlines.duration, 1.0),
+                times=self.count((*place, "times"), line.get("times", 1)),
+                source=self.text((*place, "source"), line["source"]),
+            )
+        return found
+
+    def extension(self, value: Any) -> Extension:
+        place: Place = ("extension",)
+        line = self.mapping(place, value, required=("longest", "source"), optional=("times",))
+        return Extension(
+            longest=self.parsed(
+                (*place, "longest"), line["longest"], deadlines.extension, deadlines.term("1d")
+            ),
+            times=self.count((*place, "times"), line.get("times", 1)),
+            source=self.text((*place, "source"), line["source"]),
+        )
+
+    def reopening(self, value: Any) -> Reopening:
+        place: Place = ("reopening",)
+        line = self.mapping(place, value, required=("enter", "source"), optional=("clock",))
+        words = (*REOPENING, *self.levels)
+        clock = self.choice((*place, "clock"), line.get("clock", "goes_on"), _LEVEL_CLOCK)
+        return Reopening(
+            enter=self.choice((*place, "enter"), line["enter"], words),
+            goes_on=clock == "goes_on",
+            source=self.text((*place, "source"), line["source"]),
+        )
+
     def templates(self, value: Any) -> tuple[Template, ...]:
         types = tuple(kind.name for kind in of_consumer("notify") if kind.name.startswith("case."))
         templates = []
@@ -505,6 +604,13 @@ class _Reader:
         elif value is not _MISSING:
             self.problem(place, f"write a text of 1 to {longest} characters")
         return ""
+
+    def count(self, place: Place, value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_TIMES:
+            return value
+        if value is not _MISSING:
+            self.problem(place, f"write a whole number from 1 to {_MOST_TIMES}")
+        return 1
 
     def word(self, place: Place, value: Any) -> str:
         text = self.text(place, value)

@@ -36,6 +36,7 @@ REPORTERS = ("reporter", "officer", "lead", "operator", "system")
 READERS = ("officer", "lead", "operator", "auditor")
 CONTACTERS = ("officer", "lead", "operator")
 FORGETTERS = ("operator",)
+REOPENERS = ("lead", "operator")
 
 _CLOCK_TOLERANCE_SECONDS = 300
 _CODE_ATTEMPTS = 10
@@ -118,6 +119,12 @@ class ReportBody(Schema):
             )
 
 
+class ReopenBody(Schema):
+    """Body of ``POST /v1/cases/{id}/reopen`` (重新办理)."""
+
+    reason = public_text(500, required=True, shortest=1)
+
+
 class TimelineQuery(PageQuery):
     """Query of ``GET /v1/cases/{id}/timeline``: nearly every case fits into one page."""
 
@@ -187,6 +194,22 @@ def report(intake: IntakeShell, call: Call) -> Answer:
 def show(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
     """A case with its address, token, clocks and deadlines; never who reported it."""
     return shown(_document(intake, case), intake.county.atlas())
+
+
+def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
+    """A resolved case is taken up again."""
+    _document(intake, case)
+    by, reason, atlas, now = (
+        call.identity.subject,
+        call.body["reason"],
+        intake.county.atlas(),
+        intake.now,
+    )
+
+    def change(record: Record) -> Decision:
+        return model.reopen(record.document or {}, by, reason, atlas=atlas, now=now)
+
+    return Answer(shown(intake.act(Work(case, change)), atlas))
 
 
 def timeline(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
@@ -299,6 +322,8 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "resolution": state["resolution"],
         "late_custody": document["late_custody"],
         "supervised": document["supervision"],
+        "suspension": state.get("suspension"),
+        "reopening": document.get("reopening"),
         "profile": facts["profile"],
         "ladder": facts["ladder"],
         "reported_at": facts["reported_at"],

@@ -11,7 +11,8 @@ status}``:
 - ``under`` are the codes of the case's division and all above it, for queries by subtree;
 - ``reached`` is the furthest ``[round, hop]`` heard of: a case that was resolved from an
   earlier hop is marked ``late_custody``;
-- ``supervision`` is ``{round, times, last}`` once a case was supervised.
+- ``supervision`` is ``{round, times, last}`` once a case was supervised;
+- ``reopening`` is ``{by, reason, round}`` once it was reopened.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from stdnum import luhn
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Work
-from services.grid import deadlines
+from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
 from services.grid.directory import Division
 from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
-from services.grid.tokens import Stage, Token
+from services.grid.tokens import Address, Stage, Token
 
 # Crockford's alphabet: no I, L, O or U, which are read as other characters.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -105,7 +106,7 @@ def open_case(
         "address": entry.address.as_dict(),
         "assigned": None,
         "acknowledged": None,
-        "clocks": {"level": {"started_at": now}, "case": {"started_at": now}},
+        "clocks": clocks.starting(now),
         "deadlines": deadlines.for_level(
             profile, facts, entry.address, deadlines.Start(now, now), atlas.holidays
         ),
@@ -139,6 +140,77 @@ def open_case(
         directory=atlas.directory,
     )
     return Decision(document, [event], document)
+
+
+def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Instant) -> Decision:
+    """Takes a resolved case up again (重新办理), in a new round; the same again changes nothing.
+
+    Where the profile says, with the time already spent: the case's own clock goes on from where
+    it stood at the resolution, and so does the level's where the case stays, unless the profile
+    lets it start again.
+
+    :raises Refused: the case is not resolved.
+    """
+    state, facts = document["state"], document["facts"]
+    token = Token.of(state["token"])
+    if token.stage in (Stage.HELD, Stage.WITHDRAWN):
+        if document.get("reopening") == {"by": by, "reason": reason, "round": token.round}:
+            return Decision(document, answer=document)
+        stage = "held" if token.stage == Stage.HELD else "withdrawn"
+        raise Refused(f"only a resolved case is reopened, and this one is {stage}", stage=stage)
+    profile = atlas.profile(facts["profile"])
+    address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
+    token = Token(token.round + 1, Stage.HELD, 0, 0)
+    stood = clocks.paused(
+        state["clocks"], clocks.CLOCKS, state["resolution"]["at"], now, clocks.ENDED
+    )
+    if address.as_dict() != state["address"] or not profile.reopening.goes_on:
+        stood = {**stood, "level": {"started_at": now}}
+    state = {
+        "token": token.as_dict(),
+        "address": address.as_dict(),
+        "assigned": None,
+        "acknowledged": None,
+        "clocks": stood,
+        "deadlines": deadlines.for_level(
+            profile, facts, address, deadlines.Start.of(stood), atlas.holidays
+        ),
+        "resolution": None,
+    }
+    document = {
+        **document,
+        "state": state,
+        "reopening": {"by": by, "reason": reason, "round": token.round},
+        "late_custody": False,
+        "reached": [token.round, 0],
+        "status": status(state),
+    }
+    event = case_event(
+        "case.reopened",
+        service="intake",
+        case=document["case"],
+        facts=facts,
+        state=state,
+        now=now,
+        directory=atlas.directory,
+        reopening={"by": by, "reason": reason},
+    )
+    return Decision(document, [event], document)
+
+
+def _reopened_at(
+    profile: Profile, facts: Mapping[str, Any], resolver: Address, atlas: Atlas
+) -> Address:
+    enter, ladder, directory = profile.reopening.enter, facts["ladder"], atlas.directory
+    if enter == "resolver":
+        return resolver
+    if enter == "above":
+        return profile.next_address(ladder, resolver, directory) or resolver
+    if enter == "first":
+        return profile.enter(facts, facts["division"], directory).address
+    # A ladder without this level, as emergencies may have, begins at its lowest.
+    level = enter if enter in profile.steps(ladder) else None
+    return profile.at_level(ladder, level, facts["division"], directory) or resolver
 
 
 def same_report(document: Document, digest: str) -> Document:

@@ -59,6 +59,11 @@ class Service(Operations):
         """A case."""
         return api.show(self.shell, call, case)
 
+    @route("POST", "/v1/cases/<case>/reopen", body=api.ReopenBody(), may=api.REOPENERS)
+    def reopen(self, call: Call, case: str) -> Answer:
+        """重新办理."""
+        return api.reopen(self.shell, call, case)
+
     @route("GET", "/v1/cases/<case>/timeline", query=api.TimelineQuery(), may=api.READERS)
     def timeline(self, call: Call, case: str) -> dict[str, Any]:
         """What happened to a case."""

@@ -45,6 +45,16 @@ RULES: dict[str, Any] = {
             "source": "assumption",
         },
     ],
+    "suspensions": {
+        "waiting": {
+            "title": {"zh": "待补充", "en": "Waiting"},
+            "stops": ["level", "case"],
+            "longest": "2d",
+            "times": 2,
+            "source": "assumption",
+        },
+    },
+    "extension": {"longest": "1d", "source": "assumption"},
     "templates": [
         {"on": "case.assigned", "tell": ["holder"], "by": ["log"], "text": "{title} {tracking}"},
         {"on": "case.supervised", "tell": ["told", "above"], "by": ["log"], "text": "{title}"},

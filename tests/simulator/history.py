@@ -117,6 +117,28 @@ def _act(world: World, choices: Choices, step: Step) -> str | None:
     return f"{level}: {action} {entry}"
 
 
+def _answer(world: World, choices: Choices, step: Step) -> str | None:
+    asked = {level: keys for level in LEVELS if (keys := world.asked(level))}
+    levels = [level for level in asked if level not in world.dead]
+    if not levels:
+        return None
+    level = levels[choices.pick(len(levels))]
+    key = asked[level][choices.pick(len(asked[level]))]
+    granted = choices.pick(4) != 3
+    world.answer(level, key, granted=granted, step=step)
+    return f"{level} {'grants' if granted else 'refuses'} {key}"
+
+
+def _reopen(world: World, choices: Choices, step: Step) -> str | None:
+    documents = world.nodes["intake"].store.documents()
+    ended = [case for case, item in documents.items() if item["status"] == "resolved"]
+    if not ended:
+        return None
+    case = ended[choices.pick(len(ended))]
+    world.reopen(case, step)
+    return f"{case} is reopened"
+
+
 def _wait(world: World, choices: Choices, _step: Step) -> str:
     seconds = _WAITS[choices.pick(len(_WAITS))]
     return f"{seconds} s pass: it is {world.clock.advance(seconds)}"
@@ -173,14 +195,16 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(90, _read),
-    "act": Kind(48, _act),
-    "wait": Kind(32, _wait),
-    "second": Kind(24, _second),
-    "beat": Kind(4, _beat),
+    "read": Kind(80, _read),
+    "act": Kind(52, _act),
+    "answer": Kind(10, _answer),
+    "reopen": Kind(6, _reopen),
+    "wait": Kind(30, _wait),
+    "second": Kind(22, _second),
+    "beat": Kind(3, _beat),
     "fire": Kind(10, _fire),
-    "sweep": Kind(16, _sweep),
-    "cut": Kind(4, _cut),
+    "sweep": Kind(12, _sweep),
+    "cut": Kind(3, _cut),
     "database": Kind(3, _database),
     "broker": Kind(2, _broker),
     "repair": Kind(7, _repair),

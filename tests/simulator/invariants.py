@@ -27,6 +27,7 @@ def all_hold(world: World) -> None:
     nothing_moves_once_resolved(world)
     nobody_short_changed(world)
     answers_in_time_count(world)
+    nobody_waits_for_a_dead_desk(world)
 
 
 def agreement(world: World) -> None:
@@ -56,15 +57,15 @@ def agreement(world: World) -> None:
 
 
 def clocks(world: World) -> None:
-    """Both clocks of a case are the same everywhere, the case's own in every entry it ever had."""
+    """Both clocks of a case are the same everywhere, and every entry knows when its own began."""
     register = world.nodes["intake"].store.documents()
     for case, held in world.nodes["escalation"].store.documents().items():
         assert register[case]["state"]["clocks"] == held["state"]["clocks"], case
     for level in LEVELS:
-        for key, entry in world.nodes[level].store.documents().items():
+        for key, entry in entries(world, level):
             if entry["state"] is not None:
-                own = register[entry["case"]]["state"]["clocks"]["case"]
-                assert entry["state"]["clocks"]["case"] == own, key
+                own = register[entry["case"]]["state"]["clocks"]["case"]["started_at"]
+                assert entry["state"]["clocks"]["case"]["started_at"] == own, key
 
 
 def armed(world: World) -> None:
@@ -80,7 +81,7 @@ def entries_end(world: World) -> None:
     for level in LEVELS:
         if level in world.dead:
             continue
-        for key, entry in world.nodes[level].store.documents().items():
+        for key, entry in entries(world, level):
             token = Token.of(custody[entry["case"]]["state"]["token"])
             current = (entry["round"], entry["hop"]) == (token.round, token.hop)
             live = current and token.stage == Stage.HELD
@@ -88,7 +89,9 @@ def entries_end(world: World) -> None:
             if current and token.stage == Stage.RESOLVED:
                 assert entry["ended"] == "resolved", key
             elif not current:
-                assert entry["ended"] in ("custody", "resolution"), key
+                # The resolution of a round before stays, though it was not the last word.
+                before = ["resolved"] if entry["round"] < token.round else []
+                assert entry["ended"] in ("custody", "resolution", *before), key
 
 
 def identities(world: World) -> None:
@@ -181,16 +184,34 @@ def answers_in_time_count(world: World) -> None:
             continue
         token = Token.of(event.data["state"]["token"])
         due = event.data["passed"]["due"]
-        in_time = [(known, answer) for at, known, answer in said[event.subject] if at < due]
+        in_time = [(knows, answer) for at, knows, answer in said[event.subject] if at < due]
         latest, answer = max(in_time, key=lambda pair: pair[0], default=(token, None))
         assert (latest.round, latest.stage) <= (token.round, token.stage), event.subject
         if answer is None or (latest.round, latest.hop) != (token.round, token.hop):
             continue
         ahead = _ahead(custody[event.subject], token)
+        # What came too late may have given more time, or less: then it is by that.
+        states = [answer for _at, knows, answer in said[event.subject] if knows >= latest]
         dues = {
-            (item["kind"], plus(item["due"], -ahead)) for item in answer.data["state"]["deadlines"]
+            (item["kind"], plus(item["due"], -ahead))
+            for state in states
+            for item in state.data["state"]["deadlines"]
         }
         assert (event.data["passed"]["kind"], due) in dues, event.subject
+
+
+def nobody_waits_for_a_dead_desk(world: World) -> None:
+    """A suspended case has its deadlines moved by its longest time: they come after it."""
+    for case, document in world.nodes["escalation"].store.documents().items():
+        suspension = document["state"].get("suspension")
+        if suspension is None:
+            continue
+        ahead = _ahead(document, Token.of(document["state"]["token"]))
+        until = plus(suspension["until"], -ahead)
+        resolve = [item for item in document["state"]["deadlines"] if item["kind"] == "resolve"]
+        assert resolve, case
+        late = [item for item in resolve if suspension["at"] < plus(item["due"], ahead)]
+        assert all(item["due"] > until for item in late), case
 
 
 def supervised(world: World) -> None:
@@ -200,6 +221,12 @@ def supervised(world: World) -> None:
             continue
         assert record["state"]["address"]["level"] == LEVELS[-1], case
         assert record["supervision"]["times"] >= 1, case
+
+
+def entries(world: World, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The docket entries of a desk, without what it was asked for."""
+    documents = world.nodes[level].store.documents().items()
+    return ((key, entry) for key, entry in documents if "asked_in" not in entry)
 
 
 def _events(world: World) -> Iterator[Event]:

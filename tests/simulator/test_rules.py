@@ -128,6 +128,19 @@ def fires_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Markers, "horizon", lambda self, _reached: self._clock.now())
 
 
+def suspends_without_moving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.7: a suspension carries deadlines already moved by its longest time."""
+    retimed = dispatch._retimed
+
+    def stops(document: Any, atlas: Any, **changes: Any) -> Any:
+        document = retimed(document, atlas, **changes)
+        if changes.get("suspension") is not None:
+            document["state"] = {**document["state"], "deadlines": []}
+        return document
+
+    monkeypatch.setattr(dispatch, "_retimed", stops)
+
+
 RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     decides_again,
     last_one_wins,
@@ -140,6 +153,7 @@ RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     gives_no_grace,
     marks_nothing,
     fires_by_the_clock,
+    suspends_without_moving,
 )
 
 

@@ -36,6 +36,9 @@ NODES = ("intake", "escalation", "notify", *LEVELS)
 ACTIONS: dict[str, Callable[..., Decision]] = {
     "acknowledge": lambda entry, by, **at: dispatch.acknowledge(entry, by, "", **at),
     "resolve": lambda entry, by, **at: dispatch.resolve(entry, by, "settled", "好", **at),
+    "suspend": lambda entry, by, **at: dispatch.suspend(entry, by, "waiting", "", **at),
+    "resume": lambda entry, by, **at: dispatch.resume(entry, by, "", **at),
+    "extend": lambda entry, by, **at: dispatch.ask_extension(entry, by, "1d", "路远", **at),
 }
 """What an officer of a desk can do, by name: ``(entry, by, *, atlas, now) -> Decision``."""
 
@@ -259,6 +262,32 @@ class World:
             return ACTIONS[action](document, f"officer-{level}", atlas=self.atlas, now=now)
 
         return self._client(step or Step(), self.nodes[level], entry, change)
+
+    def asked(self, level: str) -> list[str]:
+        """The keys of what a desk is asked for and has not answered."""
+        documents = self.nodes[level].store.documents()
+        return [key for key, document in documents.items() if document["status"] == "asked"]
+
+    def answer(self, level: str, asked: str, *, granted: bool, step: Step | None = None) -> bool:
+        """An officer of the level above grants an extension or refuses it."""
+
+        def change(document: Document | None, now: Instant) -> Decision:
+            return dispatch.answer_extension(
+                document or {}, f"officer-{level}", "", granted=granted, atlas=self.atlas, now=now
+            )
+
+        return self._client(step or Step(), self.nodes[level], asked, change)
+
+    def reopen(self, case: str, step: Step | None = None) -> bool:
+        """Somebody is not satisfied; whether the case was taken up again."""
+
+        def change(document: Document | None, now: Instant) -> Decision:
+            round_ = (document or {})["state"]["token"]["round"]
+            return intake.reopen(
+                document or {}, "operator", f"又坏了 {round_}", atlas=self.atlas, now=now
+            )
+
+        return self._client(step or Step(), self.nodes["intake"], case, change)
 
     def beat(self, step: Step | None = None) -> None:
         """A custodian says that it lives, and sends its queue a marker."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from marshmallow import fields, validate
 
 from services.grid.events.event_type import EventType
-from services.grid.events.parts import WORD, AddressSchema, CaseSchema, Kept, public_text
+from services.grid.events.parts import (
+    WORD,
+    AddressSchema,
+    CaseSchema,
+    InstantField,
+    Kept,
+    public_text,
+)
 
 
 class RequestSchema(Kept):
@@ -37,6 +44,56 @@ class AcknowledgedEventSchema(CaseSchema):
     note = public_text(2000, lines=True, load_default="")
 
 
+class ActedSchema(CaseSchema):
+    """``case.suspended`` and ``case.resumed``; what it is about stands in the state."""
+
+    by = fields.String(required=True)
+    note = public_text(2000, lines=True, load_default="")
+
+
+class ExtensionSchema(Kept):
+    """An extension (延期) that is asked for: ``by`` how much, such as ``2d``."""
+
+    id = fields.String(required=True)
+    by = fields.String(required=True, validate=validate.Length(1, 40))
+    reason = public_text(500, required=True, shortest=1)
+    asked_by = fields.String(required=True)
+    asked_at = InstantField(required=True)
+
+
+class ExtensionEventSchema(CaseSchema):
+    """``case.extension_requested`` and ``case.extended``."""
+
+    extension = fields.Nested(ExtensionSchema, required=True)
+
+
+class AnswerSchema(Kept):
+    """Who answered, and when."""
+
+    by = fields.String(required=True)
+    note = public_text(2000, lines=True, load_default="")
+    at = InstantField(required=True)
+
+
+class ExtensionAnsweredSchema(ExtensionEventSchema):
+    """``case.extension_granted`` and ``case.extension_refused``."""
+
+    answer = fields.Nested(AnswerSchema, required=True)
+
+
+class ReopeningSchema(Kept):
+    """Why a case is taken up again, and who wanted it."""
+
+    by = fields.String(required=True)
+    reason = public_text(500, required=True, shortest=1)
+
+
+class ReopenedSchema(CaseSchema):
+    """``case.reopened``."""
+
+    reopening = fields.Nested(ReopeningSchema, required=True)
+
+
 TYPES = (
     EventType(
         "case.reported",
@@ -66,6 +123,59 @@ TYPES = (
         ("dispatch",),
         ("intake", "escalation", "notify"),
         CaseSchema,
+    ),
+    EventType(
+        "case.suspended",
+        "The case waits for something (挂起): its deadlines are moved by the longest time.",
+        ("dispatch",),
+        ("intake", "escalation", "notify"),
+        ActedSchema,
+    ),
+    EventType(
+        "case.resumed",
+        "The case waits no longer: its deadlines are brought back.",
+        ("dispatch",),
+        ("intake", "escalation", "notify"),
+        ActedSchema,
+    ),
+    EventType(
+        "case.extension_requested",
+        "The holder asks the level above for more time (延期).",
+        ("dispatch",),
+        ("intake", "dispatch", "notify"),
+        ExtensionEventSchema,
+        crosses=True,
+    ),
+    EventType(
+        "case.extension_granted",
+        "The level above grants more time; the holder applies it.",
+        ("dispatch",),
+        ("intake", "dispatch", "notify"),
+        ExtensionAnsweredSchema,
+        crosses=True,
+    ),
+    EventType(
+        "case.extension_refused",
+        "The level above grants no more time.",
+        ("dispatch",),
+        ("intake", "dispatch", "notify"),
+        ExtensionAnsweredSchema,
+        crosses=True,
+    ),
+    EventType(
+        "case.extended",
+        "The holder has more time, as granted.",
+        ("dispatch",),
+        ("intake", "escalation", "notify"),
+        ExtensionEventSchema,
+    ),
+    EventType(
+        "case.reopened",
+        "A resolved case is taken up again (重新办理), in a new round.",
+        ("intake",),
+        ("intake", "dispatch", "escalation", "notify"),
+        ReopenedSchema,
+        custody=True,
     ),
     EventType(
         "case.requested",

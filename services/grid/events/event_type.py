@@ -16,7 +16,8 @@ class EventType:
     """One type of event: its contract, and who sends and who reads it.
 
     ``custody`` marks the types that say who holds a case now: their confirm time protects
-    the new holder from deadlines that passed while nobody could hear of them.
+    the new holder from deadlines that passed while nobody could hear of them. ``crosses``
+    marks those that one level's desk addresses to another's.
     """
 
     name: str
@@ -26,6 +27,7 @@ class EventType:
     schema: type[Schema]
     version: int = 1
     custody: bool = False
+    crosses: bool = False
 
     @property
     def full_name(self) -> str:

@@ -120,10 +120,19 @@ class DeadlineSchema(Kept):
     counted = fields.List(fields.String(), load_default=list)
 
 
+class PauseSchema(Kept):
+    """When a clock stood, and why."""
+
+    starts = InstantField(required=True)
+    ends = InstantField(required=True)
+    reason = fields.String(required=True, validate=WORD)
+
+
 class ClockSchema(Kept):
-    """A clock: when it nominally started."""
+    """A clock: when it nominally started, and when it stood."""
 
     started_at = InstantField(required=True)
+    pauses = fields.List(fields.Nested(PauseSchema))
 
 
 class ClocksSchema(Kept):
@@ -131,6 +140,24 @@ class ClocksSchema(Kept):
 
     level = fields.Nested(ClockSchema, required=True)
     case = fields.Nested(ClockSchema, required=True)
+
+
+class SuspensionSchema(Kept):
+    """Why a case waits (挂起), and until when at the longest."""
+
+    reason = fields.String(required=True, validate=WORD)
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    until = InstantField(required=True)
+
+
+class GrantedSchema(Kept):
+    """An extension (延期) that the level above granted: ``by`` how much, from the old due time."""
+
+    id = fields.String(required=True)
+    by = fields.String(required=True, validate=validate.Length(1, 40))
+    granted_by = fields.String(required=True)
+    at = InstantField(required=True)
 
 
 class AssignedSchema(Kept):
@@ -167,6 +194,8 @@ class StateSchema(Kept):
     clocks = fields.Nested(ClocksSchema, required=True)
     deadlines = fields.List(fields.Nested(DeadlineSchema), required=True)
     resolution = fields.Nested(ResolutionSchema, load_default=None, allow_none=True)
+    suspension = fields.Nested(SuspensionSchema)
+    extensions = fields.List(fields.Nested(GrantedSchema))
 
 
 class FactsSchema(Kept):

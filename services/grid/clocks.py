@@ -1,0 +1,79 @@
+"""The two clocks of a case: the level's, which starts again with each hop, and its own.
+
+As events carry them, ``{"level": {"started_at", "pauses"}, "case": {...}}``; a pause is
+``{"starts", "ends", "reason"}``, and ``pauses`` is absent where there is none. A suspension (挂起)
+is a pause that ends in advance at its longest time, so that a desk that dies suspended holds
+nothing up; to resume is to end it sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from services.grid.calendars import Pause
+from services.grid.clock import Instant
+
+CLOCKS = ("level", "case")
+"""The clocks that a reason of suspension may stop."""
+
+ENDED = "ended"
+"""Why a clock stood between the end of a round and its reopening."""
+
+Clock = dict[str, Any]
+
+
+def starting(at: Instant) -> dict[str, Clock]:
+    """The clocks of a case that is reported now."""
+    return {name: {"started_at": at} for name in CLOCKS}
+
+
+def of_next_hop(clocks: Mapping[str, Clock], started: Instant) -> dict[str, Clock]:
+    """The level's clock starts anew; what stopped the case's own ends with the hop."""
+    return {"level": {"started_at": started}, "case": _until(clocks["case"], started)}
+
+
+def paused(
+    clocks: Mapping[str, Clock], stops: Iterable[str], start: Instant, end: Instant, reason: str
+) -> dict[str, Clock]:
+    """The clocks with one more pause of those that ``stops`` names."""
+    pause = {"starts": start, "ends": end, "reason": reason}
+    stopped = {name: {**clocks[name], "pauses": [*_pauses(clocks[name]), pause]} for name in stops}
+    return {**clocks, **stopped}
+
+
+def running(clocks: Mapping[str, Clock], at: Instant) -> dict[str, Clock]:
+    """The clocks with every pause ended by ``at``: nothing stops them from then on."""
+    return {name: _until(clock, at) for name, clock in clocks.items()}
+
+
+def pauses(clock: Mapping[str, Any]) -> tuple[Pause, ...]:
+    """The pauses of a clock, in their order."""
+    return tuple(Pause(item["starts"], item["ends"], item["reason"]) for item in _pauses(clock))
+
+
+def running_at(clock: Mapping[str, Any], at: Instant) -> Instant:
+    """``at``, or the end of the pause of the clock that it lies in."""
+    for pause in pauses(clock):
+        if pause.starts < at <= pause.ends:
+            at = pause.ends
+    return at
+
+
+def suspensions(clocks: Mapping[str, Clock]) -> int:
+    """How often the case was suspended since the level's clock started."""
+    since = clocks["level"]["started_at"]
+    found = {pause for clock in clocks.values() for pause in pauses(clock)}
+    return len({pause.starts for pause in found if pause.starts >= since and pause.reason != ENDED})
+
+
+def _pauses(clock: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(clock.get("pauses", ()))
+
+
+def _until(clock: Mapping[str, Any], at: Instant) -> Clock:
+    if "pauses" not in clock:
+        return dict(clock)
+    began = [item for item in clock["pauses"] if item["starts"] <= at]
+    kept = [{**item, "ends": min(item["ends"], at)} for item in began]
+    return {**clock, "pauses": kept}
