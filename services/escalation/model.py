@@ -7,7 +7,8 @@ late_custody, next_due, rank, shard}``:
 - ``seen`` lists every hop ever heard of, ``{round, hop, address, token, ahead, released,
   deadlines, open}``: each that is not the current one gets its release; ``ahead`` is by how
   many seconds its clock started ahead of ours (a fast clock elsewhere), ``deadlines`` are all
-  that the hop ever had, ``open`` the marks of those that its latest state still has;
+  that the hop ever had, with the last act after which it still had them (``last_seq``), ``open``
+  the marks of those that its latest state still has;
 - ``received_at`` is when the custodian heard of, or decided, the present custody;
 - ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
@@ -174,21 +175,27 @@ def explain(document: Document) -> list[dict[str, Any]]:
     """Each deadline that the case ever had, by due time, with its rule and what became of it.
 
     ``status`` is ``armed``, ``fired`` (with ``fired_at``), ``met`` (what it waited for was
-    done) or ``void`` (the case had moved on or ended before).
+    done), ``moved`` (a suspension, a resumption or an extension gave it another time) or ``void``
+    (the case had moved on or ended before).
     """
     fired = {(item["round"], item["hop"], item["mark"]): item for item in document["history"]}
     current = _hop(Token.of(document["state"]["token"]))
     rows = []
     for item in document["seen"]:
         hop = item["round"], item["hop"]
+        latest: dict[Any, int] = {}
         for deadline in item["deadlines"]:
+            latest[_what(deadline)] = max(latest.get(_what(deadline), 0), deadline["last_seq"])
+        for known in item["deadlines"]:
+            deadline = {name: known[name] for name in known if name != "last_seq"}
             mark = deadlines.mark(deadline)
             row = {"round": item["round"], "hop": item["hop"], **item["address"], **deadline}
             past = fired.pop((*hop, mark), None)
             if past is not None:
                 row |= {"status": "fired", "fired_at": past["fired_at"]}
             elif mark not in item["open"]:
-                row["status"] = "met"
+                moved = known["last_seq"] < latest[_what(known)]
+                row["status"] = "moved" if moved else "met"
             else:
                 row["status"] = "armed" if hop == current and _held(document) else "void"
             rows.append(row)
@@ -425,6 +432,11 @@ class _Decider:
         )
 
 
+def _what(deadline: dict[str, Any]) -> tuple[Any, ...]:
+    """What a deadline is, whatever its time."""
+    return deadline["kind"], deadline.get("of"), deadline.get("at")
+
+
 def _new(event: Event, received: Instant) -> Document:
     return {
         "case": event.subject,
@@ -476,7 +488,10 @@ def _seen(
         ]
         state = {**state, "deadlines": taken_back}
     marks = {deadlines.mark(deadline): deadline for deadline in item["deadlines"]}
-    marks.update((deadlines.mark(deadline), deadline) for deadline in state["deadlines"])
+    for deadline in state["deadlines"]:
+        mark = deadlines.mark(deadline)
+        if mark not in marks or token.seq >= marks[mark]["last_seq"]:
+            marks[mark] = {**deadline, "last_seq": token.seq}
     item = {**item, "deadlines": [marks[mark] for mark in sorted(marks)]}
     if token > Token.of(item["token"]):
         opened = sorted(deadlines.mark(deadline) for deadline in state["deadlines"])

@@ -445,7 +445,9 @@ MISTAKES = [
         "templates[0].on",
         "'case.assignd' is not known: did you mean case.assigned? "
         "Allowed: case.reported, case.assigned, case.acknowledged, "
-        "case.resolved, case.escalated, case.reminded, case.deadline_passed, case.supervised",
+        "case.resolved, case.suspended, case.resumed, case.extension_requested, "
+        "case.extension_granted, case.extension_refused, case.extended, case.reopened, "
+        "case.escalated, case.reminded, case.deadline_passed, case.supervised",
     ),
     (
         "tell: [holder]",
@@ -497,7 +499,7 @@ MISTAKES = [
         "feedback",
         "'feedback' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
-        "unstaffed, grace, templates",
+        "unstaffed, grace, templates, suspensions, extension, reopening",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),
