@@ -6,7 +6,9 @@ import threading
 import time
 from collections import Counter
 
-from services.grid.clock import Instant, seconds_between
+import pytest
+
+from services.grid.clock import Instant, plus, seconds_between
 from tests.end_to_end.county import GRID, LEVELS, County, eventually
 
 
@@ -159,3 +161,108 @@ def test_a_lead_stands_in_where_nobody_is_on_duty(county: County) -> None:
         "why": "deputy",
         "at": county.entry("household", case)["assigned"]["at"],
     }
+
+
+def test_a_suspended_case_waits_its_longest_time_and_no_longer(county: County) -> None:
+    case = county.report()
+    entry = county.arrived("household", case)
+    wrong = county.act("household", case, "suspend", reason="holidays")
+    assert wrong.status_code == 422
+    assert "waiting" in wrong.text
+    assert (
+        county.act("household", case, "suspend", reason="waiting", longest="9d").status_code == 422
+    )
+    answer = county.act("household", case, "suspend", reason="waiting", longest="4h")
+    assert answer.status_code == 200, answer.text
+    until = answer.json()["suspension"]["until"]
+    moved = {item["kind"]: item["due"] for item in answer.json()["deadlines"]}
+    before = {item["kind"]: item["due"] for item in entry["deadlines"]}
+    for kind, due in moved.items():
+        assert seconds_between(Instant(before[kind]), Instant(due)) == 4 * 3600
+    # Sent again over a bad network it is the same.
+    assert (
+        county.act("household", case, "suspend", reason="waiting").json()["token"]
+        == (answer.json()["token"])
+    )
+    # The desk does nothing any more: after the longest time it goes on by itself.
+    passed = eventually("the deadline", lambda: county.timeline(case, "case.deadline_passed"))
+    assert passed[0]["data"]["passed"]["due"] == moved["acknowledge"] > until
+    rows = county.custody(case)["deadlines"]
+    said = {(row["kind"], row["due"]): row["status"] for row in rows if row["hop"] == 0}
+    assert said["acknowledge", before["acknowledge"]] == "moved"
+    assert said["acknowledge", moved["acknowledge"]] == "fired"
+
+
+def test_a_resumed_case_has_its_deadlines_back(county: County) -> None:
+    case = county.report()
+    county.arrived("household", case)
+    assert county.act("household", case, "resume").status_code == 409
+    assert county.act("household", case, "suspend", reason="waiting").status_code == 200
+    answer = county.act("household", case, "resume", note="材料齐了")
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()
+    assert shown["suspension"] is None
+    (pause,) = shown["clocks"]["level"]["pauses"]
+    stood = seconds_between(Instant(pause["starts"]), Instant(pause["ends"]))
+    acknowledge = next(item for item in shown["deadlines"] if item["kind"] == "acknowledge")
+    elapsed = seconds_between(Instant(shown["arrived_at"]), Instant(acknowledge["due"]))
+    assert elapsed == pytest.approx(3600 + stood, abs=0.01)
+    armed = eventually(
+        "it is armed anew",
+        lambda: (
+            county.custody(case).get("next_due") == acknowledge["due"]
+            or bool(county.timeline(case, "case.deadline_passed"))
+        ),
+    )
+    assert armed
+
+
+def test_the_level_above_grants_more_time_and_the_holder_has_it(county: County) -> None:
+    case = county.report()
+    entry = county.arrived("household", case)
+    assert county.act("household", case, "acknowledge").status_code == 200
+    assert county.act("household", case, "extend", by="9d", reason="路远").status_code == 422
+    asked = county.act("household", case, "extend", by="1d", reason="路远")
+    assert asked.status_code == 202, asked.text
+    identity = asked.json()["extension"]["id"]
+    desk = f"{county.about['desks']['group']}/v1/desks/group/extensions"
+
+    def arrived() -> bool:
+        found = county.ask("GET", f"{desk}?status=asked&division={GRID}").json()["extensions"]
+        return identity in [item["id"] for item in found]
+
+    eventually("the request at the group's desk", arrived)
+    granted = county.ask("POST", f"{desk}/{identity}/grant", json={"note": "同意"})
+    assert granted.status_code == 200, granted.text
+    assert county.ask("POST", f"{desk}/{identity}/refuse", json={}).status_code == 409
+    resolve = next(item["due"] for item in entry["deadlines"] if item["kind"] == "resolve")
+    later = plus(Instant(resolve), 86400)
+    eventually("the extended deadline", lambda: county.custody(case).get("next_due") == later)
+    (extended,) = county.timeline(case, "case.extended")
+    assert extended["data"]["extension"]["reason"] == "路远"
+    row = next(row for row in county.custody(case)["deadlines"] if row["due"] == later)
+    assert "extended by 1d" in " ".join(row["counted"])
+    again = county.act("household", case, "extend", by="1d", reason="还是远")
+    assert again.status_code == 409
+
+
+def test_a_reopened_case_goes_on_with_the_time_already_spent(county: County) -> None:
+    case = county.report()
+    county.arrived("household", case)
+    reopen = f"{county.about['intake']}/v1/cases/{case}/reopen"
+    assert county.ask("POST", reopen, json={"reason": "又漏了"}).status_code == 409
+    assert county.act("household", case, "resolve", outcome="settled").status_code == 200
+    eventually("the resolution", lambda: county.case(case)["status"] == "resolved")
+    answer = county.ask("POST", reopen, json={"reason": "又漏了"})
+    assert answer.status_code == 200, answer.text
+    assert county.ask("POST", reopen, json={"reason": "又漏了"}).json()["token"]["round"] == 2
+    shown = answer.json()
+    assert (shown["token"]["round"], shown["token"]["hop"]) == (2, 0)
+    assert [pause["reason"] for pause in shown["clocks"]["case"]["pauses"]] == ["ended"]
+    eventually(
+        "its second entry",
+        lambda: (entry := county.entry("household", case)) and entry["status"] == "live",
+    )
+    county.settled_everywhere(case)
+    moved = eventually("the climb", lambda: county.timeline(case, "case.escalated"))
+    assert moved[0]["data"]["state"]["token"]["round"] == 2
