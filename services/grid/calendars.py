@@ -136,6 +136,14 @@ class Office:
                 at = plus(at, seconds_between(starts, pause.ends))
         return at
 
+    def ran(self, started: Instant, until: Instant) -> float:
+        """How many seconds the clock ran between the two."""
+        stood = sum(
+            max(0.0, seconds_between(max(pause.starts, started), min(pause.ends, until)))
+            for pause in self.pauses
+        )
+        return seconds_between(started, until) - stood
+
     def day_ends(self, day: date) -> date:
         """The first day from ``day`` on that is over while the clock runs."""
         while self._stands(end_of_day(day, self.zone)):

@@ -276,8 +276,8 @@ def term(text: str) -> Term:
 class Reminder:
     """A reminder (催办) of the deadline ``of``.
 
-    ``part`` is how far from the start to when that is due; or ``seconds`` after the start,
-    negative: before it is due.
+    ``part`` is how much of the time from the start to when that is due; or ``seconds`` after the
+    start, negative: before it is due.
     """
 
     of: str
@@ -285,11 +285,13 @@ class Reminder:
     part: float | None
     seconds: float
 
-    def due(self, started: Instant, passes: Instant) -> Instant:
-        """When to remind of a deadline that passes at ``passes``."""
+    def due(self, started: Instant, passes: Instant, office: Office) -> Instant:
+        """When to remind of a deadline that passes at ``passes``; never in a pause."""
         if self.part is not None:
-            return plus(started, self.part * seconds_between(started, passes))
-        return plus(started if self.seconds > 0 else passes, self.seconds)
+            return office.elapsed(started, self.part * office.ran(started, passes))
+        if self.seconds > 0:
+            return office.elapsed(started, self.seconds)
+        return office.running(plus(passes, self.seconds))
 
 
 def reminder(text: str, of: str = "resolve") -> Reminder:
@@ -373,7 +375,7 @@ def for_level(
     reminders = []
     for item in rule.reminders:
         of = found[item.of]
-        due = stands.running(item.due(start.level, of["due"]))
+        due = item.due(start.level, of["due"], stands)
         if of["calendar"] is not None:
             # Who works by office hours is reminded in them.
             due, _closes = next(stands.stretches(due))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.grid import deadlines
-from services.grid.calendars import Holidays, Office
+from services.grid.calendars import Holidays, Office, Pause
 from services.grid.clock import Instant, instant, plus
 from services.grid.deadlines import Start
 from services.grid.events.parts import DeadlineSchema
@@ -372,3 +372,102 @@ def test_marks_tell_firings_apart() -> None:
     ]
     supervise = {"kind": "supervise", "of": "resolve", "due": START}
     assert deadlines.mark(supervise) == f"supervise:resolve@{START}"
+
+
+def paused(text: str, started: str, *pauses: tuple[str, str], **line: Any) -> tuple[str, list[str]]:
+    """When a deadline of the village is due whose clock stood meanwhile."""
+    stood = tuple(Pause(at(starts), at(ends), "waiting") for starts, ends in pauses)
+    start = Start(at(started), at(started), stood, stood)
+    rules = profile({"resolve": text, **line})
+    (found,) = deadlines.for_level(rules, {}, VILLAGE, start, Holidays())
+    return found["due"], found["counted"]
+
+
+def at(text: str) -> Instant:
+    """A time of day in Shanghai."""
+    return instant(datetime.fromisoformat(f"{text}+08:00"))
+
+
+@pytest.mark.parametrize(
+    ("text", "pause", "expected"),
+    [
+        # Monday, 2 March 2026, 10:00 is the start of all.
+        ("2h", ("2026-03-02T11:00", "2026-03-02T15:00"), "2026-03-02T16:00"),
+        ("2h", ("2026-03-02T12:00", "2026-03-02T15:00"), "2026-03-02T12:00"),
+        ("2h", ("2026-03-02T09:00", "2026-03-02T10:30"), "2026-03-02T12:30"),
+        # Lunch is no working time, and neither is a pause in it.
+        ("4 working hours", ("2026-03-02T12:00", "2026-03-02T14:30"), "2026-03-02T16:30"),
+        ("4 working hours", ("2026-03-02T15:00", "2026-03-03T09:00"), "2026-03-03T10:30"),
+        # A day whose business ends in the pause is not counted.
+        ("3 working days", ("2026-03-03T10:00", "2026-03-04T10:00"), "2026-03-06T17:30"),
+        ("3 working days", ("2026-03-03T10:00", "2026-03-03T15:00"), "2026-03-05T17:30"),
+        # The third day, on which it is due, ends in the pause: the next one is.
+        ("3 working days", ("2026-03-05T10:00", "2026-03-08T10:00"), "2026-03-09T17:30"),
+        ("end_of_day", ("2026-03-02T11:00", "2026-03-02T15:00"), "2026-03-03T00:00"),
+        ("end_of_day", ("2026-03-02T11:00", "2026-03-04T15:00"), "2026-03-05T00:00"),
+        ("monthly_window 1-7", ("2026-03-07T11:00", "2026-03-09T15:00"), "2026-03-10T00:00"),
+    ],
+)
+def test_what_a_pause_does_to_a_deadline(text: str, pause: tuple[str, str], expected: str) -> None:
+    line = {"calendar": "office"} if "working" in text else {}
+    due, counted = paused(text, "2026-03-02T10:00", pause, **line)
+    assert due == at(expected)
+    told = [item for item in counted if item.startswith("without")]
+    assert bool(told) == (at(pause[0]) < due)
+
+
+TEXTS = ["2h", "3d", "5 working hours", "2 working days", "end_of_day", "monthly_window 1-7"]
+MINUTES = st.integers(0, 30 * 1440)
+
+
+@given(
+    text=st.sampled_from(TEXTS),
+    started=MINUTES,
+    bounds=st.lists(MINUTES, min_size=2, max_size=6, unique=True),
+    shorter=st.floats(0, 1),
+)
+def test_nothing_is_due_in_a_pause_and_a_shorter_one_never_moves_it_further(
+    text: str, started: int, bounds: list[int], shorter: float
+) -> None:
+    def after(minutes: float) -> Instant:
+        return plus(at("2026-03-02T00:00"), minutes * 60)
+
+    ordered = sorted(bounds)
+    pairs = list(zip(ordered[::2], ordered[1::2], strict=False))
+    stood = tuple(Pause(after(low), after(high), "waiting") for low, high in pairs)
+    rules = profile({"resolve": text, "calendar": "office"})
+
+    def due(pauses: tuple[Pause, ...]) -> Instant:
+        start = Start(after(started), after(started), pauses, pauses)
+        return Instant(deadlines.for_level(rules, {}, VILLAGE, start, Holidays())[0]["due"])
+
+    moved = due(stood)
+    assert moved >= due(())
+    assert not any(pause.starts < moved <= pause.ends for pause in stood)
+    low, high = pairs[-1]
+    sooner = (*stood[:-1], Pause(after(low), after(low + int(shorter * (high - low))), "waiting"))
+    assert due(()) <= due(sooner) <= moved
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("1d", "2026-03-06T17:30"),
+        ("2 working days", "2026-03-09T17:30"),
+        ("1 working hour", "2026-03-06T09:30"),
+    ],
+)
+def test_an_extension_counts_from_when_it_was_due(more: str, expected: str) -> None:
+    rules = profile({"resolve": "3 working days", "calendar": "office", "remind": ["50%"]})
+    start = Start(at("2026-03-02T10:00"), at("2026-03-02T10:00"))
+    granted = [{"by": more, "granted_by": "lead-1"}]
+    found = deadlines.for_level(rules, {}, VILLAGE, start, Holidays(), extensions=granted)
+    (resolve,) = [item for item in found if item["kind"] == "resolve"]
+    assert resolve["due"] == at(expected)
+    assert f"extended by {more}, granted by lead-1" in resolve["counted"]
+
+
+@pytest.mark.parametrize("text", ["end_of_day", "monthly_window 1-7", "1d since report", "soon"])
+def test_what_is_no_extension(text: str) -> None:
+    with pytest.raises(ValueError, match="write"):
+        deadlines.extension(text)

@@ -31,8 +31,8 @@ def arrived(county: Atlas = ATLAS, division: str = GRID) -> Decision:
     return model.decide(merged, county, NOW)
 
 
-def entry(county: Atlas = ATLAS) -> Document:
-    document = arrived(county).document
+def entry(county: Atlas = ATLAS, division: str = GRID) -> Document:
+    document = arrived(county, division).document
     assert document is not None
     return document
 
@@ -175,3 +175,80 @@ def test_an_entry_that_was_released_before_it_arrived_is_found_by_its_division()
     assert document is not None
     assert document["status"] == "ended"
     assert document["under"][0] == GRID
+
+
+def ended(decision: Decision) -> Document:
+    assert decision.document is not None
+    return decision.document
+
+
+def suspended(**more: Any) -> Decision:
+    return model.suspend(entry(), "h-1", "waiting", "", atlas=ATLAS, now=NOW, **more)
+
+
+def test_a_suspension_is_one_however_often_it_is_sent() -> None:
+    first = suspended(longest=3600.0)
+    again = model.suspend(
+        ended(first), "h-1", "waiting", "", atlas=ATLAS, now=plus(NOW, 60), longest=3600.0
+    )
+    assert (again.events, again.document) == ((), first.document)
+    with pytest.raises(Refused, match="waits already"):
+        model.suspend(ended(first), "h-2", "waiting", "", atlas=ATLAS, now=plus(NOW, 60))
+
+
+def test_a_case_is_suspended_as_often_as_the_profile_says() -> None:
+    document, now = entry(), NOW
+    for _ in range(2):
+        document = ended(model.suspend(document, "h-1", "waiting", "", atlas=ATLAS, now=now))
+        now = plus(now, 60)
+        document = ended(model.resume(document, "h-1", "", atlas=ATLAS, now=now))
+        assert model.resume(document, "h-1", "", atlas=ATLAS, now=now).events == ()
+    with pytest.raises(Refused, match="suspended 2 times"):
+        model.suspend(document, "h-1", "waiting", "", atlas=ATLAS, now=now)
+
+
+def test_after_its_longest_time_a_case_waits_no_more_and_resuming_changes_nothing() -> None:
+    document = ended(suspended(longest=3600.0))
+    late = plus(NOW, 3600)
+    assert model.waits(document["state"], late) is None
+    assert model.resume(document, "h-1", "", atlas=ATLAS, now=late).events == ()
+
+
+def test_an_extension_is_asked_once_answered_once_and_applied_once() -> None:
+    asked = model.ask_extension(entry(), "h-1", "1d", "路远", atlas=ATLAS, now=NOW)
+    (request,) = asked.events
+    assert request.key.startswith("case.extension_requested.group.")
+    same = model.ask_extension(ended(asked), "h-1", "1d", "路远", atlas=ATLAS, now=plus(NOW, 5))
+    assert same.events == ()
+    with pytest.raises(Refused, match="not answered yet"):
+        model.ask_extension(ended(asked), "h-1", "2d", "路远", atlas=ATLAS, now=NOW)
+    above = ended(model.decide(model.merge(None, request), ATLAS, NOW))
+    granted = model.answer_extension(above, "g-1", "", granted=True, atlas=ATLAS, now=NOW)
+    assert (
+        model.answer_extension(ended(granted), "g-1", "", granted=True, atlas=ATLAS, now=NOW).events
+        == ()
+    )
+    with pytest.raises(Refused, match="granted already"):
+        model.answer_extension(ended(granted), "g-1", "", granted=False, atlas=ATLAS, now=NOW)
+    (grant,) = granted.events
+    applied = model.decide(model.merge(ended(asked), grant), ATLAS, NOW)
+    assert [event.type for event in applied.events] == ["case.extended"]
+    again = model.decide(model.merge(ended(applied), grant), ATLAS, plus(NOW, 60))
+    assert again.events == ()
+    with pytest.raises(Refused, match="the profile allows 1"):
+        model.ask_extension(ended(applied), "h-1", "1d", "再", atlas=ATLAS, now=NOW)
+
+
+def test_a_grant_that_comes_after_the_case_moved_on_is_nothing() -> None:
+    asked = model.ask_extension(entry(), "h-1", "1d", "路远", atlas=ATLAS, now=NOW)
+    above = ended(model.decide(model.merge(None, asked.events[0]), ATLAS, NOW))
+    granted = model.answer_extension(above, "g-1", "", granted=True, atlas=ATLAS, now=NOW)
+    moved = model.merge(ended(asked), released())
+    late = model.decide(model.merge(moved, granted.events[0]), ATLAS, NOW)
+    assert late.events == ()
+
+
+def test_the_last_level_has_nobody_to_ask() -> None:
+    document = entry(ATLAS, "469002104")
+    with pytest.raises(Refused, match="no level above"):
+        model.ask_extension(document, "t-1", "1d", "路远", atlas=ATLAS, now=NOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -347,11 +348,66 @@ def moved_on() -> Document:
     return done(fired(custody(), DUE))
 
 
+def told(*acts: Callable[[World], object]) -> Document:
+    """The custody after these acts at the household, all heard."""
+    world = World(ATLAS)
+    world.report("case-1")
+    world.settle()
+    for act in acts:
+        act(world)
+        world.settle()
+    return world.nodes["escalation"].store.documents()["case-1"]
+
+
+def at_home(action: str) -> Callable[[World], object]:
+    return lambda world: world.act("household", world.entries("household")[0], action)
+
+
+SUSPENDED = told(at_home("suspend"))
+REOPENED = told(at_home("resolve"), lambda world: world.reopen("case-1"))
+
+
+def test_a_suspension_moves_what_is_armed_and_a_resumption_brings_it_back() -> None:
+    later = plus(DUE, 2 * 86400)
+    assert SUSPENDED["next_due"] == later
+    assert told(at_home("suspend"), at_home("resume"))["next_due"] == DUE
+    rows = [(row["kind"], row["due"], row["status"]) for row in model.explain(SUSPENDED)]
+    assert ("acknowledge", DUE, "moved") in rows
+    assert ("acknowledge", later, "armed") in rows
+
+
+def test_a_suspended_case_that_nobody_resumes_climbs_after_its_longest_time() -> None:
+    decision = fired(SUSPENDED, plus(DUE, 2 * 86400))
+    assert types(decision) == ["deadline_passed", "escalated", "released"]
+    state = done(decision)["state"]
+    assert "suspension" not in state
+    assert state["clocks"]["level"] == {"started_at": plus(DUE, 2 * 86400)}
+    # Its own clock stood as long, and runs again.
+    assert [item["ends"] for item in state["clocks"]["case"]["pauses"]] == [plus(START, 2 * 86400)]
+
+
+def test_while_the_last_level_waits_nobody_is_told_again() -> None:
+    document, now = at_the_top()
+    supervised = done(fired(document, plus(now, 4 * HOUR)))
+    again = supervised["supervision"]["due"]
+    until = plus(again, HOUR)
+    pause = {"starts": plus(now, 5 * HOUR), "ends": until, "reason": "waiting"}
+    clocks = supervised["state"]["clocks"]
+    state = {
+        **supervised["state"],
+        "clocks": {**clocks, "level": {**clocks["level"], "pauses": [pause]}},
+    }
+    waiting = {**supervised, "state": state}
+    assert [item["due"] for item in model._repeat(waiting)] == [until]
+
+
 CASES: dict[str, tuple[Document, Instant, list[str]]] = {
     "due": (custody(), DUE, ["deadline_passed", "escalated", "released"]),
     "not due": (custody(), plus(DUE, -1), []),
     "acknowledged": (merge_act(custody(), acknowledged=True), DUE, []),
     "resolved": (merge_act(custody(), resolved=True), plus(DUE, 86400), []),
+    "suspended": (SUSPENDED, DUE, []),
+    "reopened": (REOPENED, DUE, ["deadline_passed", "escalated", "released"]),
     # The household's time, once the group has it: the same hop never fires again.
     "released": (moved_on(), DUE, []),
 }

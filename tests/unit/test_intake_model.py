@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record
-from services.grid.clock import FrozenClock
+from services.grid.clock import FrozenClock, plus
 from services.grid.events import Event
 from services.grid.profile import load_folder
 from services.intake import model
@@ -137,3 +137,71 @@ def test_the_directory_says_what_the_folder_says_and_retires_the_rest() -> None:
     assert key == "officer:h-007"
     assert decision.events[0].data["retired"] is True
     assert decision.events[0].data["version"] == 2
+
+
+def resolved(atlas_: Any = ATLAS, at: str = NOW) -> Document:
+    """A case that its household has settled."""
+    document = opened().document
+    assert document is not None
+    state = document["state"]
+    token = {**state["token"], "stage": "resolved", "seq": 2}
+    said = {"outcome": "settled", "note": "", "by": "h-1", "at": at}
+    return {
+        **document,
+        "facts": {**document["facts"], "profile": atlas_.current[0].id},
+        "state": {**state, "token": token, "deadlines": [], "resolution": said},
+        "status": "resolved",
+    }
+
+
+def reopened(atlas_: Any = ATLAS, after: float = 86400.0) -> Document:
+    document = resolved(atlas_, plus(NOW, 1800))
+    decision = model.reopen(document, "op", "又坏了", atlas=atlas_, now=plus(NOW, after))
+    assert decision.document is not None
+    return decision.document
+
+
+@pytest.mark.parametrize(
+    ("enter", "level"),
+    [
+        ("resolver", "household"),
+        ("above", "group"),
+        ("first", "household"),
+        ("village", "village"),
+        ("township", "township"),
+    ],
+)
+def test_a_case_is_reopened_where_the_profile_says(enter: str, level: str) -> None:
+    rules = {"reopening": {"enter": enter, "source": "assumption"}}
+    document = reopened(atlas(**rules))
+    state = document["state"]
+    assert state["address"]["level"] == level
+    assert state["token"] == {"round": 2, "stage": "held", "hop": 0, "seq": 0}
+    assert document["status"] == "reported"
+
+
+def test_the_time_already_spent_counts() -> None:
+    """Half an hour of the household's two to acknowledge had gone when it was resolved."""
+    state = reopened()["state"]
+    dues = {item["kind"]: item["due"] for item in state["deadlines"]}
+    assert dues["acknowledge"] == plus(NOW, 86400 + 1.5 * 3600)
+    assert dues["resolve"] == plus(NOW, 86400 + 23.5 * 3600)
+
+
+def test_a_clock_may_start_again() -> None:
+    county = atlas(reopening={"enter": "resolver", "clock": "starts_again", "source": "assumption"})
+    state = reopened(county)["state"]
+    assert state["clocks"]["level"] == {"started_at": plus(NOW, 86400)}
+    assert state["clocks"]["case"]["started_at"] == NOW
+
+
+def test_only_a_resolved_case_is_reopened_and_once() -> None:
+    document = opened().document
+    assert document is not None
+    with pytest.raises(Refused, match="this one is held"):
+        model.reopen(document, "op", "又坏了", atlas=ATLAS, now=NOW)
+    again = reopened()
+    same = model.reopen(again, "op", "又坏了", atlas=ATLAS, now=plus(NOW, 90000))
+    assert (same.events, same.document) == ((), again)
+    with pytest.raises(Refused, match="this one is held"):
+        model.reopen(again, "op", "还是坏的", atlas=ATLAS, now=plus(NOW, 90000))
