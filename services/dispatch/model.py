@@ -34,7 +34,7 @@ from services.grid.events.making import case_event
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
 
-ARRIVALS = frozenset({"case.reported", "case.escalated", "case.reopened"})
+ARRIVALS = frozenset({"case.reported", "case.escalated", "case.transferred", "case.reopened"})
 RECONCILED = "case.reconciled"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
@@ -320,8 +320,10 @@ def _arrived(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, _token(event))
     if document["state"] is not None:
         return document
-    state = event.data["state"]
-    return {**document, "state": state, "arrived": state["clocks"]["level"]["started_at"]}
+    facts, state = event.data["case"], event.data["state"]
+    arrived = state["clocks"]["level"]["started_at"]
+    # A release that came first may have the facts of a newer profile.
+    return {**document, "facts": facts, "state": state, "arrived": arrived}
 
 
 def _released(document: Document | None, event: Event) -> Document:
@@ -344,7 +346,8 @@ def _reconciled(document: Document | None, event: Event) -> Document:
         return document
     if known is None or token > Token.of(known["token"]):
         started = event.data["state"]["clocks"]["level"]["started_at"]
-        document = {**document, "state": event.data["state"], "arrived": started}
+        told = {"facts": event.data["case"], "state": event.data["state"], "arrived": started}
+        document = {**document, **told}
     stage = Token.of(document["state"]["token"]).stage
     if stage == Stage.HELD:
         return {**document, "status": "live", "ended": None, "held": None}

@@ -2,18 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from marshmallow import Schema, fields, validate
+
+from services.bus import problems
+from services.bus.errors import Refused
+from services.bus.fold import Outcome, Record, Work
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call
 from services.escalation import model
 from services.escalation.shell import CustodianShell
+from services.grid.atlas import Atlas
 from services.grid.clock import Instant, instant, seconds_between
+from services.grid.events.parts import CODE
+from services.grid.problems import not_among
 
 READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
+
+
+class MigrationBody(Schema):
+    """Body of ``POST /v1/migrations``; ``after`` is ``next`` of the page before."""
+
+    to = fields.String(required=True, validate=validate.Length(1, 80))
+    division = fields.String(validate=CODE, load_default=None, allow_none=True)
+    dry_run = fields.Boolean(load_default=True)
+    after = fields.String(load_default="", validate=validate.Length(max=200))
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
+
+
+def migrate(custodian: CustodianShell, call: Call) -> dict[str, Any]:
+    """One page of cases in flight under other versions of a profile: what changes for each.
+
+    Only with ``dry_run: false`` it is done.
+    """
+    body, atlas, now = call.body, custodian.county.atlas(), custodian.now
+    version = body["to"]
+    if version not in atlas.profiles:
+        raise problems.invalid({"to": not_among(version, tuple(atlas.profiles))})
+    if body["division"] is not None and atlas.directory.division(body["division"]) is None:
+        raise problems.invalid({"division": "the directory has no such division"})
+    name = atlas.profile(version).name
+    found = custodian.store.under(name, version, body["after"], body["limit"])
+    wanted = [key for key, place in found if _within(place, body["division"], atlas)]
+    works = [Work(key, lambda record: model.migrate(record, version, atlas, now)) for key in wanted]
+    outcomes = _tried(custodian, works) if body["dry_run"] else custodian.fold.run(works)
+    custodian.ring()
+    return {
+        "to": version,
+        "dry_run": body["dry_run"],
+        "cases": [outcome.answer for outcome in outcomes if outcome.answer],
+        "refused": [
+            {"case": work.key, "why": str(outcome.error)}
+            for work, outcome in zip(works, outcomes, strict=True)
+            if outcome.error
+        ],
+        "next": found[-1][0] if len(found) == body["limit"] else None,
+    }
+
+
+def _tried(custodian: CustodianShell, works: Sequence[Work]) -> list[Outcome]:
+    """What would become of these, with nothing written."""
+    records = custodian.store.read([work.key for work in works])
+    found = []
+    for work in works:
+        try:
+            decision = work.change(records.get(work.key) or Record(work.key))
+            found.append(Outcome(decision.answer))
+        except Refused as error:
+            found.append(Outcome(error=error))
+    return found
+
+
+def _within(place: str, division: str | None, atlas: Atlas) -> bool:
+    above = [found.code for found in atlas.directory.ancestors(place)]
+    return division is None or division in above
 
 
 def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, Any]:
@@ -22,8 +89,12 @@ def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, An
     if record is None or record.document is None:
         raise Problem(404, f"the custodian has not heard of case {case}")
     document = record.document
-    rows = model.explain(document)
+    rows, atlas = model.explain(document), custodian.county.atlas()
+    # A profile that has not come yet says nobody.
+    known = document["facts"]["profile"] in atlas.profiles
     for row in rows:
+        if row["status"] == "armed" and known:
+            row["reaches"] = model.reaches(document, row, atlas)
         if "fired_at" in row:
             late = seconds_between(Instant(row["due"]), Instant(row["fired_at"]))
             row["lateness_seconds"] = max(0.0, custodian.clock.real_seconds(late))
@@ -31,6 +102,8 @@ def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, An
         "case": case,
         "custody": {name: document["state"][name] for name in ("address", "token")},
         "profile": document["facts"]["profile"],
+        "clocks": document["state"]["clocks"],
+        "suspension": document["state"].get("suspension"),
         "next_due": document["next_due"],
         "supervised": document["supervision"]
         and {name: document["supervision"][name] for name in ("times", "last", "due")},

@@ -29,12 +29,15 @@ from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.events import Event
 from services.grid.events.making import case_event
+from services.grid.profile import Profile
+from services.grid.profile_rules import DEFAULT_LADDER
 from services.grid.tokens import Address, Stage, Token
 
 _FIRED = (*deadlines.KINDS, "remind")
@@ -208,6 +211,54 @@ def explain(document: Document) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["due"], row["kind"]))
 
 
+def migrate(record: Record, version: str, atlas: Atlas, now: Instant) -> Decision:
+    """Brings a case in flight under another version of its profile, by a hop.
+
+    Where its level is still on the ladder the case stays with who holds it, and both clocks go
+    on: only the deadlines change. Else it enters the new ladder as if it were reported there.
+
+    :raises Refused: the case has ended, or others do not know yet who holds it.
+    :raises UnknownProfile: the version has not arrived yet.
+    :returns: with ``{case, from, to, before, after}`` as the answer, the last two each
+        ``{address, deadlines}``; none if it is under that version already.
+    """
+    document = record.document
+    if document is None or not _held(document):
+        raise Refused("the case has ended")
+    if record.custody_unpublished:
+        raise Refused("the case has just moved: try again in some seconds")
+    if document["facts"]["profile"] == version:
+        return Decision(document)
+    decider = _Decider(document, atlas, now)
+    decider.migrate(atlas.profile(version))
+    decision = decider.decision()
+    states = [document["state"], decider.document["state"]]
+    before, after = ({name: state[name] for name in ("address", "deadlines")} for state in states)
+    told = {"case": document["case"], "from": document["facts"]["profile"], "to": version}
+    return replace(decision, answer={**told, "before": before, "after": after})
+
+
+def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, Any]:
+    """Whom an armed deadline would reach if it passed now: ``{address, officers, tell}``.
+
+    A reminder reaches who holds the case, the others who gets it next, or who is told.
+    """
+    state, facts = document["state"], document["facts"]
+    profile = atlas.profile(facts["profile"])
+    here = Address.of(state["address"])
+    above = profile.next_address(facts["ladder"], here, atlas.directory)
+    if row["kind"] == "remind" or above is None:
+        then = deadlines.then(profile, facts, here) if row["kind"] != "remind" else None
+        told = list(then.tell) if then is not None else []
+        assigned = state["assigned"] and state["assigned"]["officer"]
+        return {"address": here.as_dict(), "officers": [assigned] if assigned else [], "tell": told}
+    officers = [officer.id for officer in atlas.directory.on_duty(*above)]
+    lead = atlas.directory.lead(above.level, above.division)
+    if not officers and lead is not None and profile.unstaffed == "deputy":
+        officers = [lead.id]
+    return {"address": above.as_dict(), "officers": officers, "tell": []}
+
+
 class _Decider:
     """One decision in the making: the document as it becomes, and the events so far.
 
@@ -307,6 +358,30 @@ class _Decider:
         else:
             self._move(above, deadline["due"], "deadline_missed")
 
+    def migrate(self, profile: Profile) -> None:
+        """From now on other rules hold for the case."""
+        facts, here = self.document["facts"], self.address
+        ladder = facts["ladder"] if facts["ladder"] in profile.ladders else DEFAULT_LADDER
+        to = here
+        if here.level not in profile.steps(ladder):
+            entry = profile.enter(facts, here.division, self.atlas.directory)
+            ladder, to = entry.ladder, entry.address
+        self.profile = profile
+        self.document["facts"] = {**facts, "profile": profile.id, "ladder": ladder}
+        if to != here:
+            self._move(to, self.now, "profile_migrated", kind="case.transferred")
+            return
+        on = self.document["state"]["clocks"]
+        # One that began ahead of ours (a fast clock elsewhere) is taken back.
+        started = min(on["level"]["started_at"], self.now)
+        state = {
+            **self.document["state"],
+            "token": self.token.moved().as_dict(),
+            "clocks": {**on, "level": {**on["level"], "started_at": started}},
+        }
+        found = deadlines.of_state(profile, self.document["facts"], state, self.atlas.holidays)
+        self._hop({**state, "deadlines": found}, "profile_migrated", kind="case.transferred")
+
     def supervise(self, deadline: dict[str, Any]) -> None:
         """The last level is told upwards (督办); repeats that were missed count as one."""
         then = deadlines.then(self.profile, self.document["facts"], self.address)
@@ -338,7 +413,9 @@ class _Decider:
         ladder = self.document["facts"]["ladder"]
         return self.profile.next_address(ladder, self.address, self.atlas.directory)
 
-    def _move(self, to: Address, started: Instant, reason: str) -> None:
+    def _move(
+        self, to: Address, started: Instant, reason: str, *, kind: str = "case.escalated"
+    ) -> None:
         """Custody goes to ``to``; its clock starts at ``started``, which may lie back."""
         state = self.document["state"]
         token = self.token.moved()
@@ -361,14 +438,20 @@ class _Decider:
         # What was agreed with the holder before is not agreed with the next.
         for name in ("suspension", "extensions"):
             moved.pop(name, None)
-        moved, seen = _seen(self.document["seen"], token, moved, self.now)
+        self._hop(moved, reason, kind=kind)
+
+    def _hop(self, state: dict[str, Any], reason: str, *, kind: str) -> None:
+        """The case is in this state from now on, in a hop of its own."""
+        previous = self.document["state"]["address"]
+        token = Token.of(state["token"])
+        state, seen = _seen(self.document["seen"], token, state, self.now)
         self.document |= {
-            "state": moved,
+            "state": state,
             "seen": seen,
             "received_at": self.now,
             "supervision": None,
         }
-        self._emit("case.escalated", reason=reason, previous=state["address"])
+        self._emit(kind, reason=reason, previous=previous)
 
     def _refuse(self, item: dict[str, Any], why: str) -> None:
         asked = Token.of(item["token"])

@@ -66,3 +66,8 @@ class Service(Operations):
     def deadlines(self, call: Call, case: str) -> dict[str, Any]:
         """Each past and coming deadline of a case."""
         return api.deadlines(self.shell, call, case)
+
+    @route("POST", "/v1/migrations", body=api.MigrationBody(), may=api.OPERATORS)
+    def migrate(self, call: Call) -> dict[str, Any]:
+        """Cases in flight under another version of their profile; a dry run first."""
+        return api.migrate(self.shell, call)

@@ -67,6 +67,22 @@ class Custody(MongoStore):
             )
         return None if raw is None else Instant(raw["document"]["next_due"])
 
+    def under(self, profile: str, other_than: str, after: str, limit: int) -> list[tuple[str, str]]:
+        """Case and division of held cases under versions of a profile, in the order of keys.
+
+        :param other_than: but not under this version.
+        """
+        where = {
+            "document.state.token.stage": "held",
+            "document.facts.profile": {"$regex": f"^{profile}@", "$ne": other_than},
+            "_id": {"$gt": after},
+        }
+        with database_errors():
+            found = self.collection.find(where, {"document.facts.division": 1}).sort("_id")
+            return [
+                (raw["_id"], raw["document"]["facts"]["division"]) for raw in found.limit(limit)
+            ]
+
     @staticmethod
     def _known_to_all() -> dict[str, Any]:
         return {"unpublished.custody": {"$ne": True}}

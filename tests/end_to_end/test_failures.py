@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from deploy.local.stack import Stack
+from services.grid.profile import load
 from tests.end_to_end.county import QUICK, County, eventually
 
 PROGRAMS = (
@@ -161,3 +165,47 @@ def _fired(port: int) -> float:
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     lines = [line for line in text.splitlines() if line.startswith("huashi_deadlines_fired_total{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_cases_in_flight_are_brought_under_a_new_version(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(QUICK, tmp_path / "quick"))
+    county = County(make_stack(PROFILES=str(folder), TIME_SCALE="60"))
+    case = county.report()
+    county.arrived("household", case)
+    assert county.act("household", case, "acknowledge").status_code == 200
+    eventually("the acknowledgement", lambda: county.custody(case)["custody"]["token"]["seq"] == 2)
+    before = county.custody(case)
+    rules = (folder / "profile.yaml").read_text()
+    longer = rules.replace("acknowledge: 1h, resolve: 2h", "acknowledge: 1h, resolve: 9h")
+    (folder / "profile.yaml").write_text(longer)
+    version = load(folder).id
+    county.kill("intake")
+    url = f"{county.about['escalation']}/v1/migrations"
+
+    def migrate(**body: object) -> dict[str, Any] | None:
+        answer = county.ask("POST", url, json={"to": version, **body})
+        # Until the version has come to the custodian.
+        return answer.json() if answer.status_code == 200 else None
+
+    tried = eventually("the new version", migrate)
+    (planned,) = tried["cases"]
+    assert tried["dry_run"]
+    assert (planned["case"], planned["before"]["address"]) == (case, planned["after"]["address"])
+    assert county.custody(case)["custody"] == before["custody"], "a dry run changes nothing"
+    assert migrate(division="469002104205") == {**tried, "cases": []}
+    assert migrate(division="469002104214") == tried
+    done = migrate(dry_run=False)
+    assert done == {**tried, "dry_run": False}
+    shown = eventually(
+        "the new version in the register",
+        lambda: (found := county.case(case))["token"]["hop"] == 1 and found,
+    )
+    assert shown["acknowledged"] is not None
+    assert shown["deadlines"] == planned["after"]["deadlines"]
+    county.settled_everywhere(case)
+    # Its officer goes on with it.
+    county.arrived("household", case)
+    assert county.act("household", case, "resolve", outcome="settled").status_code == 200
+    county.settled_everywhere(case)

@@ -78,3 +78,13 @@ def atlas(**changes: Any) -> Atlas:
     profile = Profile.parse({**RULES, **changes})
     directory = Directory(divisions=DIVISIONS, units=(), officers=OFFICERS)
     return Atlas(directory, {profile.id: profile}, [profile.id])
+
+
+def with_successor(county: Atlas) -> Atlas:
+    """The county when a new version of its profile has come: less time, and no group any more."""
+    (profile,) = county.current
+    ladder = [step for step in profile.rules["ladders"]["default"] if step["level"] != "group"]
+    lines = [line for line in profile.rules["deadlines"] if line["level"] != "group"]
+    sooner = [{**line, "acknowledge": "1h"} for line in lines]
+    new = Profile.parse({**profile.rules, "ladders": {"default": ladder}, "deadlines": sooner})
+    return Atlas(county.directory, {profile.id: profile, new.id: new}, [profile.id])

@@ -16,12 +16,12 @@ from random import Random
 from typing import NamedTuple
 
 from tests.simulator import invariants
-from tests.simulator.county import LEVELS, atlas
+from tests.simulator.county import LEVELS, atlas, with_successor
 from tests.simulator.nodes import REPLICAS
 from tests.simulator.world import ACTIONS, NODES, Step, World
 
-ATLAS = atlas()
-SKIPPING = atlas(unstaffed="skip")
+ATLAS = with_successor(atlas())
+SKIPPING = with_successor(atlas(unstaffed="skip"))
 
 HEADER = 3 + REPLICAS * len(NODES)
 WIDTH = 10
@@ -139,6 +139,16 @@ def _reopen(world: World, choices: Choices, step: Step) -> str | None:
     return f"{case} is reopened"
 
 
+def _migrate(world: World, choices: Choices, step: Step) -> str | None:
+    documents = world.nodes["escalation"].store.documents()
+    if not documents:
+        return None
+    case = list(documents)[choices.pick(len(documents))]
+    held = documents[case]["facts"]["profile"]
+    (version,) = [name for name in world.atlas.profiles if name != held]
+    return f"{case} is brought under {version}" if world.migrate(case, version, step) else None
+
+
 def _wait(world: World, choices: Choices, _step: Step) -> str:
     seconds = _WAITS[choices.pick(len(_WAITS))]
     return f"{seconds} s pass: it is {world.clock.advance(seconds)}"
@@ -195,10 +205,11 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(80, _read),
+    "read": Kind(76, _read),
     "act": Kind(52, _act),
     "answer": Kind(10, _answer),
     "reopen": Kind(6, _reopen),
+    "migrate": Kind(4, _migrate),
     "wait": Kind(30, _wait),
     "second": Kind(22, _second),
     "beat": Kind(3, _beat),

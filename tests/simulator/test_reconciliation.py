@@ -17,11 +17,10 @@ from services.escalation.reconciliation import ABSORBED, Finding, Page, Place
 from services.grid.events import Event
 from services.intake import reconciliation as register
 from tests.simulator import invariants
-from tests.simulator.county import LEVELS, atlas
-from tests.simulator.history import HEADER, WIDTH, History
+from tests.simulator.county import LEVELS
+from tests.simulator.history import ATLAS, HEADER, WIDTH, History
 from tests.simulator.world import World
 
-ATLAS = atlas()
 SEEDS = st.integers(0, 2**32)
 LATER = 300.0
 

@@ -289,6 +289,18 @@ class World:
 
         return self._client(step or Step(), self.nodes["intake"], case, change)
 
+    def migrate(self, case: str, version: str, step: Step | None = None) -> bool:
+        """An operator brings a case under another version of its profile."""
+
+        def change(record: Record, now: Instant) -> Decision:
+            return escalation.migrate(record, version, self.atlas, now)
+
+        def run(replica: Replica) -> None:
+            work = Work(case, lambda record: change(record, replica.now))
+            replica.fold.run([work])[0].result()
+
+        return self._asked(step or Step(), self.nodes["escalation"], run)
+
     def beat(self, step: Step | None = None) -> None:
         """A custodian says that it lives, and sends its queue a marker."""
         step = step or Step()
@@ -385,6 +397,9 @@ class World:
             work = Work(key, lambda record: _changed(record, change, replica.now))
             replica.fold.run([work])[0].result()
 
+        return self._asked(step, node, run)
+
+    def _asked(self, step: Step, node: Node, run: Callable[[Replica], object]) -> bool:
         for _ in range(2):
             try:
                 self._step(step, node, run)

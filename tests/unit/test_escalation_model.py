@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Unpublished
 from services.escalation import model
 from services.escalation.firing import SLACK_SECONDS, Markers
@@ -14,7 +15,7 @@ from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event
 from services.grid.tokens import Address, Token
-from tests.simulator.county import atlas
+from tests.simulator.county import atlas, with_successor
 from tests.simulator.world import World
 
 ATLAS = atlas()
@@ -399,6 +400,40 @@ def test_while_the_last_level_waits_nobody_is_told_again() -> None:
     }
     waiting = {**supervised, "state": state}
     assert [item["due"] for item in model._repeat(waiting)] == [until]
+
+
+NEW = with_successor(ATLAS)
+(VERSION,) = set(NEW.profiles) - set(ATLAS.profiles)
+
+
+def migrated(document: Document, now: Instant = START) -> Decision:
+    return model.migrate(record(document), VERSION, NEW, now)
+
+
+def test_a_migrated_case_stays_with_its_holder_under_the_new_deadlines() -> None:
+    acknowledged = merge_act(custody(), acknowledged=True)
+    decision = migrated(acknowledged, plus(START, HOUR))
+    assert types(decision) == ["transferred", "released"]
+    before, after = acknowledged["state"], done(decision)["state"]
+    for name in ("address", "acknowledged", "clocks"):
+        assert after[name] == before[name]
+    assert after["token"] == {"round": 1, "stage": "held", "hop": 1, "seq": 0}
+    assert "acknowledge" not in {item["kind"] for item in after["deadlines"]}
+    assert done(migrated(custody(), plus(START, 60)))["next_due"] == plus(START, HOUR)
+    assert types(migrated(done(decision), plus(START, 2 * HOUR))) == []
+
+
+def test_a_migrated_case_whose_level_is_gone_enters_the_new_ladder() -> None:
+    at_group = done(fired(custody(), plus(START, 2 * HOUR)))
+    decision = migrated(at_group, plus(START, 3 * HOUR))
+    assert done(decision)["state"]["address"]["level"] == "village"
+    assert decision.answer["before"]["address"]["level"] == "group"
+    assert done(decision)["state"]["clocks"]["level"] == {"started_at": plus(START, 3 * HOUR)}
+
+
+def test_what_has_ended_is_not_migrated() -> None:
+    with pytest.raises(Refused, match="ended"):
+        migrated(merge_act(custody(), resolved=True))
 
 
 CASES: dict[str, tuple[Document, Instant, list[str]]] = {

@@ -447,7 +447,8 @@ MISTAKES = [
         "Allowed: case.reported, case.assigned, case.acknowledged, "
         "case.resolved, case.suspended, case.resumed, case.extension_requested, "
         "case.extension_granted, case.extension_refused, case.extended, case.reopened, "
-        "case.escalated, case.reminded, case.deadline_passed, case.supervised",
+        "case.escalated, case.transferred, case.reminded, case.deadline_passed, "
+        "case.supervised",
     ),
     (
         "tell: [holder]",

@@ -23,6 +23,13 @@ class EscalatedSchema(CaseSchema):
     previous = fields.Nested(AddressSchema, required=True)
 
 
+class TransferredSchema(CaseSchema):
+    """``case.transferred``."""
+
+    reason = fields.String(required=True, validate=validate.OneOf(["profile_migrated"]))
+    previous = fields.Nested(AddressSchema, required=True)
+
+
 class ReleaseSchema(Kept):
     """Which docket entry ends: the one of this token, at this address."""
 
@@ -92,6 +99,14 @@ TYPES = (
         ("escalation",),
         ("intake", "dispatch", "notify"),
         EscalatedSchema,
+        custody=True,
+    ),
+    EventType(
+        "case.transferred",
+        "Custody was decided anew (转办): an operator brought the case under other rules.",
+        ("escalation",),
+        ("intake", "dispatch", "notify"),
+        TransferredSchema,
         custody=True,
     ),
     EventType(
