@@ -3,7 +3,8 @@
 It is ``{case, facts, state, seen, received_at, supervision, history, requests, answered,
 late_custody, next_due, rank, shard}``:
 
-- ``state`` is the greatest that any event carried: who holds the case, and its deadlines;
+- ``state`` is the greatest that any event carried: who holds the case, and its deadlines as
+  whoever decided them said;
 - ``seen`` lists every hop ever heard of, ``{round, hop, address, token, ahead, released,
   deadlines, open}``: each that is not the current one gets its release; ``ahead`` is by how
   many seconds its clock started ahead of ours (a fast clock elsewhere), ``deadlines`` are all
@@ -104,8 +105,8 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
     document = document or _new(event, received)
     token = Token.of(event.data["state"]["token"])
     known = Token.of(document["state"]["token"])
-    state, seen = _seen(document["seen"], token, event.data["state"], received)
-    document = {**document, "seen": seen}
+    state = event.data["state"]
+    document = {**document, "seen": _seen(document["seen"], token, state, received)}
     if token > known:
         document |= {"state": state, "facts": event.data["case"]}
         if _hop(token) != _hop(known):
@@ -188,7 +189,9 @@ def explain(document: Document) -> list[dict[str, Any]]:
         hop = item["round"], item["hop"]
         latest: dict[Any, int] = {}
         for deadline in item["deadlines"]:
-            latest[_what(deadline)] = max(latest.get(_what(deadline), 0), deadline["last_seq"])
+            latest[_what(deadline)] = max(
+                latest.get(_what(deadline), 0), deadline.get("last_seq", 0)
+            )
         for known in item["deadlines"]:
             deadline = {name: known[name] for name in known if name != "last_seq"}
             mark = deadlines.mark(deadline)
@@ -197,7 +200,7 @@ def explain(document: Document) -> list[dict[str, Any]]:
             if past is not None:
                 row |= {"status": "fired", "fired_at": past["fired_at"]}
             elif mark not in item["open"]:
-                moved = known["last_seq"] < latest[_what(known)]
+                moved = known.get("last_seq", 0) < latest[_what(known)]
                 row["status"] = "moved" if moved else "met"
             else:
                 row["status"] = "armed" if hop == current and _held(document) else "void"
@@ -444,10 +447,9 @@ class _Decider:
         """The case is in this state from now on, in a hop of its own."""
         previous = self.document["state"]["address"]
         token = Token.of(state["token"])
-        state, seen = _seen(self.document["seen"], token, state, self.now)
         self.document |= {
             "state": state,
-            "seen": seen,
+            "seen": _seen(self.document["seen"], token, state, self.now),
             "received_at": self.now,
             "supervision": None,
         }
@@ -548,10 +550,10 @@ def _held(document: Document) -> bool:
 
 def _seen(
     seen: list[dict[str, Any]], token: Token, state: dict[str, Any], received: Instant
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The state on the custodian's own clock, and ``seen`` with this state of a hop.
+) -> list[dict[str, Any]]:
+    """``seen`` with this state of a hop, its deadlines on the custodian's own clock.
 
-    ``seen`` stays ordered, so that the order of arrival leaves no trace.
+    It stays ordered, so that the order of arrival leaves no trace.
     """
     known = next((item for item in seen if (item["round"], item["hop"]) == _hop(token)), None)
     item = known or {
@@ -564,24 +566,26 @@ def _seen(
         "deadlines": [],
         "open": [],
     }
-    if item["ahead"]:
-        taken_back = [
-            {**deadline, "due": plus(deadline["due"], -item["ahead"])}
-            for deadline in state["deadlines"]
-        ]
-        state = {**state, "deadlines": taken_back}
+    own = _taken_back(state, item["ahead"])
     marks = {deadlines.mark(deadline): deadline for deadline in item["deadlines"]}
-    for deadline in state["deadlines"]:
+    for deadline in own:
         mark = deadlines.mark(deadline)
-        if mark not in marks or token.seq >= marks[mark]["last_seq"]:
+        if mark not in marks or token.seq >= marks[mark].get("last_seq", 0):
             marks[mark] = {**deadline, "last_seq": token.seq}
     item = {**item, "deadlines": [marks[mark] for mark in sorted(marks)]}
     if token > Token.of(item["token"]):
-        opened = sorted(deadlines.mark(deadline) for deadline in state["deadlines"])
+        opened = sorted(deadlines.mark(deadline) for deadline in own)
         item |= {"token": token.as_dict(), "open": opened}
     others = [other for other in seen if other is not known]
-    ordered = sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
-    return state, ordered
+    return sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
+
+
+def _taken_back(state: dict[str, Any], ahead: float) -> list[dict[str, Any]]:
+    """The deadlines of a state whose clock started ahead of the custodian's, on that one."""
+    said: list[dict[str, Any]] = state["deadlines"]
+    if not ahead:
+        return said
+    return [{**deadline, "due": plus(deadline["due"], -ahead)} for deadline in said]
 
 
 def _resolved(item: dict[str, Any]) -> bool:
@@ -626,9 +630,11 @@ def _pending(document: Document) -> list[dict[str, Any]]:
         item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
     }
     # A newer publisher may know kinds that nothing here acts upon.
+    current = [item for item in document["seen"] if (item["round"], item["hop"]) == _hop(token)]
+    ahead = sum(item["ahead"] for item in current)
     pending = [
         item
-        for item in document["state"]["deadlines"]
+        for item in _taken_back(document["state"], ahead)
         if item["kind"] in _FIRED and deadlines.mark(item) not in marks
     ]
     return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))

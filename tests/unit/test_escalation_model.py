@@ -215,9 +215,13 @@ def test_a_fast_clock_elsewhere_is_taken_back() -> None:
     ahead = reported(plus(START, HOUR))
     document = model.merge(None, ahead, START)
     assert document["seen"][0]["ahead"] == HOUR
-    assert min(item["due"] for item in document["state"]["deadlines"]) == plus(START, 2 * HOUR)
+    armed = done(model.decide(document, ATLAS, START))
+    assert armed["next_due"] == plus(START, 2 * HOUR)
+    assert model.explain(armed)[0]["due"] == plus(START, 2 * HOUR)
+    # For itself alone: what it passes on is what intake said.
+    assert armed["state"] == ahead.data["state"]
     # What the desk sends later, on the same fast clock, changes nothing about it.
-    acted = merge_act(done(model.decide(document, ATLAS, START)), acknowledged=True, base=None)
+    acted = merge_act(armed, acknowledged=True, base=None)
     assert acted["next_due"] == plus(START, 12 * HOUR)
 
 
@@ -272,12 +276,10 @@ def merge_act(
     at = document["received_at"]
     if acknowledged:
         changes["acknowledged"] = {"by": "h-1", "at": at}
-        original = state["deadlines"]
-        if document["seen"][-1]["ahead"]:
-            shift = document["seen"][-1]["ahead"]
-            original = [{**item, "due": plus(item["due"], shift)} for item in original]
         changes["deadlines"] = [
-            item for item in original if "acknowledge" not in (item["kind"], item.get("of"))
+            item
+            for item in state["deadlines"]
+            if "acknowledge" not in (item["kind"], item.get("of"))
         ]
     if resolved:
         changes["token"]["stage"] = "resolved"
