@@ -433,6 +433,21 @@ def test_a_migrated_case_whose_level_is_gone_enters_the_new_ladder() -> None:
     assert done(decision)["state"]["clocks"]["level"] == {"started_at": plus(START, 3 * HOUR)}
 
 
+def test_an_armed_deadline_says_whom_it_would_reach() -> None:
+    document = custody()
+    rows = {row["kind"]: row for row in model.explain(document)}
+    climbs = model.reaches(document, rows["resolve"], ATLAS)
+    assert (climbs["address"]["level"], climbs["officers"], climbs["tell"]) == (
+        "group",
+        ["g-1"],
+        [],
+    )
+    reminded = model.reaches(document, rows["remind"], ATLAS)
+    assert reminded["address"]["level"] == "household"
+    top, _now = at_the_top()
+    assert model.reaches(top, model.explain(top)[-1], ATLAS)["tell"] == ["469002"]
+
+
 def test_what_has_ended_is_not_migrated() -> None:
     with pytest.raises(Refused, match="ended"):
         migrated(merge_act(custody(), resolved=True))
