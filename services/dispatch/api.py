@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 READERS = ("officer", "lead", "operator", "auditor")
 ACTORS = ("officer", "lead", "operator")
+GRANTERS = ("lead", "operator")
 
 
 class DocketQuery(PageQuery):
@@ -149,9 +150,12 @@ def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     by, atlas, now, body = call.identity.subject, desk.county.atlas(), desk.now, call.body
     more = _read("by", body["by"], deadlines.extension)
     rule = desk.county.profile(_arrived(record)["facts"]["profile"]).extension
-    if rule is not None and more.least > rule.longest.least:
-        said = f"{more.text} is more than the profile allows at once, {rule.longest.text}"
-        raise problems.invalid({"by": said})
+    if rule is not None:
+        most = rule.longest
+        if more.form is not most.form:
+            raise problems.invalid({"by": f"write it as the profile does: {most.text} at most"})
+        if more.least > most.least:
+            raise problems.invalid({"by": f"the profile allows {most.text} at once"})
 
     def change(record: Record) -> Decision:
         return model.ask_extension(

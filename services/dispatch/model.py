@@ -45,7 +45,20 @@ def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
     sent_to = event.data["state"]["address"]["level"]
     if event.type in {*ARRIVALS, RECONCILED} and sent_to != level:
         return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
+    if event.type == ASKED:
+        wrong = _not_asked_here(event, level, atlas)
+        if wrong is not None:
+            return failing(Reject("wrong_level", wrong))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
+
+
+def _not_asked_here(event: Event, level: str, atlas: Atlas) -> str | None:
+    facts, holder = event.data["case"], Address.of(event.data["state"]["address"])
+    profile = atlas.profile(facts["profile"])
+    above = profile.next_address(facts["ladder"], holder, atlas.directory)
+    if above is not None and above.level == level:
+        return None
+    return f"the {level} desk was asked for more time, but is not above the {holder.level}"
 
 
 def key(event: Event) -> str:
@@ -190,7 +203,8 @@ def suspend(
     rule = profile.suspensions[reason]
     waiting = waits(state, now)
     if waiting is not None:
-        if (waiting["by"], waiting["reason"]) == (by, reason):
+        same = longest is None or waiting["until"] == plus(waiting["at"], longest)
+        if (waiting["by"], waiting["reason"]) == (by, reason) and same:
             return Decision(document, answer=document)
         raise Refused(f"the case waits already, until {waiting['until']}", suspension=waiting)
     if clocks.suspensions(state["clocks"]) >= rule.times:
@@ -255,14 +269,12 @@ def ask_extension(
         raise Refused("there is no level above that could grant more time")
     token = Token.of(state["token"])
     asked = {
-        "id": event_id(document["case"], token, "extension", f"{more}:{reason}"),
+        "id": event_id(document["case"], token, "extension", f"{now}:{more}:{reason}"),
         "by": more,
         "reason": reason,
         "asked_by": by,
         "asked_at": now,
     }
-    if last is not None and last["id"] == asked["id"]:
-        raise Refused("this was refused already: give another reason", extension=last)
     document = {**document, "extension": {**asked, "answer": None}}
     event = _event(
         ASKED, document, atlas, now, addressed=above, discriminator=asked["id"], extension=asked
@@ -282,6 +294,8 @@ def answer_extension(
         if document["status"] == status:
             return Decision(document, answer=document)
         raise Refused(f"it was {document['status']} already", answer=document["answer"])
+    if document["extension"]["asked_by"] == by:
+        raise Refused("who asks for more time can't answer it: another person must")
     answer = {"by": by, "note": note, "at": now}
     document = {**document, "status": status, "answer": answer}
     event = case_event(

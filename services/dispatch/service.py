@@ -92,7 +92,7 @@ class Service(Operations):
         "POST",
         "/v1/desks/<level>/extensions/<identity>/grant",
         body=api.NoteBody(),
-        may=api.ACTORS,
+        may=api.GRANTERS,
     )
     def grant(self, call: Call, level: str, identity: str) -> Answer:
         """同意延期."""
@@ -102,7 +102,7 @@ class Service(Operations):
         "POST",
         "/v1/desks/<level>/extensions/<identity>/refuse",
         body=api.NoteBody(),
-        may=api.ACTORS,
+        may=api.GRANTERS,
     )
     def refuse(self, call: Call, level: str, identity: str) -> Answer:
         """不同意延期."""

@@ -9,11 +9,12 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from services.bus import problems
-from services.bus.errors import Refused
-from services.bus.fold import Outcome, Record, Work
+from services.bus.errors import Refused, Retry
+from services.bus.fold import Decision, Outcome, Record, Work
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call
 from services.escalation import model
+from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, instant, seconds_between
@@ -23,6 +24,7 @@ from services.grid.problems import not_among
 READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
+_BEHIND_SECONDS = 5.0
 
 
 class MigrationBody(Schema):
@@ -35,12 +37,16 @@ class MigrationBody(Schema):
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
 
 
-def migrate(custodian: CustodianShell, call: Call) -> dict[str, Any]:
+def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str, Any]:
     """One page of cases in flight under other versions of a profile: what changes for each.
 
     Only with ``dry_run: false`` it is done.
     """
     body, atlas, now = call.body, custodian.county.atlas(), custodian.now
+    read = markers.read(custodian.custodians.reached(markers.by))
+    if read is None or custodian.clock.real_seconds(seconds_between(read, now)) > _BEHIND_SECONDS:
+        # What holders did meanwhile would be lost with the hop.
+        raise Retry("the custodian is behind with its queue")
     version = body["to"]
     if version not in atlas.profiles:
         raise problems.invalid({"to": not_among(version, tuple(atlas.profiles))})
@@ -49,7 +55,15 @@ def migrate(custodian: CustodianShell, call: Call) -> dict[str, Any]:
     name = atlas.profile(version).name
     found = custodian.store.under(name, version, body["after"], body["limit"])
     wanted = [key for key, place in found if _within(place, body["division"], atlas)]
-    works = [Work(key, lambda record: model.migrate(record, version, atlas, now)) for key in wanted]
+
+    def change(record: Record) -> Decision:
+        try:
+            return model.migrate(record, version, atlas, now)
+        except (LookupError, ValueError) as error:
+            # One case that can't be brought over must not hold up its page.
+            raise Refused(f"it can't be brought over: {error}") from error
+
+    works = [Work(key, change) for key in wanted]
     outcomes = _tried(custodian, works) if body["dry_run"] else custodian.fold.run(works)
     custodian.ring()
     return {

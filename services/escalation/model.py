@@ -5,11 +5,11 @@ late_custody, next_due, rank, shard}``:
 
 - ``state`` is the greatest that any event carried: who holds the case, and its deadlines as
   whoever decided them said;
-- ``seen`` lists every hop ever heard of, ``{round, hop, address, token, ahead, released,
-  deadlines, open}``: each that is not the current one gets its release; ``ahead`` is by how
-  many seconds its clock started ahead of ours (a fast clock elsewhere), ``deadlines`` are all
-  that the hop ever had, with the last act after which it still had them (``last_seq``), ``open``
-  the marks of those that its latest state still has;
+- ``seen`` lists every hop ever heard of, ``{round, hop, address, profile, token, ahead,
+  released, deadlines, open}``: each that is not the current one gets its release; ``ahead`` is
+  by how many seconds its clock started ahead of ours (a fast clock elsewhere), ``deadlines``
+  are all that the hop ever had, with the last act after which it still had them (``last_seq``),
+  ``open`` the marks of those that its latest state still has;
 - ``received_at`` is when the custodian heard of, or decided, the present custody;
 - ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
@@ -37,7 +37,6 @@ from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.events import Event
 from services.grid.events.making import case_event
-from services.grid.profile import Profile
 from services.grid.profile_rules import DEFAULT_LADDER
 from services.grid.tokens import Address, Stage, Token
 
@@ -106,7 +105,8 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
     token = Token.of(event.data["state"]["token"])
     known = Token.of(document["state"]["token"])
     state = event.data["state"]
-    document = {**document, "seen": _seen(document["seen"], token, state, received)}
+    under = event.data["case"]["profile"]
+    document = {**document, "seen": _seen(document["seen"], token, state, received, under)}
     if token > known:
         document |= {"state": state, "facts": event.data["case"]}
         if _hop(token) != _hop(known):
@@ -196,6 +196,7 @@ def explain(document: Document) -> list[dict[str, Any]]:
             deadline = {name: known[name] for name in known if name != "last_seq"}
             mark = deadlines.mark(deadline)
             row = {"round": item["round"], "hop": item["hop"], **item["address"], **deadline}
+            row["profile"] = item.get("profile", document["facts"]["profile"])
             past = fired.pop((*hop, mark), None)
             if past is not None:
                 row |= {"status": "fired", "fired_at": past["fired_at"]}
@@ -232,8 +233,10 @@ def migrate(record: Record, version: str, atlas: Atlas, now: Instant) -> Decisio
         raise Refused("the case has just moved: try again in some seconds")
     if document["facts"]["profile"] == version:
         return Decision(document)
-    decider = _Decider(document, atlas, now)
-    decider.migrate(atlas.profile(version))
+    # What the case is under now need not be known any more: it may be what it is saved from.
+    facts = {**document["facts"], "profile": version}
+    decider = _Decider({**document, "facts": facts}, atlas, now)
+    decider.migrate()
     decision = decider.decision()
     states = [document["state"], decider.document["state"]]
     before, after = ({name: state[name] for name in ("address", "deadlines")} for state in states)
@@ -359,31 +362,42 @@ class _Decider:
         if above is None:
             self.supervise(deadline)
         else:
-            self._move(above, deadline["due"], "deadline_missed")
+            # No level's time begins before the round does.
+            began = clocks.round_began(self.document["state"]["clocks"])
+            self._move(above, max(deadline["due"], began), "deadline_missed")
 
-    def migrate(self, profile: Profile) -> None:
-        """From now on other rules hold for the case."""
-        facts, here = self.document["facts"], self.address
+    def migrate(self) -> None:
+        """From now on the rules hold that its facts name."""
+        facts, here, profile = self.document["facts"], self.address, self.profile
         ladder = facts["ladder"] if facts["ladder"] in profile.ladders else DEFAULT_LADDER
         to = here
         if here.level not in profile.steps(ladder):
             entry = profile.enter(facts, here.division, self.atlas.directory)
             ladder, to = entry.ladder, entry.address
-        self.profile = profile
-        self.document["facts"] = {**facts, "profile": profile.id, "ladder": ladder}
+        self.document["facts"] = {**facts, "ladder": ladder}
         if to != here:
             self._move(to, self.now, "profile_migrated", kind="case.transferred")
             return
         on = self.document["state"]["clocks"]
         # One that began ahead of ours (a fast clock elsewhere) is taken back.
-        started = min(on["level"]["started_at"], self.now)
+        started = plus(on["level"]["started_at"], -_ahead(self.document))
         state = {
             **self.document["state"],
             "token": self.token.moved().as_dict(),
             "clocks": {**on, "level": {**on["level"], "started_at": started}},
         }
         found = deadlines.of_state(profile, self.document["facts"], state, self.atlas.holidays)
-        self._hop({**state, "deadlines": found}, "profile_migrated", kind="case.transferred")
+        fired = {item["deadline"]["kind"] for item in self._history()}
+        kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
+        supervision = self.document["supervision"]
+        self._hop({**state, "deadlines": kept}, "profile_migrated", kind="case.transferred")
+        self.document["supervision"] = supervision
+
+    def _history(self) -> list[dict[str, Any]]:
+        """What fired in the present hop."""
+        hop = _hop(self.token)
+        history = self.document["history"]
+        return [item for item in history if (item["round"], item["hop"]) == hop]
 
     def supervise(self, deadline: dict[str, Any]) -> None:
         """The last level is told upwards (督办); repeats that were missed count as one."""
@@ -449,7 +463,9 @@ class _Decider:
         token = Token.of(state["token"])
         self.document |= {
             "state": state,
-            "seen": _seen(self.document["seen"], token, state, self.now),
+            "seen": _seen(
+                self.document["seen"], token, state, self.now, self.document["facts"]["profile"]
+            ),
             "received_at": self.now,
             "supervision": None,
         }
@@ -549,7 +565,7 @@ def _held(document: Document) -> bool:
 
 
 def _seen(
-    seen: list[dict[str, Any]], token: Token, state: dict[str, Any], received: Instant
+    seen: list[dict[str, Any]], token: Token, state: dict[str, Any], received: Instant, under: str
 ) -> list[dict[str, Any]]:
     """``seen`` with this state of a hop, its deadlines on the custodian's own clock.
 
@@ -560,6 +576,7 @@ def _seen(
         "round": token.round,
         "hop": token.hop,
         "address": state["address"],
+        "profile": under,
         "token": Token(token.round, Stage.HELD, token.hop, -1).as_dict(),
         "ahead": max(0.0, seconds_between(received, state["clocks"]["level"]["started_at"])),
         "released": None,
@@ -578,6 +595,13 @@ def _seen(
         item |= {"token": token.as_dict(), "open": opened}
     others = [other for other in seen if other is not known]
     return sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
+
+
+def _ahead(document: Document) -> float:
+    """By how many seconds the clock of the present hop started ahead of the custodian's."""
+    hop = _hop(Token.of(document["state"]["token"]))
+    known = (item["ahead"] for item in document["seen"] if (item["round"], item["hop"]) == hop)
+    return float(next(known, 0.0))
 
 
 def _taken_back(state: dict[str, Any], ahead: float) -> list[dict[str, Any]]:
@@ -630,11 +654,9 @@ def _pending(document: Document) -> list[dict[str, Any]]:
         item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
     }
     # A newer publisher may know kinds that nothing here acts upon.
-    current = [item for item in document["seen"] if (item["round"], item["hop"]) == _hop(token)]
-    ahead = sum(item["ahead"] for item in current)
     pending = [
         item
-        for item in _taken_back(document["state"], ahead)
+        for item in _taken_back(document["state"], _ahead(document))
         if item["kind"] in _FIRED and deadlines.mark(item) not in marks
     ]
     return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))

@@ -70,4 +70,4 @@ class Service(Operations):
     @route("POST", "/v1/migrations", body=api.MigrationBody(), may=api.OPERATORS)
     def migrate(self, call: Call) -> dict[str, Any]:
         """Cases in flight under another version of their profile; a dry run first."""
-        return api.migrate(self.shell, call)
+        return api.migrate(self.shell, self.markers, call)

@@ -60,6 +60,14 @@ def running_at(clock: Mapping[str, Any], at: Instant) -> Instant:
     return at
 
 
+def round_began(clocks: Mapping[str, Clock]) -> Instant:
+    """When the case was reported, or last reopened."""
+    own = clocks["case"]
+    began: Instant = own["started_at"]
+    ended = [pause.ends for pause in pauses(own) if pause.reason == ENDED]
+    return max([began, *ended])
+
+
 def suspensions(clocks: Mapping[str, Clock]) -> int:
     """How often the case was suspended since the level's clock started."""
     since = clocks["level"]["started_at"]
@@ -74,6 +82,11 @@ def _pauses(clock: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _until(clock: Mapping[str, Any], at: Instant) -> Clock:
     if "pauses" not in clock:
         return dict(clock)
-    began = [item for item in clock["pauses"] if item["starts"] <= at]
-    kept = [{**item, "ends": min(item["ends"], at)} for item in began]
+    kept = []
+    for item in clock["pauses"]:
+        if item["reason"] == ENDED:
+            # Between two rounds the clock stood, whenever the next level's begins.
+            kept.append(item)
+        elif item["starts"] <= at:
+            kept.append({**item, "ends": min(item["ends"], at)})
     return {**clock, "pauses": kept}

@@ -370,8 +370,9 @@ def for_level(
             "counted": list(earliest.counted),
         }
     stands = replace(office, pauses=start.level_pauses) if start.level_pauses else office
+    more = profile.extension.calendar if profile.extension is not None else None
     for granted in extensions:
-        _extend(found["resolve"], granted, stands)
+        _extend(found["resolve"], granted, replace(stands, calendar=more) if more else stands)
     reminders = []
     for item in rule.reminders:
         of = found[item.of]

@@ -39,6 +39,7 @@ REOPENING = ("resolver", "above", "first")
 _LEVEL_CLOCK = ("goes_on", "starts_again")
 _REOPENING = {"enter": "resolver", "source": "assumption"}
 _MOST_TIMES = 100
+_MOST_SUSPENDED = 730 * 86400.0
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
@@ -103,9 +104,13 @@ class Suspension:
 
 @dataclass(frozen=True)
 class Extension:
-    """How much more time (延期) a level may ask for at once, and how often."""
+    """How much more time (延期) a level may ask for at once, and how often.
+
+    Working days and hours count with its ``calendar``.
+    """
 
     longest: Term
+    calendar: Calendar | None
     times: int
     source: str
 
@@ -392,16 +397,7 @@ class _Reader:
         for kind in deadlines.KINDS:
             if kind in line:
                 terms[kind] = self.each((*place, kind), line[kind], deadlines.term)
-        calendar = None
-        if "calendar" in line:
-            name = self.choice((*place, "calendar"), line["calendar"], tuple(self.calendars))
-            if not self.calendars:
-                self.problem((*place, "calendar"), "there are no calendars: add the part calendars")
-            calendar = self.calendars.get(name)
-        by_office = [item for items in terms.values() for item in items if item.form.by_office]
-        if by_office and "calendar" not in line:
-            names = " or ".join(self.calendars) or "one, in a part calendars"
-            self.problem(place, f"{by_office[0].text!r} needs a calendar: add calendar: {names}")
+        calendar = self.calendar(place, line, [item for items in terms.values() for item in items])
         reminders: tuple[Reminder, ...] = ()
         if "remind" in line:
             reminders = self.each((*place, "remind"), line["remind"], deadlines.reminder)
@@ -417,6 +413,22 @@ class _Reader:
             else None,
             source=source,
         )
+
+    def calendar(
+        self, place: Place, line: Mapping[str, Any], terms: Sequence[Term]
+    ) -> Calendar | None:
+        """The calendar of a line, which some of its terms may need."""
+        by_office = [item for item in terms if item.form.by_office]
+        if "calendar" not in line:
+            if by_office:
+                names = " or ".join(self.calendars) or "one, in a part calendars"
+                said = f"{by_office[0].text!r} needs a calendar: add calendar: {names}"
+                self.problem(place, said)
+            return None
+        name = self.choice((*place, "calendar"), line["calendar"], tuple(self.calendars))
+        if not self.calendars:
+            self.problem((*place, "calendar"), "there are no calendars: add the part calendars")
+        return self.calendars.get(name)
 
     def then(self, place: Place, value: Any, level: str, source: str) -> Then:
         lasts = {steps[-1].level: None for steps in self.ladders.values() if steps}
@@ -446,25 +458,34 @@ class _Reader:
                 required=("title", "stops", "longest", "source"),
                 optional=("times",),
             )
+            longest = self.parsed((*place, "longest"), line["longest"], deadlines.duration, 1.0)
+            times = self.count((*place, "times"), line.get("times", 1))
+            if longest * times > _MOST_SUSPENDED:
+                said = "longest times times is more than 730 days: nobody would see the case again"
+                self.problem((*place, "longest"), said)
             stops = self.texts((*place, "stops"), line["stops"])
             for clock in stops:
                 self.choice((*place, "stops"), clock, CLOCKS)
             found[name] = Suspension(
                 title=self.title((*place, "title"), line["title"]),
                 stops=stops,
-                longest=self.parsed((*place, "longest"), line["longest"], deadlines.duration, 1.0),
-                times=self.count((*place, "times"), line.get("times", 1)),
+                longest=longest,
+                times=times,
                 source=self.text((*place, "source"), line["source"]),
             )
         return found
 
     def extension(self, value: Any) -> Extension:
         place: Place = ("extension",)
-        line = self.mapping(place, value, required=("longest", "source"), optional=("times",))
+        line = self.mapping(
+            place, value, required=("longest", "source"), optional=("times", "calendar")
+        )
+        longest = self.parsed(
+            (*place, "longest"), line["longest"], deadlines.extension, deadlines.term("1d")
+        )
         return Extension(
-            longest=self.parsed(
-                (*place, "longest"), line["longest"], deadlines.extension, deadlines.term("1d")
-            ),
+            longest=longest,
+            calendar=self.calendar(place, line, [longest]),
             times=self.count((*place, "times"), line.get("times", 1)),
             source=self.text((*place, "source"), line["source"]),
         )

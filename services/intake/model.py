@@ -159,26 +159,32 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
         stage = "held" if token.stage == Stage.HELD else "withdrawn"
         raise Refused(f"only a resolved case is reopened, and this one is {stage}", stage=stage)
     profile = atlas.profile(facts["profile"])
-    address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
+    ladder, address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
+    facts = {**facts, "ladder": ladder}
     token = Token(token.round + 1, Stage.HELD, 0, 0)
-    stood = clocks.paused(
-        state["clocks"], clocks.CLOCKS, state["resolution"]["at"], now, clocks.ENDED
-    )
+    resolution = state["resolution"]
+    # Another's clock may run ahead of ours.
+    ended = min(resolution["at"], now)
+    stood = clocks.paused(state["clocks"], clocks.CLOCKS, ended, now, clocks.ENDED)
+    # Who resolved it has accepted it.
+    accepted = state["acknowledged"] or {"by": resolution["by"], "at": resolution["at"]}
     if address.as_dict() != state["address"] or not profile.reopening.goes_on:
-        stood = {**stood, "level": {"started_at": now}}
+        stood, accepted = {**stood, "level": {"started_at": now}}, None
     state = {
         "token": token.as_dict(),
         "address": address.as_dict(),
         "assigned": None,
-        "acknowledged": None,
+        "acknowledged": accepted,
         "clocks": stood,
-        "deadlines": deadlines.for_level(
-            profile, facts, address, deadlines.Start.of(stood), atlas.holidays
-        ),
+        "deadlines": [],
         "resolution": None,
     }
+    found = deadlines.of_state(profile, facts, state, atlas.holidays)
+    # Of the round before nobody is reminded any more.
+    state["deadlines"] = [item for item in found if item["kind"] != "remind" or item["due"] > now]
     document = {
         **document,
+        "facts": facts,
         "state": state,
         "reopening": {"by": by, "reason": reason, "round": token.round},
         "late_custody": False,
@@ -200,17 +206,20 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
 
 def _reopened_at(
     profile: Profile, facts: Mapping[str, Any], resolver: Address, atlas: Atlas
-) -> Address:
+) -> tuple[str, Address]:
+    """The ladder and the address."""
     enter, ladder, directory = profile.reopening.enter, facts["ladder"], atlas.directory
-    if enter == "resolver":
-        return resolver
-    if enter == "above":
-        return profile.next_address(ladder, resolver, directory) or resolver
     if enter == "first":
-        return profile.enter(facts, facts["division"], directory).address
-    # A ladder without this level, as emergencies may have, begins at its lowest.
-    level = enter if enter in profile.steps(ladder) else None
-    return profile.at_level(ladder, level, facts["division"], directory) or resolver
+        entry = profile.enter(facts, facts["division"], directory)
+        return entry.ladder, entry.address
+    found: Address | None = resolver
+    if enter == "above":
+        found = profile.next_address(ladder, resolver, directory)
+    elif enter != "resolver":
+        # A ladder without this level, as emergencies may have, begins at its lowest.
+        level = enter if enter in profile.steps(ladder) else None
+        found = profile.at_level(ladder, level, facts["division"], directory)
+    return ladder, found or resolver
 
 
 def same_report(document: Document, digest: str) -> Document:

@@ -239,6 +239,25 @@ def test_an_extension_is_asked_once_answered_once_and_applied_once() -> None:
         model.ask_extension(ended(applied), "h-1", "1d", "再", atlas=ATLAS, now=NOW)
 
 
+def test_what_was_refused_may_be_asked_again_but_not_answered_by_who_asked() -> None:
+    document, now = entry(), NOW
+    for reason in ("路远", "人少", "路远"):
+        now = plus(now, 60)
+        asked = model.ask_extension(document, "h-1", "1d", reason, atlas=ATLAS, now=now)
+        above = ended(model.decide(model.merge(None, asked.events[0]), ATLAS, now))
+        with pytest.raises(Refused, match="another person"):
+            model.answer_extension(above, "h-1", "", granted=True, atlas=ATLAS, now=now)
+        refused = model.answer_extension(above, "g-1", "", granted=False, atlas=ATLAS, now=now)
+        document = ended(model.decide(model.merge(ended(asked), refused.events[0]), ATLAS, now))
+        assert document["extension"]["answer"] == "refused"
+
+
+def test_a_desk_that_is_not_above_is_not_asked() -> None:
+    asked = model.ask_extension(entry(), "h-1", "1d", "路远", atlas=ATLAS, now=NOW)
+    with pytest.raises(Reject, match="not above"):
+        model.work(asked.events[0], "township", ATLAS, NOW).change(Record("x"))
+
+
 def test_a_grant_that_comes_after_the_case_moved_on_is_nothing() -> None:
     asked = model.ask_extension(entry(), "h-1", "1d", "路远", atlas=ATLAS, now=NOW)
     above = ended(model.decide(model.merge(None, asked.events[0]), ATLAS, NOW))

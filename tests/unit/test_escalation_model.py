@@ -445,6 +445,7 @@ def test_an_armed_deadline_says_whom_it_would_reach() -> None:
     reminded = model.reaches(document, rows["remind"], ATLAS)
     assert reminded["address"]["level"] == "household"
     top, _now = at_the_top()
+    assert {row["profile"] for row in rows.values()} == {document["facts"]["profile"]}
     assert model.reaches(top, model.explain(top)[-1], ATLAS)["tell"] == ["469002"]
 
 
@@ -453,13 +454,47 @@ def test_what_has_ended_is_not_migrated() -> None:
         migrated(merge_act(custody(), resolved=True))
 
 
+def test_a_case_that_was_reopened_after_weeks_does_not_rush_up() -> None:
+    """What its round before has passed says nothing of the levels above in this one."""
+    weeks = 30 * 86400
+    document = told(
+        at_home("acknowledge"),
+        lambda world: world.clock.advance(20 * HOUR),
+        at_home("resolve"),
+        lambda world: world.clock.advance(weeks),
+        lambda world: world.reopen("case-1"),
+    )
+    began = plus(START, 20 * HOUR + weeks)
+    assert document["next_due"] == plus(began, 4 * HOUR)
+    up = done(fired(document, plus(began, 4 * HOUR)))
+    assert up["state"]["address"]["level"] == "group"
+    assert up["next_due"] == plus(began, 6 * HOUR)
+    assert [item["reason"] for item in up["state"]["clocks"]["case"]["pauses"]] == ["ended"]
+
+
+def test_custody_from_before_a_deadline_had_its_last_act_is_read() -> None:
+    document = custody()
+    seen = [
+        {
+            **item,
+            "deadlines": [
+                {k: v for k, v in row.items() if k != "last_seq"} for row in item["deadlines"]
+            ],
+        }
+        for item in document["seen"]
+    ]
+    old = {**document, "seen": seen}
+    assert merge_act(old, acknowledged=True)["next_due"] == plus(START, 12 * HOUR)
+    assert model.explain(old)
+
+
 CASES: dict[str, tuple[Document, Instant, list[str]]] = {
     "due": (custody(), DUE, ["deadline_passed", "escalated", "released"]),
     "not due": (custody(), plus(DUE, -1), []),
     "acknowledged": (merge_act(custody(), acknowledged=True), DUE, []),
     "resolved": (merge_act(custody(), resolved=True), plus(DUE, 86400), []),
     "suspended": (SUSPENDED, DUE, []),
-    "reopened": (REOPENED, DUE, ["deadline_passed", "escalated", "released"]),
+    "reopened": (REOPENED, plus(START, 86400), ["deadline_passed", "escalated", "released"]),
     # The household's time, once the group has it: the same hop never fires again.
     "released": (moved_on(), DUE, []),
 }

@@ -11,6 +11,7 @@ from services.grid.events.parts import (
     CaseSchema,
     InstantField,
     Kept,
+    extension_text,
     public_text,
 )
 
@@ -55,7 +56,7 @@ class ExtensionSchema(Kept):
     """An extension (延期) that is asked for: ``by`` how much, such as ``2d``."""
 
     id = fields.String(required=True)
-    by = fields.String(required=True, validate=validate.Length(1, 40))
+    by = fields.String(required=True, validate=[validate.Length(1, 40), extension_text])
     reason = public_text(500, required=True, shortest=1)
     asked_by = fields.String(required=True)
     asked_at = InstantField(required=True)

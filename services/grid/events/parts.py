@@ -9,6 +9,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
+from services.grid import deadlines
 from services.grid.clock import Instant, parse
 from services.grid.tokens import STAGES
 
@@ -151,11 +152,19 @@ class SuspensionSchema(Kept):
     until = InstantField(required=True)
 
 
+def extension_text(text: str) -> None:
+    """Refuses what is no time by which a deadline can be extended."""
+    try:
+        deadlines.extension(text)
+    except ValueError as error:
+        raise ValidationError(f"{error}.") from error
+
+
 class GrantedSchema(Kept):
     """An extension (延期) that the level above granted: ``by`` how much, from the old due time."""
 
     id = fields.String(required=True)
-    by = fields.String(required=True, validate=validate.Length(1, 40))
+    by = fields.String(required=True, validate=[validate.Length(1, 40), extension_text])
     granted_by = fields.String(required=True)
     at = InstantField(required=True)
 
