@@ -242,7 +242,7 @@ def test_the_level_above_grants_more_time_and_the_holder_has_it(county: County) 
     resolve = next(item["due"] for item in deadlines if item["kind"] == "resolve")
     later = plus(Instant(resolve), 86400)
     eventually("the extended deadline", lambda: county.custody(case).get("next_due") == later)
-    (extended,) = county.timeline(case, "case.extended")
+    (extended,) = eventually("the record", lambda: county.timeline(case, "case.extended"))
     assert extended["data"]["extension"]["reason"] == "路远"
     row = next(row for row in county.custody(case)["deadlines"] if row["due"] == later)
     assert "extended by 1d" in " ".join(row["counted"])
