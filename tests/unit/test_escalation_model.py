@@ -132,6 +132,19 @@ def test_after_an_outage_each_level_gets_its_grace_after_the_confirm() -> None:
     assert "escalated" in types(fired(document, plus(confirmed, 600), confirmed=confirmed))
 
 
+def test_after_a_stop_and_a_long_jump_of_the_clock_nothing_more_fires_for_the_grace() -> None:
+    """It was away for a month, comes back, and looks at the case every minute."""
+    back = plus(START, 30 * 86400)
+    document = done(fired(custody(), back))
+    assert document["state"]["address"]["level"] == "group"
+    for minute in range(10):
+        looked = fired(document, plus(back, 60 * minute), confirmed=back)
+        assert types(looked) == [], minute
+        assert done(looked)["next_due"] == plus(back, 600)
+    again = fired(document, plus(back, 600), confirmed=back)
+    assert types(again) == ["deadline_passed", "escalated", "released"]
+
+
 def test_a_level_with_less_time_than_the_grace_gets_its_own() -> None:
     rules: dict[str, Any] = {"grace": "5h"}
     county = atlas(**rules)
