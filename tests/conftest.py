@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,23 +140,33 @@ def clock() -> FrozenClock:
     return FrozenClock()
 
 
-@pytest.fixture(scope="session")
-def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+@contextmanager
+def _stacks(factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
     """Makes whole local stacks, each in a folder of its own, and ends them at last."""
     made: list[Stack] = []
 
     def make(**environment: str) -> Stack:
-        stack = Stack(tmp_path_factory.mktemp("run"), {"LOG_LEVEL": "info", **environment})
+        stack = Stack(factory.mktemp("run"), {"LOG_LEVEL": "info", **environment})
         made.append(stack)
         stack.up()
         return stack
 
-    yield make
-    for stack in made:
-        stack.down()
+    try:
+        yield make
+    finally:
+        for stack in made:
+            stack.down()
+
+
+@pytest.fixture(scope="module")
+def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+    """Stacks that a module needs for itself: they end with it, for they share two cores."""
+    with _stacks(tmp_path_factory) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
-def county(make_stack: Callable[..., Stack]) -> County:
+def county(tmp_path_factory: pytest.TempPathFactory) -> Iterator[County]:
     """A stack with ten minutes of deadlines in a second: an hour is six seconds."""
-    return County(make_stack(PROFILES=QUICK, TIME_SCALE="600"))
+    with _stacks(tmp_path_factory) as make:
+        yield County(make(PROFILES=QUICK, TIME_SCALE="600"))
