@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import amqp
 from kombu.connection import Connection
 
+from services.grid.clock import monotonic
 from services.grid.events import EventType, of_consumer, of_producer
 from services.grid.profile import ProfileError, load
 
@@ -52,6 +54,7 @@ COLLECTIONS: dict[str, tuple[str, ...]] = {
 """What each service owns in MongoDB; no other user reads it."""
 
 DELIVERY_LIMIT = 50
+_RECOVERY_SECONDS = 30.0
 _UNWANTED_BYTES = 256 * 1024 * 1024
 _SEGMENT_BYTES = 16 * 1024 * 1024
 # Answers are addressed by the random number of the queue that waits for them.
@@ -112,8 +115,27 @@ def bindings(owner: Instance) -> list[tuple[str, str]]:
 def declare(uri: str, levels: Sequence[str]) -> None:
     """Declares everything; to do it again changes nothing.
 
+    A queue whose node has just been started may not be back yet: it is waited for.
+
     :raises TopologyError: the broker refuses it, or a queue exists with other arguments.
     """
+    until = monotonic() + _RECOVERY_SECONDS
+    while True:
+        try:
+            _declare_all(uri, levels)
+        except _Recovering as error:
+            if monotonic() > until:
+                raise TopologyError(f"the topology could not be declared: {error}") from error
+            time.sleep(0.5)
+        else:
+            return
+
+
+class _Recovering(Exception):
+    """The broker knows a queue, but has not brought it back yet."""
+
+
+def _declare_all(uri: str, levels: Sequence[str]) -> None:
     with Connection(uri, connect_timeout=10) as connection:
         try:
             channel = connection.default_channel
@@ -134,6 +156,8 @@ def declare(uri: str, levels: Sequence[str]) -> None:
                 "drain it, delete it, and run this step again"
             ) from error
         except (OSError, amqp.exceptions.AMQPError) as error:
+            if "is down or inaccessible" in str(error):
+                raise _Recovering(str(error)) from error
             raise TopologyError(f"the topology could not be declared: {error}") from error
 
 

@@ -1,0 +1,32 @@
+"""Declaring waits for a broker that has just been started, and for nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.bus import topology
+from services.bus.topology import TopologyError
+
+
+def test_a_queue_that_is_not_back_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def recovers(_uri: str, _levels: object) -> None:
+        tries.append("try")
+        if len(tries) < 3:
+            raise topology._Recovering("home node is down or inaccessible")
+
+    monkeypatch.setattr(topology, "_declare_all", recovers)
+    monkeypatch.setattr("services.bus.topology.time.sleep", lambda _seconds: None)
+    topology.declare("amqp://", ["household"])
+    assert len(tries) == 3
+
+
+def test_one_that_never_comes_back_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_uri: str, _levels: object) -> None:
+        raise topology._Recovering("home node is down or inaccessible")
+
+    monkeypatch.setattr(topology, "_declare_all", gone)
+    monkeypatch.setattr(topology, "_RECOVERY_SECONDS", -1.0)
+    with pytest.raises(TopologyError, match="down or inaccessible"):
+        topology.declare("amqp://", ["household"])
