@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from marshmallow import Schema, fields, validate
@@ -17,6 +18,7 @@ from services.dispatch import model
 from services.dispatch.store import Docket
 from services.grid import deadlines
 from services.grid.events.parts import CODE, WORD, public_text
+from services.grid.profile import Profile
 
 Desk = Shell[Docket]
 T = TypeVar("T")
@@ -87,36 +89,23 @@ def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
 def acknowledge(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer accepts a case."""
     record = _latest(desk, level, case)
-    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
-
-    def change(record: Record) -> Decision:
-        return model.acknowledge(_arrived(record), by, note, atlas=atlas, now=now)
-
-    return Answer(shown(desk.act(Work(record.key, change))))
+    return _acted(desk, call, record, model.acknowledge, call.body["note"])
 
 
 def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer settles a case, with one of the outcomes of its profile."""
-    record = _latest(desk, level, case)
-    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
-    outcome = call.body["outcome"]
-    allowed = desk.county.profile(_arrived(record)["facts"]["profile"]).outcomes
+    record, body = _latest(desk, level, case), call.body
+    outcome, allowed = body["outcome"], _profile(desk, record).outcomes
     if outcome not in allowed:
         said = f"{outcome!r} is not in the profile: write {', '.join(allowed)}"
         raise problems.invalid({"outcome": said})
-
-    def change(record: Record) -> Decision:
-        return model.resolve(_arrived(record), by, outcome, note, atlas=atlas, now=now)
-
-    return Answer(shown(desk.act(Work(record.key, change))))
+    return _acted(desk, call, record, model.resolve, outcome, body["note"])
 
 
 def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """A case waits for something, for a reason that its profile knows."""
-    record = _latest(desk, level, case)
-    by, atlas, now, body = call.identity.subject, desk.county.atlas(), desk.now, call.body
-    allowed = desk.county.profile(_arrived(record)["facts"]["profile"]).suspensions
-    reason, longest = body["reason"], None
+    record, body = _latest(desk, level, case), call.body
+    reason, allowed, longest = body["reason"], _profile(desk, record).suspensions, None
     if reason not in allowed:
         known = f"write {', '.join(allowed)}" if allowed else "it lets no case wait"
         raise problems.invalid({"reason": f"{reason!r} is not in the profile: {known}"})
@@ -124,45 +113,27 @@ def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
         longest = _read("longest", body["longest"], deadlines.duration)
         if longest > allowed[reason].longest:
             raise problems.invalid({"longest": f"for {reason} the profile allows less"})
-
-    def change(record: Record) -> Decision:
-        return model.suspend(
-            _arrived(record), by, reason, body["note"], atlas=atlas, now=now, longest=longest
-        )
-
-    return Answer(shown(desk.act(Work(record.key, change))))
+    return _acted(desk, call, record, model.suspend, reason, body["note"], longest=longest)
 
 
 def resume(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """A case waits no longer."""
     record = _latest(desk, level, case)
-    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
-
-    def change(record: Record) -> Decision:
-        return model.resume(_arrived(record), by, note, atlas=atlas, now=now)
-
-    return Answer(shown(desk.act(Work(record.key, change))))
+    return _acted(desk, call, record, model.resume, call.body["note"])
 
 
 def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """Asks the level above for more time."""
-    record = _latest(desk, level, case)
-    by, atlas, now, body = call.identity.subject, desk.county.atlas(), desk.now, call.body
-    more = _read("by", body["by"], deadlines.extension)
-    rule = desk.county.profile(_arrived(record)["facts"]["profile"]).extension
+    record, body = _latest(desk, level, case), call.body
+    more, rule = _read("by", body["by"], deadlines.extension), _profile(desk, record).extension
     if rule is not None:
         most = rule.longest
         if more.form is not most.form:
             raise problems.invalid({"by": f"write it as the profile does: {most.text} at most"})
         if more.least > most.least:
             raise problems.invalid({"by": f"the profile allows {most.text} at once"})
-
-    def change(record: Record) -> Decision:
-        return model.ask_extension(
-            _arrived(record), by, more.text, body["reason"], atlas=atlas, now=now
-        )
-
-    return Answer(shown(desk.act(Work(record.key, change))), status=202)
+    asked = _acted(desk, call, record, model.ask_extension, more.text, body["reason"])
+    return replace(asked, status=202)
 
 
 def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:
@@ -207,6 +178,22 @@ def extension_shown(document: Document) -> dict[str, Any]:
         "status": document["status"],
         "answer": document["answer"],
     }
+
+
+def _acted(
+    desk: Desk, call: Call, record: Record, act: Callable[..., Decision], *said: Any, **more: Any
+) -> Answer:
+    """Runs an action of the model on an entry, and shows the entry."""
+    by, atlas, now = call.identity.subject, desk.county.atlas(), desk.now
+
+    def change(record: Record) -> Decision:
+        return act(_arrived(record), by, *said, atlas=atlas, now=now, **more)
+
+    return Answer(shown(desk.act(Work(record.key, change))))
+
+
+def _profile(desk: Desk, record: Record) -> Profile:
+    return desk.county.profile(_arrived(record)["facts"]["profile"])
 
 
 def _read(name: str, text: str, parse: Callable[[str], T]) -> T:

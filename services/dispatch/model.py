@@ -375,17 +375,10 @@ def _refused(document: Document | None, event: Event) -> Document:
 
 
 def _asked(event: Event) -> Document:
-    token = _token(event)
     return {
-        "case": event.subject,
-        "round": token["round"],
-        "hop": token["hop"],
-        "facts": event.data["case"],
-        "state": None,
-        "arrived": None,
+        **_blank(event, _token(event)),
         "asked_in": event.data["state"],
         "extension": event.data["extension"],
-        "under": [],
         "status": "asked",
         "answer": None,
     }
