@@ -252,18 +252,9 @@ def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) ->
 
 
 def _reconciled(finding: Finding, document: Document, atlas: Atlas, now: Instant) -> Event:
-    return case_event(
-        RECONCILED,
-        service="escalation",
-        case=finding.case,
-        facts=document["facts"],
-        state=document["state"],
-        now=now,
-        directory=atlas.directory,
-        # Each time is an event of its own: the same id must not come with another time.
-        discriminator=f"{finding.kind}:{finding.level}:{now}",
-        found=finding.kind,
-    )
+    # Each time is an event of its own: the same id must not come with another time.
+    discriminator = f"{finding.kind}:{finding.level}:{now}"
+    return _said(RECONCILED, document, atlas, now, discriminator, found=finding.kind)
 
 
 def _released(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:
@@ -272,20 +263,38 @@ def _released(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> D
     beaten = Token(place.round, Stage.HELD, place.hop, 0)
     # While only an answer is known of an entry, so is no more than its level.
     address = finding.address or Address(finding.level, document["facts"]["division"])
-    said = case_event(
+    said = _said(
         "case.released",
-        service="escalation",
-        case=finding.case,
-        facts=document["facts"],
-        state=document["state"],
-        now=now,
-        directory=atlas.directory,
+        document,
+        atlas,
+        now,
+        f"{finding.level}:custody:{now}",
         token=beaten,
-        discriminator=f"{finding.level}:custody:{now}",
         addressed=Address(finding.level, address.division, address.unit),
         released={"token": beaten.as_dict(), "address": address.as_dict(), "why": "custody"},
     )
     return Decision(document, [said], answer=True)
+
+
+def _said(
+    kind: str,
+    document: Document,
+    atlas: Atlas,
+    now: Instant,
+    discriminator: str,
+    **specific: Any,
+) -> Event:
+    return case_event(
+        kind,
+        service="escalation",
+        case=document["case"],
+        facts=document["facts"],
+        state=document["state"],
+        now=now,
+        directory=atlas.directory,
+        discriminator=discriminator,
+        **specific,
+    )
 
 
 def _in_flight(record: Record, other: Told | None) -> bool:
