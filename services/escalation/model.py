@@ -34,6 +34,7 @@ from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
+from services.grid.calendars import out_of_pause
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.events import Event
 from services.grid.events.making import case_event
@@ -259,6 +260,13 @@ def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, 
         assigned = state["assigned"] and state["assigned"]["officer"]
         return {"address": here.as_dict(), "officers": [assigned] if assigned else [], "tell": told}
     officers = [officer.id for officer in atlas.directory.on_duty(*above)]
+    while profile.unstaffed == "skip" and not officers:
+        # Where nobody is on duty it goes on at once.
+        further = profile.next_address(facts["ladder"], above, atlas.directory)
+        if further is None:
+            break
+        above = further
+        officers = [officer.id for officer in atlas.directory.on_duty(*above)]
     lead = atlas.directory.lead(above.level, above.division)
     if not officers and lead is not None and profile.unstaffed == "deputy":
         officers = [lead.id]
@@ -671,5 +679,5 @@ def _repeat(document: Document) -> list[dict[str, Any]]:
     if deadline["of"] == "acknowledge" and document["state"]["acknowledged"] is not None:
         return []
     # While the level's clock stands, nobody is told either.
-    due = clocks.running_at(document["state"]["clocks"]["level"], supervision["due"])
+    due = out_of_pause(supervision["due"], clocks.pauses(document["state"]["clocks"]["level"]))
     return [{**deadline, "due": due}]

@@ -9,7 +9,7 @@ beginning and the last for an end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
@@ -120,13 +120,6 @@ class Office:
     holidays: Holidays
     pauses: tuple[Pause, ...] = ()
 
-    def running(self, at: Instant) -> Instant:
-        """``at``, or the end of the pause that it lies in."""
-        for pause in self.pauses:
-            if pause.starts < at <= pause.ends:
-                at = pause.ends
-        return at
-
     def elapsed(self, started: Instant, seconds: float) -> Instant:
         """When so many seconds have passed on the clock."""
         at = plus(started, seconds)
@@ -219,6 +212,14 @@ class Office:
                 else _at(day, hours.ends, self.zone, fold=1)
             )
             yield opens, closes
+
+
+def out_of_pause(at: Instant, pauses: Iterable[Pause]) -> Instant:
+    """``at``, or the end of the pause that it lies in."""
+    for pause in pauses:
+        if pause.starts < at <= pause.ends:
+            at = pause.ends
+    return at
 
 
 def local_date(when: Instant, zone: tzinfo) -> date:

@@ -52,14 +52,6 @@ def pauses(clock: Mapping[str, Any]) -> tuple[Pause, ...]:
     return tuple(Pause(item["starts"], item["ends"], item["reason"]) for item in _pauses(clock))
 
 
-def running_at(clock: Mapping[str, Any], at: Instant) -> Instant:
-    """``at``, or the end of the pause of the clock that it lies in."""
-    for pause in pauses(clock):
-        if pause.starts < at <= pause.ends:
-            at = pause.ends
-    return at
-
-
 def round_began(clocks: Mapping[str, Clock]) -> Instant:
     """When the case was reported, or last reopened."""
     own = clocks["case"]

@@ -23,6 +23,7 @@ from services.grid.calendars import (
     Pause,
     end_of_day,
     local_date,
+    out_of_pause,
 )
 from services.grid.clock import Instant, moment, plus, seconds_between
 from services.grid.clocks import pauses
@@ -291,7 +292,7 @@ class Reminder:
             return office.elapsed(started, self.part * office.ran(started, passes))
         if self.seconds > 0:
             return office.elapsed(started, self.seconds)
-        return office.running(plus(passes, self.seconds))
+        return out_of_pause(plus(passes, self.seconds), office.pauses)
 
 
 def reminder(text: str, of: str = "resolve") -> Reminder:

@@ -220,6 +220,11 @@ def test_requests_are_granted_kept_or_refused() -> None:
     assert late.events[0].data["why"] == "too_late"
     assert late.events[0].key.startswith("case.refused.household.")
     assert types(ask(done(late), hop=0)) == []
+    # The village has nobody on duty: it is passed by.
+    skipping = atlas(unstaffed="skip")
+    at_group = done(model.fire(record(custody(county=skipping)), skipping, DUE, DUE))
+    row = next(row for row in model.explain(at_group) if row["status"] == "armed")
+    assert model.reaches(at_group, row, skipping)["address"]["level"] == "township"
     top, _now = at_the_top()
     assert ask(top, hop=3).events[0].data["why"] == "last_level"
 
@@ -457,6 +462,11 @@ def test_an_armed_deadline_says_whom_it_would_reach() -> None:
     )
     reminded = model.reaches(document, rows["remind"], ATLAS)
     assert reminded["address"]["level"] == "household"
+    # The village has nobody on duty: it is passed by.
+    skipping = atlas(unstaffed="skip")
+    at_group = done(model.fire(record(custody(county=skipping)), skipping, DUE, DUE))
+    row = next(row for row in model.explain(at_group) if row["status"] == "armed")
+    assert model.reaches(at_group, row, skipping)["address"]["level"] == "township"
     top, _now = at_the_top()
     assert {row["profile"] for row in rows.values()} == {document["facts"]["profile"]}
     assert model.reaches(top, model.explain(top)[-1], ATLAS)["tell"] == ["469002"]
