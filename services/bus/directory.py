@@ -7,7 +7,7 @@ intake is away still knows its county, and an :class:`Atlas` in memory for decis
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.bus.fold import Decision, Fold, Outcome, Record, Work
@@ -71,17 +71,17 @@ class Follower:
                 self._atlas = Atlas.of(self._entries.values())
             return self._atlas
 
-    def profile(self, version: str) -> Profile:
-        """The profile of this version.
+    def rules_for(self, facts: Mapping[str, Any]) -> Profile:
+        """The rules that a case is under: of its profile version, and of its emergency.
 
-        :raises UnknownProfile: it has not arrived yet, so whatever needs it must wait.
+        :raises UnknownProfile: they have not arrived yet, so whatever needs them must wait.
         """
         try:
-            return self.atlas().profile(version)
+            return self.atlas().rules_for(facts)
         except atlas.UnknownProfile:
             with self._lock:
                 self._refresh()
-            return self.atlas().profile(version)
+            return self.atlas().rules_for(facts)
 
     def _work(self, event: Event) -> Work:
         key, entry = atlas.entry_of(event)

@@ -66,8 +66,11 @@ SWEEPS = Counter("huashi_sweeps_total", "Sweeps for unpublished events.", ["outc
 
 # -- deadlines (escalation) ----------------------------------------------------------------
 
-# Deadlines that passed and were acted upon. kind: acknowledge, resolve, remind, supervise.
-DEADLINES_FIRED = Counter("huashi_deadlines_fired_total", "Deadlines fired.", ["level", "kind"])
+# Deadlines that passed and were acted upon. kind: acknowledge, resolve, remind, supervise; mode:
+# ordinary, or emergency for a case under the rules of emergency mode.
+DEADLINES_FIRED = Counter(
+    "huashi_deadlines_fired_total", "Deadlines fired.", ["level", "kind", "mode"]
+)
 # Cases whose deadline could not be acted upon: a defect; each is tried again after five minutes.
 DEADLINES_FAILED = Counter(
     "huashi_deadlines_failed_total", "Deadlines that could not be fired and were put off."
@@ -76,7 +79,7 @@ DEADLINES_FAILED = Counter(
 DEADLINE_LATENESS = Histogram(
     "huashi_deadline_lateness_seconds",
     "How late deadlines fired, in real seconds.",
-    ["level", "kind"],
+    ["level", "kind", "mode"],
     buckets=_LATE,
 )
 # How long the oldest deadline that should have fired has been waiting, in real seconds; lane: a
@@ -113,6 +116,15 @@ RECONCILIATION_COMPARED = Gauge(
 )
 RECONCILIATION_NOT_ASKED = Gauge(
     "huashi_reconciliation_not_asked", "1 if it did not answer in the last pass.", ["of"]
+)
+
+# -- emergency mode (escalation) -----------------------------------------------------------
+
+# How many divisions are in emergency mode (战时机制), with all below them.
+EMERGENCIES = Gauge("huashi_emergencies", "Divisions in emergency mode.")
+# Cases in flight that came under other rules by a switch. switch: on, off.
+EMERGENCY_HOPS = Counter(
+    "huashi_emergency_hops_total", "Cases in flight that followed a switch.", ["switch"]
 )
 
 # A year of which no calendar's holidays are known: deadlines count its plain weeks. 1 if so.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from nameko.extensions import DependencyProvider
@@ -111,15 +111,15 @@ class Shell(Generic[StoreT]):
 
         :raises Retry: a profile is likely to arrive in a moment: all wait for it together.
         """
-        versions = {event.data["case"]["profile"] for event in events if "case" in event.data}
-        missing = {version: why for version in versions if (why := self._missing(version))}
+        under = {_under(event): event.data["case"] for event in events if "case" in event.data}
+        missing = {name: why for name, facts in under.items() if (why := self._missing(facts))}
         atlas = self.county.atlas()
         if missing and (not atlas.profiles or self._in_a_moment()):
             raise Retry("; ".join(missing.values()))
 
         def work(event: Event) -> Work:
             if "case" in event.data:
-                early = missing.get(event.data["case"]["profile"])
+                early = missing.get(_under(event))
                 wrong = None if early else atlas.contradiction(event.data)
                 if early or wrong:
                     return failing(Defer(early) if early else Reject("contradiction", str(wrong)))
@@ -134,10 +134,10 @@ class Shell(Generic[StoreT]):
             self._waited_from = now
         return now - self._waited_from < _WAIT_SECONDS
 
-    def _missing(self, version: str) -> str | None:
-        """Why the profile of this version can't be used yet, if it can't."""
+    def _missing(self, facts: Mapping[str, Any]) -> str | None:
+        """Why the rules that a case is under can't be used yet, if they can't."""
         try:
-            self.county.profile(version)
+            self.county.rules_for(facts)
         except UnknownProfile as error:
             return str(error)
         return None
@@ -216,6 +216,12 @@ class _Attachment(DependencyProvider):
 
     def get_dependency(self, worker_ctx: Any) -> Shell[Any]:
         return self._shell
+
+
+def _under(event: Event) -> tuple[str, str | None]:
+    """The profile version and the emergency whose rules an event's case is under."""
+    facts = event.data["case"]
+    return facts["profile"], facts.get("emergency")
 
 
 def attach(make: Callable[[Config], ShellT]) -> ShellT:

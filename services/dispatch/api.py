@@ -193,7 +193,7 @@ def _acted(
 
 
 def _profile(desk: Desk, record: Record) -> Profile:
-    return desk.county.profile(_arrived(record)["facts"]["profile"])
+    return desk.county.rules_for(_arrived(record)["facts"])
 
 
 def _read(name: str, text: str, parse: Callable[[str], T]) -> T:
@@ -214,6 +214,7 @@ def shown(entry: Document) -> dict[str, Any]:
         "urgency": facts["urgency"],
         "division": facts["division"],
         "triage": facts["triage"],
+        "emergency": facts.get("emergency"),
         "reported_at": facts["reported_at"],
         "round": entry["round"],
         "hop": entry["hop"],

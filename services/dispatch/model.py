@@ -54,7 +54,7 @@ def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
 
 def _not_asked_here(event: Event, level: str, atlas: Atlas) -> str | None:
     facts, holder = event.data["case"], Address.of(event.data["state"]["address"])
-    profile = atlas.profile(facts["profile"])
+    profile = atlas.rules_for(facts)
     above = profile.next_address(facts["ladder"], holder, atlas.directory)
     if above is not None and above.level == level:
         return None
@@ -114,7 +114,7 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
         return Decision(document)
     if state["assigned"] is not None:
         return _extended(document, atlas, now)
-    profile = atlas.profile(document["facts"]["profile"])
+    profile = atlas.rules_for(document["facts"])
     officer, why = _on_duty(document["case"], address, profile, atlas)
     state = {
         **document["state"],
@@ -199,7 +199,7 @@ def suspend(
         often as it may.
     """
     _must_be_live(document)
-    state, profile = document["state"], atlas.profile(document["facts"]["profile"])
+    state, profile = document["state"], atlas.rules_for(document["facts"])
     rule = profile.suspensions[reason]
     waiting = waits(state, now)
     if waiting is not None:
@@ -254,7 +254,7 @@ def ask_extension(
     """
     _must_be_live(document)
     state, facts = document["state"], document["facts"]
-    profile, last = atlas.profile(facts["profile"]), document.get("extension")
+    profile, last = atlas.rules_for(facts), document.get("extension")
     if last is not None and last["answer"] is None:
         if (last["asked_by"], last["by"], last["reason"]) == (by, more, reason):
             return Decision(document, answer=document)
@@ -410,10 +410,10 @@ def _extended(document: Document, atlas: Atlas, now: Instant) -> Decision:
 
 def _on_duty(case: str, address: Address, profile: Profile, atlas: Atlas) -> tuple[str | None, str]:
     """The officer for a case, and why it is this one."""
-    officers = atlas.directory.on_duty(*address)
+    officers, why = profile.on_duty(address, atlas.directory)
     if officers:
         # Several share the work evenly, and a replay finds the same one.
-        return officers[sum(case.encode()) % len(officers)].id, "on duty"
+        return officers[sum(case.encode()) % len(officers)].id, why
     if profile.unstaffed == "deputy":
         lead = atlas.directory.lead(address.level, address.division)
         if lead is not None:
@@ -447,7 +447,7 @@ def _retimed(document: Document, atlas: Atlas, **changes: Any) -> Document:
     """An act that changes when deadlines are due."""
     document = _acted(document, **changes)
     facts, state = document["facts"], document["state"]
-    profile = atlas.profile(facts["profile"])
+    profile = atlas.rules_for(facts)
     found = deadlines.of_state(profile, facts, state, atlas.holidays)
     return {**document, "state": {**state, "deadlines": found}}
 

@@ -16,6 +16,7 @@ from services.bus.web import Answer, Call
 from services.escalation import model
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
+from services.escalation.switching import is_behind, tried, works
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, instant, seconds_between
 from services.grid.events.parts import CODE
@@ -24,7 +25,6 @@ from services.grid.problems import not_among
 READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
-_BEHIND_SECONDS = 5.0
 
 
 class MigrationBody(Schema):
@@ -37,15 +37,24 @@ class MigrationBody(Schema):
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
 
 
+class EmergencyQuery(Schema):
+    """Query of ``GET /v1/emergencies/{division}``; ``after`` is ``next`` of the page before.
+
+    A page looks at ``limit`` cases in flight, and shows those that would change.
+    """
+
+    on = fields.Boolean(load_default=True)
+    after = fields.String(load_default="", validate=validate.Length(max=200))
+    limit = fields.Integer(load_default=1000, validate=validate.Range(1, 1000))
+
+
 def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str, Any]:
     """One page of cases in flight under other versions of a profile: what changes for each.
 
     Only with ``dry_run: false`` it is done.
     """
     body, atlas, now = call.body, custodian.county.atlas(), custodian.now
-    read = markers.read(custodian.custodians.reached(markers.by))
-    if read is None or custodian.clock.real_seconds(seconds_between(read, now)) > _BEHIND_SECONDS:
-        # What holders did meanwhile would be lost with the hop.
+    if is_behind(custodian, markers):
         raise Retry("the custodian is behind with its queue")
     version = body["to"]
     if version not in atlas.profiles:
@@ -63,33 +72,52 @@ def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str
             # One case that can't be brought over must not hold up its page.
             raise Refused(f"it can't be brought over: {error}") from error
 
-    works = [Work(key, change) for key in wanted]
-    outcomes = _tried(custodian, works) if body["dry_run"] else custodian.fold.run(works)
+    asked = [Work(key, change) for key in wanted]
+    outcomes = tried(custodian, asked) if body["dry_run"] else custodian.fold.run(asked)
     custodian.ring()
     return {
         "to": version,
         "dry_run": body["dry_run"],
+        **_told(asked, outcomes),
+        "next": found[-1][0] if len(found) == body["limit"] else None,
+    }
+
+
+def emergency(custodian: CustodianShell, call: Call, division: str) -> dict[str, Any]:
+    """One page of what a switch of a division to emergency mode, or back, would change.
+
+    Nothing is done: intake switches (``POST /v1/emergencies/{division}/begin``).
+    """
+    query, atlas = call.query, custodian.county.atlas()
+    wrong = atlas.directory.check_code(division)
+    if wrong is not None:
+        raise problems.invalid({"division": wrong})
+    atlas = atlas.switched(division, on=query["on"])
+    page = custodian.store.modes(query["after"], query["limit"], range(model.SHARDS))
+    cases = [
+        case
+        for case, facts in page
+        if _within(facts["division"], division, atlas) and model.switches(facts, atlas)
+    ]
+    asked = works(cases, atlas, custodian.now)
+    return {
+        "division": division,
+        "on": query["on"],
+        **_told(asked, tried(custodian, asked)),
+        "next": page[-1][0] if len(page) == query["limit"] else None,
+    }
+
+
+def _told(works: Sequence[Work], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The cases that change, and those that can't now."""
+    return {
         "cases": [outcome.answer for outcome in outcomes if outcome.answer],
         "refused": [
             {"case": work.key, "why": str(outcome.error)}
             for work, outcome in zip(works, outcomes, strict=True)
             if outcome.error
         ],
-        "next": found[-1][0] if len(found) == body["limit"] else None,
     }
-
-
-def _tried(custodian: CustodianShell, works: Sequence[Work]) -> list[Outcome]:
-    """What would become of these, with nothing written."""
-    records = custodian.store.read([work.key for work in works])
-    found = []
-    for work in works:
-        try:
-            decision = work.change(records.get(work.key) or Record(work.key))
-            found.append(Outcome(decision.answer))
-        except Refused as error:
-            found.append(Outcome(error=error))
-    return found
 
 
 def _within(place: str, division: str | None, atlas: Atlas) -> bool:
@@ -105,7 +133,7 @@ def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, An
     document = record.document
     rows, atlas = model.explain(document), custodian.county.atlas()
     # A profile that has not come yet says nobody.
-    known = document["facts"]["profile"] in atlas.profiles
+    known = atlas.knows(document["facts"])
     for row in rows:
         if row["status"] == "armed" and known:
             row["reaches"] = model.reaches(document, row, atlas)

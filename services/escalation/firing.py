@@ -217,11 +217,14 @@ def _run(custodian: CustodianShell, works: list[Work], written: GreenEvent | Non
 
 
 def _count(clock: Clock, outcome: Outcome) -> None:
-    for item in outcome.answer or ():
+    fired = outcome.answer or ()
+    facts = outcome.document["facts"] if outcome.document is not None else {}
+    mode = "emergency" if facts.get("emergency") else "ordinary"
+    for item in fired:
         level = item["address"]["level"]
         kind, due = item["deadline"]["kind"], item["deadline"]["due"]
         late = max(0.0, clock.real_seconds(seconds_between(due, item["fired_at"])))
-        metrics.DEADLINES_FIRED.labels(level, kind).inc()
-        metrics.DEADLINE_LATENESS.labels(level, kind).observe(late)
+        metrics.DEADLINES_FIRED.labels(level, kind, mode).inc()
+        metrics.DEADLINE_LATENESS.labels(level, kind, mode).observe(late)
         case = (outcome.document or {})["case"]
         log.info("deadline fired", case=case, level=level, kind=kind, due=due, late_seconds=late)

@@ -5,11 +5,11 @@ late_custody, next_due, rank, shard}``:
 
 - ``state`` is the greatest that any event carried: who holds the case, and its deadlines as
   whoever decided them said;
-- ``seen`` lists every hop ever heard of, ``{round, hop, address, profile, token, ahead,
-  released, deadlines, open}``: each that is not the current one gets its release; ``ahead`` is
-  by how many seconds its clock started ahead of ours (a fast clock elsewhere), ``deadlines``
-  are all that the hop ever had, with the last act after which it still had them (``last_seq``),
-  ``open`` the marks of those that its latest state still has;
+- ``seen`` lists every hop ever heard of, ``{round, hop, address, profile, emergency, token,
+  ahead, released, deadlines, open}``: each that is not the current one gets its release;
+  ``ahead`` is by how many seconds its clock started ahead of ours (a fast clock elsewhere),
+  ``deadlines`` are all that the hop ever had, with the last act after which it still had them
+  (``last_seq``), ``open`` the marks of those that its latest state still has;
 - ``received_at`` is when the custodian heard of, or decided, the present custody;
 - ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
@@ -33,7 +33,7 @@ from zlib import crc32
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.grid import clocks, deadlines
-from services.grid.atlas import Atlas
+from services.grid.atlas import Atlas, in_emergency
 from services.grid.calendars import out_of_pause
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.events import Event
@@ -64,7 +64,8 @@ def work(event: Event, atlas: Atlas, now: Instant) -> Work:
         document = merge(record.document, event, now)
         ahead = max(item["ahead"] for item in document["seen"])
         grown = len(document["seen"]) > before
-        return replace(decide(document, atlas, now), answer=ahead if grown else 0.0)
+        decision = decide(document, atlas, now, arrived=grown)
+        return replace(decision, answer=ahead if grown else 0.0)
 
     return Work(key(event), change)
 
@@ -106,10 +107,10 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
     token = Token.of(event.data["state"]["token"])
     known = Token.of(document["state"]["token"])
     state = event.data["state"]
-    under = event.data["case"]["profile"]
-    document = {**document, "seen": _seen(document["seen"], token, state, received, under)}
+    facts = event.data["case"]
+    document = {**document, "seen": _seen(document["seen"], token, state, received, facts)}
     if token > known:
-        document |= {"state": state, "facts": event.data["case"]}
+        document |= {"state": state, "facts": facts}
         if _hop(token) != _hop(known):
             document |= {"received_at": received, "supervision": None}
     if event.type == "case.requested":
@@ -118,10 +119,15 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
     return document
 
 
-def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
-    """Answers requests, releases every docket entry that is not the current one, re-arms."""
+def decide(document: Document, atlas: Atlas, now: Instant, *, arrived: bool = False) -> Decision:
+    """Answers requests, releases every docket entry that is not the current one, re-arms.
+
+    :param arrived: custody is new here: who sent it may not have heard of an emergency yet.
+    """
     decider = _Decider(document, atlas, now)
     decider.answer_requests()
+    if arrived and _held(decider.document):
+        decider.switch()
     return decider.decision()
 
 
@@ -170,8 +176,7 @@ def unarmed(record: Record, atlas: Atlas, now: Instant, later: float) -> bool:
     armed = document.get("next_due")
     if armed is None:
         return True
-    known = document["facts"]["profile"] in atlas.profiles
-    if not known or armed <= plus(max(pending[0]["due"], now), later):
+    if not atlas.knows(document["facts"]) or armed <= plus(max(pending[0]["due"], now), later):
         return False
     return bool(armed > _Decider(document, atlas, now).floor(record.confirmed))
 
@@ -198,6 +203,7 @@ def explain(document: Document) -> list[dict[str, Any]]:
             mark = deadlines.mark(deadline)
             row = {"round": item["round"], "hop": item["hop"], **item["address"], **deadline}
             row["profile"] = item.get("profile", document["facts"]["profile"])
+            row["emergency"] = item.get("emergency")
             past = fired.pop((*hop, mark), None)
             if past is not None:
                 row |= {"status": "fired", "fired_at": past["fired_at"]}
@@ -236,13 +242,51 @@ def migrate(record: Record, version: str, atlas: Atlas, now: Instant) -> Decisio
         return Decision(document)
     # What the case is under now need not be known any more: it may be what it is saved from.
     facts = {**document["facts"], "profile": version}
+    facts = in_emergency(facts, atlas.emergency_of(facts))
     decider = _Decider({**document, "facts": facts}, atlas, now)
     decider.migrate()
-    decision = decider.decision()
-    states = [document["state"], decider.document["state"]]
-    before, after = ({name: state[name] for name in ("address", "deadlines")} for state in states)
     told = {"case": document["case"], "from": document["facts"]["profile"], "to": version}
-    return replace(decision, answer={**told, "before": before, "after": after})
+    return replace(decider.decision(), answer={**told, **_changes(document, decider.document)})
+
+
+def switches(facts: dict[str, Any], atlas: Atlas) -> bool:
+    """Whether a case in flight is under the rules of another mode than its place is in.
+
+    A case whose profile has not arrived yet is left as it is.
+    """
+    known = facts["profile"] in atlas.profiles
+    return known and atlas.emergency_of(facts) != facts.get("emergency")
+
+
+def switch(record: Record, atlas: Atlas, now: Instant) -> Decision:
+    """Brings a case in flight under the rules of the mode that its place is in, by a hop.
+
+    It never goes down: in an emergency it goes up to where a new report would enter, else it
+    stays, and at the end it stays where its level is on the ladder again.
+
+    :raises Refused: others do not know yet who holds the case.
+    :raises UnknownProfile: what it is under now has not arrived yet.
+    :returns: with ``{case, from, to, before, after}`` as the answer, the first two emergencies or
+        none, the last two each ``{address, deadlines}``; none if nothing changes.
+    """
+    document = record.document
+    if document is None or not _held(document) or not switches(document["facts"], atlas):
+        return Decision(document)
+    if record.custody_unpublished:
+        raise Refused("the case has just moved: try again in some seconds")
+    decider = _Decider(document, atlas, now)
+    decider.switch()
+    named = [item["facts"].get("emergency") for item in (document, decider.document)]
+    told = {"case": document["case"], "from": named[0], "to": named[1]}
+    return replace(decider.decision(), answer={**told, **_changes(document, decider.document)})
+
+
+def _changes(before: Document, after: Document) -> dict[str, Any]:
+    states = {"before": before["state"], "after": after["state"]}
+    return {
+        name: {part: state[part] for part in ("address", "deadlines")}
+        for name, state in states.items()
+    }
 
 
 def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, Any]:
@@ -251,7 +295,7 @@ def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, 
     A reminder reaches who holds the case, the others who gets it next, or who is told.
     """
     state, facts = document["state"], document["facts"]
-    profile = atlas.profile(facts["profile"])
+    profile = atlas.rules_for(facts)
     here = Address.of(state["address"])
     above = profile.next_address(facts["ladder"], here, atlas.directory)
     if row["kind"] == "remind" or above is None:
@@ -259,14 +303,14 @@ def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, 
         told = list(then.tell) if then is not None else []
         assigned = state["assigned"] and state["assigned"]["officer"]
         return {"address": here.as_dict(), "officers": [assigned] if assigned else [], "tell": told}
-    officers = [officer.id for officer in atlas.directory.on_duty(*above)]
+    officers = [officer.id for officer in profile.on_duty(above, atlas.directory)[0]]
     while profile.unstaffed == "skip" and not officers:
         # Where nobody is on duty it goes on at once.
         further = profile.next_address(facts["ladder"], above, atlas.directory)
         if further is None:
             break
         above = further
-        officers = [officer.id for officer in atlas.directory.on_duty(*above)]
+        officers = [officer.id for officer in profile.on_duty(above, atlas.directory)[0]]
     lead = atlas.directory.lead(above.level, above.division)
     if not officers and lead is not None and profile.unstaffed == "deputy":
         officers = [lead.id]
@@ -285,7 +329,7 @@ class _Decider:
         self.atlas = atlas
         self.now = now
         self.events: list[Event] = []
-        self.profile = atlas.profile(document["facts"]["profile"])
+        self.profile = atlas.rules_for(document["facts"])
 
     @property
     def address(self) -> Address:
@@ -385,20 +429,63 @@ class _Decider:
         self.document["facts"] = {**facts, "ladder": ladder}
         if to != here:
             self._move(to, self.now, "profile_migrated", kind="case.transferred")
+        else:
+            self._stay("profile_migrated")
+
+    def switch(self) -> None:
+        """From now on the rules hold of the mode that the case's place is in."""
+        facts, here = self.document["facts"], self.address
+        wanted, present = self.atlas.emergency_of(facts), facts.get("emergency")
+        if wanted == present:
             return
+        before, part = self.profile.command.get(here.level), self.profile.emergency
+        part = part or self.atlas.profile(facts["profile"]).emergency
+        facts = in_emergency(facts, wanted)
+        self.profile = self.atlas.rules_for(facts)
+        ladder, to = self._in_mode(facts, here, up=wanted is not None)
+        self.document["facts"] = {**facts, "ladder": ladder}
+        reason = "emergency_ended" if wanted is None else "emergency"
+        if to != here:
+            self._move(to, self.now, reason, kind="case.transferred")
+            return
+        if self.profile.command.get(here.level) != before:
+            # Another person commands: the desk says who.
+            self.document["state"] = {**self.document["state"], "assigned": None}
+        self._stay(reason, again=part is not None and part.starts_again)
+
+    def _in_mode(self, facts: dict[str, Any], here: Address, *, up: bool) -> tuple[str, Address]:
+        """The ladder of a case whose mode changes, and who holds it there; ``up``: it may rise."""
+        profile, directory = self.profile, self.atlas.directory
+        entry = profile.enter(facts, facts["division"], directory)
+        steps = profile.steps(entry.ladder)
+        if here.level not in steps:
+            if up:
+                return entry.ladder, entry.address
+            # What a level above the ladder held does not fall back to where it was reported.
+            last = profile.at_level(entry.ladder, steps[-1], here.division, directory)
+            last = last or profile.at_level(entry.ladder, steps[-1], facts["division"], directory)
+            return entry.ladder, last or entry.address
+        rises = up and steps.index(entry.address.level) > steps.index(here.level)
+        return entry.ladder, entry.address if rises else here
+
+    def _stay(self, reason: str, *, again: bool = False) -> None:
+        """A hop to the same holder, with what its rules say now; ``again``: from now on."""
         on = self.document["state"]["clocks"]
-        # One that began ahead of ours (a fast clock elsewhere) is taken back.
-        started = plus(on["level"]["started_at"], -_ahead(self.document))
-        state = {
-            **self.document["state"],
-            "token": self.token.moved().as_dict(),
-            "clocks": {**on, "level": {**on["level"], "started_at": started}},
-        }
-        found = deadlines.of_state(profile, self.document["facts"], state, self.atlas.holidays)
+        if again:
+            on = clocks.restarted(on, self.now)
+        else:
+            # One that began ahead of ours (a fast clock elsewhere) is taken back.
+            started = plus(on["level"]["started_at"], -_ahead(self.document))
+            on = {**on, "level": {**on["level"], "started_at": started}}
+        state = {**self.document["state"], "token": self.token.moved().as_dict(), "clocks": on}
+        if again:
+            # What was granted counted from a time that counts no longer.
+            state.pop("extensions", None)
+        found = deadlines.of_state(self.profile, self.document["facts"], state, self.atlas.holidays)
         fired = {item["deadline"]["kind"] for item in self._history()}
         kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
-        supervision = self.document["supervision"]
-        self._hop({**state, "deadlines": kept}, "profile_migrated", kind="case.transferred")
+        supervision = None if again else self.document["supervision"]
+        self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
         self.document["supervision"] = supervision
 
     def _history(self) -> list[dict[str, Any]]:
@@ -471,9 +558,7 @@ class _Decider:
         token = Token.of(state["token"])
         self.document |= {
             "state": state,
-            "seen": _seen(
-                self.document["seen"], token, state, self.now, self.document["facts"]["profile"]
-            ),
+            "seen": _seen(self.document["seen"], token, state, self.now, self.document["facts"]),
             "received_at": self.now,
             "supervision": None,
         }
@@ -573,7 +658,11 @@ def _held(document: Document) -> bool:
 
 
 def _seen(
-    seen: list[dict[str, Any]], token: Token, state: dict[str, Any], received: Instant, under: str
+    seen: list[dict[str, Any]],
+    token: Token,
+    state: dict[str, Any],
+    received: Instant,
+    facts: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """``seen`` with this state of a hop, its deadlines on the custodian's own clock.
 
@@ -584,7 +673,8 @@ def _seen(
         "round": token.round,
         "hop": token.hop,
         "address": state["address"],
-        "profile": under,
+        "profile": facts["profile"],
+        "emergency": facts.get("emergency"),
         "token": Token(token.round, Stage.HELD, token.hop, -1).as_dict(),
         "ahead": max(0.0, seconds_between(received, state["clocks"]["level"]["started_at"])),
         "released": None,

@@ -318,7 +318,7 @@ class Pass:
             )
             return None
         atlas = self._custodian.county.atlas()
-        known = event.data["case"]["profile"] in atlas.profiles
+        known = atlas.knows(event.data["case"])
         wrong = atlas.contradiction(event.data) if known else None
         if wrong is not None:
             log.error("another service's case contradicts its profile", case=case, why=wrong)

@@ -9,7 +9,7 @@ from services.bus.consumer import Batch, events
 from services.bus.rpc import caller
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.escalation import api, firing, reconciler
+from services.escalation import api, firing, reconciler, switching
 from services.escalation.shell import CustodianShell
 
 
@@ -20,6 +20,7 @@ class Service(Operations):
     shell = attach(CustodianShell)
     markers = firing.attach_markers()
     reconciler = reconciler.attach()
+    switching = switching.attach()
     rpc = caller()
 
     @events("events")
@@ -52,6 +53,11 @@ class Service(Operations):
         """Compares everything with everything, when it is time and this replica's turn."""
         self.reconciler.work(self.shell, self.markers, self.rpc)
 
+    @every(1)
+    def follow_switches(self) -> None:
+        """Cases in flight go into emergency mode, and back."""
+        self.switching.work(self.shell, self.markers)
+
     @route("POST", "/v1/reconciliation", may=api.OPERATORS)
     def ask_to_reconcile(self, call: Call) -> Answer:
         """A pass now."""
@@ -71,3 +77,8 @@ class Service(Operations):
     def migrate(self, call: Call) -> dict[str, Any]:
         """Cases in flight under another version of their profile; a dry run first."""
         return api.migrate(self.shell, self.markers, call)
+
+    @route("GET", "/v1/emergencies/<division>", query=api.EmergencyQuery(), may=api.INSPECTORS)
+    def emergency(self, call: Call, division: str) -> dict[str, Any]:
+        """What a switch of emergency mode would change."""
+        return api.emergency(self.shell, call, division)

@@ -83,6 +83,15 @@ class Custody(MongoStore):
                 (raw["_id"], raw["document"]["facts"]["division"]) for raw in found.limit(limit)
             ]
 
+    def modes(
+        self, after: str, limit: int, shards: Sequence[int]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Held cases of these shards with their facts, behind ``after`` in the order of ids."""
+        where = {"document.state.token.stage": "held", "_id": {"$gt": after}, **_of(shards)}
+        with database_errors():
+            found = self.collection.find(where, {"document.facts": 1}).sort("_id").limit(limit)
+            return [(raw["_id"], raw["document"]["facts"]) for raw in found]
+
     @staticmethod
     def _known_to_all() -> dict[str, Any]:
         return {"unpublished.custody": {"$ne": True}}

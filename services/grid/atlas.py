@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from services.grid.calendars import Holidays
-from services.grid.directory import Directory, Division, HolidayYear, Officer, Unit
+from services.grid.directory import (
+    Directory,
+    Division,
+    Emergency,
+    HolidayYear,
+    Officer,
+    Unit,
+)
 from services.grid.events import Event
 from services.grid.problems import not_among
 from services.grid.profile import Profile, ProfileError, holidays_of
@@ -20,6 +27,7 @@ _IDENTITY = {
     "unit": "id",
     "officer": "id",
     "holidays": "id",
+    "emergency": "division",
     "profile": "id",
 }
 
@@ -31,7 +39,7 @@ Entry = dict[str, Any]
 
 
 class UnknownProfile(LookupError):
-    """A profile version that has not arrived yet, or was written for a newer service."""
+    """A profile version (or an emergency) that has not arrived yet, or is for a newer service."""
 
 
 def kind_of(event: Event) -> str:
@@ -64,6 +72,12 @@ def merge(document: Entry | None, entry: Entry) -> Entry:
     return entry
 
 
+def in_emergency(facts: Mapping[str, Any], emergency: str | None) -> dict[str, Any]:
+    """The facts of a case that is under this emergency, or under none."""
+    others = {name: value for name, value in facts.items() if name != "emergency"}
+    return others if emergency is None else {**others, "emergency": emergency}
+
+
 class Atlas:
     """The directory and the profiles at one moment; immutable.
 
@@ -77,13 +91,16 @@ class Atlas:
         profiles: Mapping[str, Profile],
         current: Iterable[str],
         unreadable: Mapping[str, str] | None = None,
+        *,
         holidays: Holidays | None = None,
+        emergencies: Iterable[Emergency] = (),
     ) -> None:
         self.directory = directory
         self.holidays = holidays or Holidays()
         self.profiles = dict(profiles)
         self.unreadable = dict(unreadable or {})
         self.current = tuple(self.profiles[name] for name in current)
+        self.emergencies = {emergency.division: emergency for emergency in emergencies}
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Atlas:
@@ -111,14 +128,35 @@ class Atlas:
             officers=[_made(Officer, entry) for entry in kept["officer"]],
         )
         years = [_made(HolidayYear, entry) for entry in kept["holidays"]]
-        return cls(directory, profiles, sorted(current), unreadable, holidays_of(years))
+        return cls(
+            directory,
+            profiles,
+            sorted(current),
+            unreadable,
+            holidays=holidays_of(years),
+            emergencies=[_made(Emergency, entry) for entry in kept["emergency"]],
+        )
+
+    def switched(self, division: str, *, on: bool) -> Atlas:
+        """The atlas as it would be with a division switched to emergency mode, or back."""
+        known = self.emergencies.get(division, Emergency(division, 0, on=False))
+        number = known.number + 1 if on and not known.on else known.number
+        emergencies = {**self.emergencies, division: Emergency(division, number, on=on)}
+        return Atlas(
+            self.directory,
+            self.profiles,
+            [profile.id for profile in self.current],
+            self.unreadable,
+            holidays=self.holidays,
+            emergencies=emergencies.values(),
+        )
 
     def contradiction(self, data: Mapping[str, Any]) -> str | None:
         """What an event's case and state say that their profile does not bear out, if anything.
 
         :raises UnknownProfile: the profile can't be used yet.
         """
-        profile = self.profile(data["case"]["profile"])
+        profile = self.rules_for(data["case"])
         ladder, level = data["case"]["ladder"], data["state"]["address"]["level"]
         if ladder not in profile.ladders:
             return f"ladder {not_among(ladder, tuple(profile.ladders))} ({profile.id})"
@@ -129,6 +167,53 @@ class Atlas:
             if token[name] > _MOST:
                 return f"token.{name} {token[name]}: no case gets that far, at most {_MOST}"
         return None
+
+    def rules_for(self, facts: Mapping[str, Any]) -> Profile:
+        """The rules that a case is under: of its profile version, and of the emergency it names.
+
+        :raises UnknownProfile: the one or the other has not arrived yet.
+        """
+        profile, named = self.profile(facts["profile"]), facts.get("emergency")
+        if named is None:
+            return profile
+        division, _, number = named.partition(".")
+        known = self.emergencies.get(division)
+        if known is None or known.number < int(number):
+            raise UnknownProfile(f"emergency {named}: it has not arrived yet")
+        return profile.in_emergency or profile
+
+    def knows(self, facts: Mapping[str, Any]) -> bool:
+        """Whether the rules that a case is under have arrived."""
+        try:
+            self.rules_for(facts)
+        except UnknownProfile:
+            return False
+        return True
+
+    def emergency_at(self, profile: Profile, division: str) -> str | None:
+        """The emergency that a new case at a place comes under: the nearest at or above it."""
+        if profile.emergency is None or not self.emergencies:
+            return None
+        for place in self.directory.ancestors(division):
+            known = self.emergencies.get(place.code)
+            if known is not None and known.on:
+                return known.name
+        return None
+
+    def emergency_of(self, facts: Mapping[str, Any]) -> str | None:
+        """The emergency that a case in flight should be under.
+
+        Its present one, where the profile lets a case keep the rules it was reported under.
+
+        :raises UnknownProfile: its profile has not arrived yet.
+        """
+        profile, present = self.profile(facts["profile"]), facts.get("emergency")
+        part = profile.emergency
+        if part is None:
+            return None
+        if part.in_flight is None or not part.in_flight.matches(facts):
+            return None if present is None else str(present)
+        return self.emergency_at(profile, facts["division"])
 
     def profile(self, version: str) -> Profile:
         """The profile of this version.

@@ -51,7 +51,7 @@ def turn(
     :param facts: category, urgency and source.
     :param arrives: when the level's clock starts; ``reported``: when the case's own did.
     """
-    officers = loaded.directory.on_duty(*address)
+    officers, _why = loaded.profile.on_duty(address, loaded.directory)
     start = deadlines.Start(arrives, reported)
     return Turn(
         address=address,

@@ -33,6 +33,17 @@ def of_next_hop(clocks: Mapping[str, Clock], started: Instant) -> dict[str, Cloc
     return {"level": {"started_at": started}, "case": _until(clocks["case"], started)}
 
 
+def restarted(clocks: Mapping[str, Clock], at: Instant) -> dict[str, Clock]:
+    """The level's clock starts again where it is; a pause that is not over goes on."""
+    level: Clock = {"started_at": at}
+    lasting = [
+        {**item, "starts": max(item["starts"], at)}
+        for item in _pauses(clocks["level"])
+        if item["ends"] > at
+    ]
+    return {**clocks, "level": {**level, "pauses": lasting} if lasting else level}
+
+
 def paused(
     clocks: Mapping[str, Clock], stops: Iterable[str], start: Instant, end: Instant, reason: str
 ) -> dict[str, Clock]:

@@ -88,6 +88,23 @@ class HolidayYear:
     days: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Emergency:
+    """Whether a division, with all below it, is in emergency mode (战时机制).
+
+    ``number`` counts how often it was switched on: ``469002104.3`` names the third time there.
+    """
+
+    division: str
+    number: int
+    on: bool
+
+    @property
+    def name(self) -> str:
+        """How cases name it."""
+        return f"{self.division}.{self.number}"
+
+
 class Directory:
     """All places, units and officers at one moment; immutable.
 

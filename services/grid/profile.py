@@ -45,7 +45,7 @@ from services.grid.profile_rules import (
     Template,
     read_rules,
 )
-from services.grid.profile_source import Source, field_name, read
+from services.grid.profile_source import Place, Source, field_name, read
 from services.grid.tokens import Address
 
 __all__ = [
@@ -94,6 +94,25 @@ class Profile(Rules):
                 raise
             wrong = f"the rules are not JSON: {error}"
             raise ProfileError([Problem(FILE, 0, "", wrong)]) from error
+
+    @cached_property
+    def in_emergency(self) -> Profile | None:
+        """The same version with the rules of its emergency mode, if it has one."""
+        if self.emergency is None:
+            return None
+        return Profile(id=self.id, rules=self.rules, **vars(self.emergency.rules))
+
+    def on_duty(self, address: Address, directory: Directory) -> tuple[tuple[Officer, ...], str]:
+        """Who answers for an address, and why: the commander who took over, or who is on duty.
+
+        A commander is the lead of the nearest division at or above the commanding level's.
+        """
+        commanding = self.command.get(address.level)
+        place = directory.ancestor(address.division, commanding) if commanding else None
+        lead = directory.lead(place.level, place.code) if place is not None else None
+        if lead is not None:
+            return (lead,), "command"
+        return directory.on_duty(*address), "on duty"
 
     def enter(self, facts: Mapping[str, Any], division: str, directory: Directory) -> Entry:
         """Where a case with these facts, reported at ``division``, begins.
@@ -288,15 +307,26 @@ def _places(source: Source, profile: Profile, directory: Directory) -> list[Prob
             problems.append(Problem(source.file, *where, wrong))
 
     note(directory.check_code(profile.region), "region")
-    for index, line in enumerate(source.rules["deadlines"]):
-        told = line.get("then", {}).get("tell", [])
-        for code in [told] if isinstance(told, str) else told:
-            note(directory.check_code(code), "deadlines", index, "then", "tell")
+    different = source.rules.get("emergency", {})
+    for under, lines in (
+        (("deadlines",), source.rules["deadlines"]),
+        (("emergency", "deadlines"), different.get("deadlines", [])),
+    ):
+        for index, line in enumerate(lines):
+            told = line.get("then", {}).get("tell", [])
+            for code in [told] if isinstance(told, str) else told:
+                note(directory.check_code(code), *under, index, "then", "tell")
     there = {place.level for place in directory.divisions.values()} | IMPLIED_LEVELS
     disorder = _disorder(profile.levels, directory)
-    for name, steps in profile.ladders.items():
+    ladders: dict[Place, tuple[LadderLevel, ...]] = {
+        ("ladders", name): steps for name, steps in profile.ladders.items()
+    }
+    if profile.emergency is not None:
+        for name in different.get("ladders", {}):
+            ladders["emergency", "ladders", name] = profile.emergency.rules.ladders[name]
+    for found, steps in ladders.items():
         for index, step in enumerate(steps):
-            place = ("ladders", name, index, "level")
+            place: Place = (*found, index, "level")
             if step.level not in there:
                 note(not_among(step.level, sorted(there)), *place)
             note(disorder.get(step.level), *place)

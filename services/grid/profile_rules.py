@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -128,12 +128,29 @@ class Reopening:
     source: str
 
 
+@dataclass(frozen=True)
+class Emergency:
+    """What is different while a part of the region is in emergency mode (战时机制).
+
+    ``rules`` are those that hold then; ``in_flight`` says which cases that were reported before
+    the switch come under them (and back under the others when it ends), none: only new ones.
+    Where such a case stays at its level that level's clock goes on, or ``starts_again``.
+    """
+
+    title: Mapping[str, str]
+    source: str
+    in_flight: Condition | None
+    starts_again: bool
+    rules: Rules
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What a profile says.
 
     ``levels`` are those of all ladders, lowest first; ``grace`` is in seconds; ``deadlines``
-    are by level, in the order in which they are tried.
+    are by level, in the order in which they are tried; ``command`` names the level whose lead
+    has taken over the desks of another (接管指挥权).
     """
 
     name: str
@@ -155,6 +172,8 @@ class Rules:
     extension: Extension | None
     reopening: Reopening
     templates: tuple[Template, ...]
+    command: Mapping[str, str]
+    emergency: Emergency | None
 
 
 def read_rules(source: Source) -> Rules:
@@ -187,13 +206,21 @@ class _Reader:
             ),
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
-                *("suspensions", "extension", "reopening"),
+                *("suspensions", "extension", "reopening", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
             self.vocabularies[name] = self.titles((name,), top[name])
-        self.ladders = self.read_ladders(top["ladders"])
-        self.levels = self.order()
+        self.ladders = self.read_ladders(("ladders",), top["ladders"])
+        if self.ladders and DEFAULT_LADDER not in self.ladders:
+            self.problem(("ladders",), f"there is no ladder named {DEFAULT_LADDER}: add it")
+        different: dict[str, Any] = {}
+        if "emergency" in top:
+            different = self.emergency_part(top["emergency"])
+        more = {}
+        if "ladders" in different:
+            more = self.read_ladders(("emergency", "ladders"), different["ladders"])
+        self.levels = self.order([*self.ladders.values(), *more.values()])
         if "calendars" in top:
             self.calendars = self.read_calendars(top["calendars"])
         rules = Rules(
@@ -203,7 +230,7 @@ class _Reader:
             timezone=self.zone(top["timezone"]),
             ladders=self.ladders,
             levels=self.levels,
-            routing=self.routing(top.get("routing", [])),
+            routing=self.routing(("routing",), top.get("routing", [])),
             unstaffed=self.choice(("unstaffed",), top.get("unstaffed", "deputy"), UNSTAFFED),
             grace=self.parsed(("grace",), top.get("grace", "10m"), deadlines.duration, 0.0),
             categories=self.vocabularies["categories"],
@@ -211,17 +238,22 @@ class _Reader:
             sources=self.vocabularies["sources"],
             outcomes=self.vocabularies["outcomes"],
             calendars=self.calendars,
-            deadlines=self.deadlines(top["deadlines"]),
+            deadlines=self.deadlines(("deadlines",), top["deadlines"]),
             suspensions=self.suspensions(top["suspensions"]) if "suspensions" in top else {},
             extension=self.extension(top["extension"]) if "extension" in top else None,
             reopening=self.reopening(top.get("reopening", _REOPENING)),
             templates=self.templates(top.get("templates", [])),
+            command={},
+            emergency=None,
         )
+        self.without_deadline(("ladders",), rules)
         if not self.problems:
             self.check_reach([*rules.routing])
             for level, lines in rules.deadlines.items():
                 self.check_reach([*lines])
                 self.check_cover(level, lines)
+        if different:
+            rules = replace(rules, emergency=self.emergency(different, more, rules))
         if self.problems:
             raise ProfileError(self.problems)
         return rules
@@ -247,10 +279,10 @@ class _Reader:
             self.word((*place, key), key)
         return {key: self.title((*place, key), title) for key, title in entries.items()}
 
-    def read_ladders(self, value: Any) -> dict[str, tuple[LadderLevel, ...]]:
+    def read_ladders(self, under: Place, value: Any) -> dict[str, tuple[LadderLevel, ...]]:
         ladders = {}
-        for name, steps in self.entries(("ladders",), value).items():
-            place: Place = ("ladders", name)
+        for name, steps in self.entries(under, value).items():
+            place: Place = (*under, name)
             self.word(place, name)
             levels: list[LadderLevel] = []
             for index, item in enumerate(self.items(place, steps)):
@@ -260,8 +292,6 @@ class _Reader:
                 self.ascending((*place, index, "level"), level, [known.level for known in levels])
                 levels.append(LadderLevel(level, title))
             ladders[name] = tuple(levels)
-        if ladders and DEFAULT_LADDER not in ladders:
-            self.problem(("ladders",), f"there is no ladder named {DEFAULT_LADDER}: add it")
         return ladders
 
     def ascending(self, place: Place, level: str, below: Sequence[str]) -> None:
@@ -274,10 +304,10 @@ class _Reader:
                 said = f"a ladder goes upwards, but {level} is below {wrong[0]}"
                 self.problem(place, f"{said}: write {level} before {wrong[0]}")
 
-    def order(self) -> tuple[str, ...]:
+    def order(self, known: Sequence[tuple[LadderLevel, ...]]) -> tuple[str, ...]:
         """All levels, lowest first, as the ladders together order them."""
         # Lists, because the order of a set of words differs from process to process.
-        ladders = [[step.level for step in steps] for steps in self.ladders.values()]
+        ladders = [[step.level for step in steps] for steps in known]
         below: dict[str, list[str]] = {level: [] for levels in ladders for level in levels}
         ladders.append([level for level in _UPWARDS if level in below])
         for levels in ladders:
@@ -291,10 +321,10 @@ class _Reader:
                 self.problem(("ladders",), f"the ladders contradict each other: {circle}")
             return tuple(below)
 
-    def routing(self, value: Any) -> tuple[Route, ...]:
+    def routing(self, under: Place, value: Any) -> tuple[Route, ...]:
         routes: list[Route] = []
-        for index, item in enumerate(self.items(("routing",), value, least=0)):
-            place: Place = ("routing", index)
+        for index, item in enumerate(self.items(under, value, least=0)):
+            place: Place = (*under, index)
             line = self.mapping(
                 place, item, optional=("when", "ladder", "enter", "also_tell", "source")
             )
@@ -370,19 +400,23 @@ class _Reader:
                 found.append(Hours(starts, ends))
         return tuple(found) or ALL_DAY
 
-    def deadlines(self, value: Any) -> dict[str, tuple[DeadlineRule, ...]]:
+    def deadlines(self, under: Place, value: Any) -> dict[str, tuple[DeadlineRule, ...]]:
         rules: dict[str, list[DeadlineRule]] = {}
-        for index, item in enumerate(self.items(("deadlines",), value)):
-            rule = self.deadline(("deadlines", index), item)
+        for index, item in enumerate(self.items(under, value)):
+            rule = self.deadline((*under, index), item)
             rules.setdefault(rule.level, []).append(rule)
-        for name, steps in self.ladders.items():
+        return {level: tuple(lines) for level, lines in rules.items()}
+
+    def without_deadline(self, under: Place, rules: Rules, among: Collection[str] = ()) -> None:
+        """Notes the levels of ladders (``among`` these, or all) that no line of deadlines has."""
+        for name, steps in rules.ladders.items():
             for index, step in enumerate(steps):
-                if rules and step.level and step.level not in rules:
+                wanted = rules.deadlines and step.level and (not among or name in among)
+                if wanted and step.level not in rules.deadlines:
                     self.problem(
-                        ("ladders", name, index, "level"),
+                        (*under, name, index, "level"),
                         f"{step.level} has no deadline: add a line for it to deadlines",
                     )
-        return {level: tuple(lines) for level, lines in rules.items()}
 
     def deadline(self, place: Place, value: Any) -> DeadlineRule:
         line = self.mapping(
@@ -500,6 +534,73 @@ class _Reader:
             goes_on=clock == "goes_on",
             source=self.text((*place, "source"), line["source"]),
         )
+
+    def emergency_part(self, value: Any) -> dict[str, Any]:
+        """What the part says, unread."""
+        return self.mapping(
+            ("emergency",),
+            value,
+            required=("title", "source"),
+            optional=("in_flight", "clock", "ladders", "routing", "deadlines", "command"),
+        )
+
+    def emergency(
+        self, line: dict[str, Any], ladders: Mapping[str, tuple[LadderLevel, ...]], rules: Rules
+    ) -> Emergency:
+        """Its own ladders, routes and deadlines come before those that hold otherwise."""
+        place: Place = ("emergency",)
+        self.ladders = {**rules.ladders, **ladders}
+        routes: tuple[Route, ...] = ()
+        lines: dict[str, tuple[DeadlineRule, ...]] = {}
+        if "routing" in line:
+            routes = self.routing((*place, "routing"), line["routing"])
+        if "deadlines" in line:
+            lines = self.deadlines((*place, "deadlines"), line["deadlines"])
+        levels = [*rules.deadlines, *(level for level in lines if level not in rules.deadlines)]
+        changed = replace(
+            rules,
+            ladders=self.ladders,
+            routing=(*routes, *rules.routing),
+            deadlines={
+                level: (*lines.get(level, ()), *rules.deadlines.get(level, ())) for level in levels
+            },
+            command=self.command((*place, "command"), line.get("command", {})),
+        )
+        self.without_deadline((*place, "ladders"), changed, tuple(ladders))
+        if not self.problems:
+            self.check_reach([*routes])
+            for level, own in lines.items():
+                self.check_reach([*own])
+                self.check_cover(level, changed.deadlines[level])
+        if not (ladders or routes or lines or changed.command):
+            self.problem(place, "changes nothing: add ladders, routing, deadlines or command")
+        clock = self.choice((*place, "clock"), line.get("clock", "starts_again"), _LEVEL_CLOCK)
+        return Emergency(
+            title=self.title((*place, "title"), line["title"]),
+            source=self.text((*place, "source"), line["source"]),
+            in_flight=self.in_flight((*place, "in_flight"), line.get("in_flight", "all")),
+            starts_again=clock == "starts_again",
+            rules=changed,
+        )
+
+    def in_flight(self, place: Place, value: Any) -> Condition | None:
+        if isinstance(value, dict):
+            return self.condition(place, value)
+        word = self.choice(place, value, ("all", "none"))
+        return None if word == "none" else ALWAYS
+
+    def command(self, place: Place, value: Any) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if value == {}:
+            return found
+        for level, by in self.entries(place, value).items():
+            self.choice((*place, level), level, self.levels)
+            above = self.choice((*place, level), by, self.levels)
+            known = level in self.levels and above in self.levels
+            if known and self.levels.index(above) <= self.levels.index(level):
+                self.problem((*place, level), f"{above} is not above {level}: write one that is")
+            found[level] = above
+        return found
 
     def templates(self, value: Any) -> tuple[Template, ...]:
         types = tuple(kind.name for kind in of_consumer("notify") if kind.name.startswith("case."))

@@ -28,7 +28,7 @@ from services.grid.events.parts import (
 from services.grid.problems import not_among
 from services.grid.profile import Profile, profile_for
 from services.grid.tokens import Token
-from services.intake import model
+from services.intake import directory, model
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
 
@@ -36,6 +36,7 @@ REPORTERS = ("reporter", "officer", "lead", "operator", "system")
 READERS = ("officer", "lead", "operator", "auditor")
 CONTACTERS = ("officer", "lead", "operator")
 FORGETTERS = ("operator",)
+SWITCHERS = ("operator",)
 REOPENERS = ("lead", "operator")
 
 _CLOCK_TOLERANCE_SECONDS = 300
@@ -121,6 +122,12 @@ class ReportBody(Schema):
 
 class ReopenBody(Schema):
     """Body of ``POST /v1/cases/{id}/reopen`` (重新办理)."""
+
+    reason = public_text(500, required=True, shortest=1)
+
+
+class SwitchBody(Schema):
+    """Body of ``POST /v1/emergencies/{division}/begin`` and ``.../end`` (战时机制)."""
 
     reason = public_text(500, required=True, shortest=1)
 
@@ -263,7 +270,7 @@ def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
         raise Problem(404, "no case has this tracking code: compare it with what you were given")
     facts, state, atlas = document["facts"], document["state"], intake.county.atlas()
     level = state["address"]["level"]
-    profile = atlas.profiles.get(facts["profile"])
+    profile = atlas.rules_for(facts) if atlas.knows(facts) else None
     return {
         "tracking": facts["tracking"],
         "status": document["status"],
@@ -325,6 +332,7 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "suspension": state.get("suspension"),
         "reopening": document.get("reopening"),
         "profile": facts["profile"],
+        "emergency": facts.get("emergency"),
         "ladder": facts["ladder"],
         "reported_at": facts["reported_at"],
         "occurred_at": told.get("occurred_at"),
@@ -406,6 +414,56 @@ def _place(atlas: Atlas, body: dict[str, Any]) -> tuple[Division, bool]:
     # A code is certain by itself; an address beside it may only say more.
     below = atlas.directory.within(located.division.code, given.code)
     return (located.division if located.certain and below else given), True
+
+
+def emergencies(intake: IntakeShell, _call: Call) -> dict[str, Any]:
+    """Every division that was ever switched, those that are in emergency mode now first."""
+    atlas = intake.county.atlas()
+    entries = [item["entry"] for item in intake.county.entries() if item["kind"] == "emergency"]
+    # The latest first, and then, in that order, those that are on.
+    entries.sort(key=lambda entry: entry["since"], reverse=True)
+    entries.sort(key=lambda entry: not entry["on"])
+    return {"emergencies": [_emergency(entry, atlas) for entry in entries]}
+
+
+def switch(intake: IntakeShell, call: Call, division: str, *, on: bool) -> Answer:
+    """Switches a division with all below it to emergency mode, or back; again changes nothing.
+
+    New reports there come under it at once, and the custodian brings the cases in flight over.
+    """
+    atlas, now, changed = intake.county.atlas(), intake.now, intake.clock.real()
+    _known(atlas, division)
+    profile = profile_for(atlas.current, division, atlas.directory)
+    if profile is None or (on and profile.emergency is None):
+        which = "no profile's region" if profile is None else f"profile {profile.name}"
+        raise Problem(
+            409,
+            f"{division} is in {which}, which has no emergency mode: "
+            "add a part emergency to the profile (docs/profiles.md)",
+        )
+
+    def change(record: Record) -> Decision:
+        return directory.switch(
+            record.document,
+            division,
+            on=on,
+            by=call.identity.subject,
+            reason=call.body["reason"],
+            directory=atlas.directory,
+            now=now,
+            changed=changed,
+        )
+
+    outcomes = intake.directory_fold.run([Work(directory.emergency_key(division), change)])
+    entry = outcomes[0].result()
+    intake.county.absorbed(outcomes)
+    return Answer(_emergency(entry, atlas))
+
+
+def _emergency(entry: dict[str, Any], atlas: Atlas) -> dict[str, Any]:
+    """An emergency as people see it."""
+    code = entry["division"]
+    return {**entry, "id": f"{code}.{entry['number']}", "name": atlas.directory.name(code)}
 
 
 def _profile(atlas: Atlas, place: Division, body: dict[str, Any]) -> Profile:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.grid.atlas import Atlas, entry_key
 from services.grid.clock import Instant
@@ -81,6 +82,55 @@ def works(loaded: Loaded, known: Iterable[Document], now: Instant, changed: floa
         if key not in wanted
     ]
     return puts + retirements
+
+
+def emergency_key(division: str) -> str:
+    """The key of the entry that says whether a division is in emergency mode."""
+    return entry_key("emergency", {"division": division})
+
+
+def switch(
+    document: Document | None,
+    division: str,
+    *,
+    on: bool,
+    by: str,
+    reason: str,
+    directory: Directory,
+    now: Instant,
+    changed: float,
+) -> Decision:
+    """Switches a division to emergency mode (战时机制) or back; its entry is the answer.
+
+    To switch it on again, while it is on, changes nothing.
+
+    :param changed: real seconds, by which followers find what is new.
+    :raises Refused: it is to end and was never switched on.
+    """
+    before = document["entry"] if document is not None else None
+    if before is None and not on:
+        raise Refused(f"{division} is not in emergency mode")
+    if document is not None and before is not None and before["on"] == on:
+        return Decision(document, answer=before)
+    number = (before["number"] if before else 0) + (1 if on else 0)
+    entry = {
+        "division": division,
+        "number": number,
+        "on": on,
+        "since": now,
+        "by": by,
+        "reason": reason,
+    }
+    document = {
+        "kind": "emergency",
+        "version": 1 + (document["version"] if document else 0),
+        "retired": False,
+        "entry": entry,
+        "changed": changed,
+        "time": now,
+        "origin": "operator",
+    }
+    return Decision(document, [event(document, directory)], entry)
 
 
 def event(document: Document, directory: Directory) -> Event:

@@ -26,7 +26,7 @@ from stdnum import luhn
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Work
 from services.grid import clocks, deadlines
-from services.grid.atlas import Atlas
+from services.grid.atlas import Atlas, in_emergency
 from services.grid.clock import Instant
 from services.grid.directory import Division
 from services.grid.events import Event
@@ -87,6 +87,9 @@ def open_case(
     """
     if document is not None:
         return Decision(document, answer=same_report(document, report["digest"]))
+    emergency = atlas.emergency_at(profile, place.code)
+    if emergency is not None:
+        profile = profile.in_emergency or profile
     entry = profile.enter(report, place.code, atlas.directory)
     facts = {
         "tracking": tracking_code(case, attempt),
@@ -101,6 +104,7 @@ def open_case(
         "also_tell": list(entry.also_tell),
         "reported_at": now,
     }
+    facts = in_emergency(facts, emergency)
     state = {
         "token": Token(1, Stage.HELD, 0, 0).as_dict(),
         "address": entry.address.as_dict(),
@@ -158,7 +162,8 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
             return Decision(document, answer=document)
         stage = "held" if token.stage == Stage.HELD else "withdrawn"
         raise Refused(f"only a resolved case is reopened, and this one is {stage}", stage=stage)
-    profile = atlas.profile(facts["profile"])
+    facts = in_emergency(facts, atlas.emergency_of(facts))
+    profile = atlas.rules_for(facts)
     ladder, address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
     facts = {**facts, "ladder": ladder}
     token = Token(token.round + 1, Stage.HELD, 0, 0)

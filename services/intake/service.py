@@ -64,6 +64,21 @@ class Service(Operations):
         """重新办理."""
         return api.reopen(self.shell, call, case)
 
+    @route("GET", "/v1/emergencies", may=api.READERS)
+    def emergencies(self, call: Call) -> dict[str, Any]:
+        """Where 战时机制 is on."""
+        return api.emergencies(self.shell, call)
+
+    @route("POST", "/v1/emergencies/<division>/begin", body=api.SwitchBody(), may=api.SWITCHERS)
+    def begin_emergency(self, call: Call, division: str) -> Answer:
+        """启动战时机制."""
+        return api.switch(self.shell, call, division, on=True)
+
+    @route("POST", "/v1/emergencies/<division>/end", body=api.SwitchBody(), may=api.SWITCHERS)
+    def end_emergency(self, call: Call, division: str) -> Answer:
+        """结束战时机制."""
+        return api.switch(self.shell, call, division, on=False)
+
     @route("GET", "/v1/cases/<case>/timeline", query=api.TimelineQuery(), may=api.READERS)
     def timeline(self, call: Call, case: str) -> dict[str, Any]:
         """What happened to a case."""

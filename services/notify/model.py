@@ -35,7 +35,7 @@ def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant
     if document is not None:
         return Decision(document)
     deliveries = []
-    profile = atlas.profile(event.data["case"]["profile"])
+    profile = atlas.rules_for(event.data["case"])
     for template in profile.templates:
         if template.on != event.type:
             continue
@@ -133,7 +133,7 @@ def _tried(
 def _recipients(tell: tuple[str, ...], event: Event, atlas: Atlas) -> list[str]:
     """The references that a template's words stand for, for this event."""
     facts, state = event.data["case"], event.data["state"]
-    profile = atlas.profile(facts["profile"])
+    profile = atlas.rules_for(facts)
     address = Address.of(state["address"])
     found: list[str] = []
     for word in tell:
@@ -159,7 +159,7 @@ def _desk(address: Address) -> str:
 
 def _text(template: str, event: Event, atlas: Atlas) -> str:
     facts, state = event.data["case"], event.data["state"]
-    profile = atlas.profile(facts["profile"])
+    profile = atlas.rules_for(facts)
     address = Address.of(state["address"])
     dues = sorted(item["due"] for item in state["deadlines"] if item["kind"] != "remind")
     return template.format(

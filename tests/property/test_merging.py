@@ -15,18 +15,20 @@ from services.escalation import model as escalation
 from services.grid.clock import Instant
 from services.grid.events import Event, of_consumer
 from services.intake import model as intake
-from tests.simulator.county import atlas
 from tests.simulator.history import HEADER, of_seed, play
+from tests.simulator.world import World
 
-ATLAS = atlas(unstaffed="skip")
 LATER = Instant("2030-01-01T00:00:00.000Z")
 
 
-def events_of_a_history(seed: int) -> list[Event]:
-    """Of one whose clocks agree: whoever has nobody on duty is skipped."""
+def world_after(seed: int) -> World:
+    """A history whose clocks agree: whoever has nobody on duty is skipped."""
     same_time = bytes([3, *bytes(HEADER - 1)])
-    world = play(same_time + of_seed(seed)[HEADER:]).world
-    return [Event.read(sent.body) for sent in world.published]
+    return play(same_time + of_seed(seed)[HEADER:]).world
+
+
+def events_of_a_history(seed: int) -> list[Event]:
+    return [Event.read(sent.body) for sent in world_after(seed).published]
 
 
 def folded(
@@ -77,13 +79,14 @@ def test_an_id_means_one_event(seed: int) -> None:
 
 
 def test_a_fold_never_changes_the_document_that_it_was_given() -> None:
-    events = read_by("escalation", events_of_a_history(7))
+    world = world_after(7)
+    events = read_by("escalation", [Event.read(sent.body) for sent in world.published])
     documents: dict[str, Document] = {}
     for event in events:
         before = documents.get(event.subject)
         copy = repr(before)
         merged = escalation.merge(before, event, LATER)
-        decided = escalation.decide(merged, ATLAS, LATER).document
+        decided = escalation.decide(merged, world.atlas, LATER).document
         assert repr(before) == copy
         assert decided is not None
         documents[event.subject] = decided

@@ -55,11 +55,24 @@ RULES: dict[str, Any] = {
         },
     },
     "extension": {"longest": "1d", "source": "assumption"},
+    "emergency": {
+        "title": {"zh": "战时机制", "en": "Emergency mode"},
+        "source": "assumption",
+        "routing": [{"when": {"urgency": "urgent"}, "enter": "village", "source": "assumption"}],
+        "deadlines": [
+            {"level": "household", "acknowledge": "1h", "resolve": "3h", "source": "assumption"},
+            {"level": "village", "acknowledge": "1h", "resolve": "6h", "source": "assumption"},
+        ],
+        "command": {"household": "township"},
+    },
     "templates": [
         {"on": "case.assigned", "tell": ["holder"], "by": ["log"], "text": "{title} {tracking}"},
         {"on": "case.supervised", "tell": ["told", "above"], "by": ["log"], "text": "{title}"},
     ],
 }
+
+SWITCHED = ("469002104", "469002104214")
+"""Where a history may switch to emergency mode: a township, and a village in it."""
 
 DIVISIONS = (
     Division("469002", "琼海市", "county", None, "county"),
@@ -70,6 +83,7 @@ OFFICERS = (
     Officer("h-1", "户网格员", "household", GRID, None, "officer", on_duty=True),
     Officer("g-1", "组网格长", "group", "46900210421403", None, "lead", on_duty=True),
     Officer("v-1", "村网格长", "village", "469002104214", None, "lead", on_duty=False),
+    Officer("t-1", "镇指挥长", "township", "469002104", None, "lead", on_duty=True),
 )
 
 

@@ -16,7 +16,7 @@ from random import Random
 from typing import NamedTuple
 
 from tests.simulator import invariants
-from tests.simulator.county import LEVELS, atlas, with_successor
+from tests.simulator.county import LEVELS, SWITCHED, atlas, with_successor
 from tests.simulator.nodes import REPLICAS
 from tests.simulator.world import ACTIONS, NODES, Step, World
 
@@ -149,6 +149,21 @@ def _migrate(world: World, choices: Choices, step: Step) -> str | None:
     return f"{case} is brought under {version}" if world.migrate(case, version, step) else None
 
 
+def _switch(world: World, choices: Choices, _step: Step) -> str:
+    division = SWITCHED[choices.pick(len(SWITCHED))]
+    return f"emergency mode of {division} is {'on' if world.switch(division) else 'off'}"
+
+
+def _hear(world: World, choices: Choices, _step: Step) -> str | None:
+    node = world.alive[choices.pick(len(world.alive))]
+    return f"{node.name} hears of the directory" if node.hear() else None
+
+
+def _follow(world: World, _choices: Choices, step: Step) -> str | None:
+    looked = world.follow(step)
+    return f"the custodian brings {looked} cases over" if looked else None
+
+
 def _wait(world: World, choices: Choices, _step: Step) -> str:
     seconds = _WAITS[choices.pick(len(_WAITS))]
     return f"{seconds} s pass: it is {world.clock.advance(seconds)}"
@@ -205,13 +220,16 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(76, _read),
-    "act": Kind(52, _act),
+    "read": Kind(68, _read),
+    "act": Kind(46, _act),
     "answer": Kind(10, _answer),
     "reopen": Kind(6, _reopen),
     "migrate": Kind(4, _migrate),
-    "wait": Kind(30, _wait),
-    "second": Kind(22, _second),
+    "switch": Kind(5, _switch),
+    "hear": Kind(10, _hear),
+    "follow": Kind(4, _follow),
+    "wait": Kind(27, _wait),
+    "second": Kind(20, _second),
     "beat": Kind(3, _beat),
     "fire": Kind(10, _fire),
     "sweep": Kind(12, _sweep),
@@ -221,6 +239,8 @@ STEPS: dict[str, Kind] = {
     "repair": Kind(7, _repair),
 }
 _WHEEL = [kind for kind in STEPS.values() for _ in range(kind.weight)]
+if len(_WHEEL) > 256 - ENDS:
+    raise ValueError(f"the weights are {len(_WHEEL)} in all: make some less, for a byte picks one")
 
 
 class History:

@@ -28,6 +28,7 @@ def all_hold(world: World) -> None:
     nobody_short_changed(world)
     answers_in_time_count(world)
     nobody_waits_for_a_dead_desk(world)
+    under_the_rules_of_their_place(world)
 
 
 def agreement(world: World) -> None:
@@ -155,7 +156,7 @@ def nobody_short_changed(world: World) -> None:
         if event.type != "case.deadline_passed":
             continue
         facts, state = event.data["case"], event.data["state"]
-        profile = world.atlas.profile(facts["profile"])
+        profile = world.atlas.rules_for(facts)
         own = deadlines.own_time(profile, facts, Address.of(state["address"]))
         chance = min(profile.grace, own) + slowest - (fastest - slowest)
         assert event.data["passed"]["fired_at"] >= plus(heard[where], chance), where
@@ -208,6 +209,14 @@ def nobody_waits_for_a_dead_desk(world: World) -> None:
         assert resolve or document["supervision"], case
         late = [item for item in resolve if suspension["at"] < item["due"]]
         assert all(item["due"] > suspension["until"] for item in late), case
+
+
+def under_the_rules_of_their_place(world: World) -> None:
+    """Every open case follows the switches of emergency mode, whoever heard of them when."""
+    for case, held in world.nodes["escalation"].store.documents().items():
+        if held["state"]["token"]["stage"] == "held":
+            wanted = world.atlas.emergency_of(held["facts"])
+            assert held["facts"].get("emergency") == wanted, case
 
 
 def supervised(world: World) -> None:

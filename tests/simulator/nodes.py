@@ -10,6 +10,7 @@ from services.bus.errors import DatabaseAway, Refused, Retry
 from services.bus.fold import Fold, Record, Work, Write
 from services.bus.memory import MemoryStore
 from services.escalation.firing import MARKER, Markers
+from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant, moment, plus
 from services.grid.events import Event
 
@@ -128,7 +129,9 @@ class HostileStore(MemoryStore):
 
 
 class Bus(Protocol):
-    """What a node publishes to."""
+    """What a node publishes to, and what the directory says now."""
+
+    atlas: Atlas
 
     def publish(self, node: Node, events: Sequence[Event]) -> set[str]:
         """See :class:`services.bus.fold.Publisher`."""
@@ -201,7 +204,9 @@ class Replica:
         """Nobody sleeps in a history."""
 
     def works(self, events: Sequence[Event], make: Callable[[Event, object], Work]) -> list[Work]:
-        """The county is always known here."""
+        """What nobody has told the node yet, an event waits for."""
+        for event in events:
+            self.node.learn(event)
         return [make(event, self.node.atlas) for event in events]
 
 
@@ -226,7 +231,7 @@ class Node:
         name: str,
         seams: Seams,
         *,
-        atlas: object,
+        atlas: Atlas,
         work: Callable[[Event, Instant], Work],
         clocks: Sequence[SkewedClock],
     ) -> None:
@@ -237,8 +242,19 @@ class Node:
         self.queue: list[Waiting] = []
         self.store = HostileStore(seams)
         self.line = _Line(bus, self)
+        self._bus = bus
         self.reached = Reached(self.store)
         self.replicas = [Replica(self, number, clock) for number, clock in enumerate(clocks)]
+
+    def learn(self, event: Event) -> None:
+        """An event waits until the directory that it speaks of has arrived."""
+        if "case" in event.data and not self.atlas.knows(event.data["case"]):
+            self.atlas = self._bus.atlas
+
+    def hear(self) -> bool:
+        """The directory's queue is read; whether there was anything new."""
+        before, self.atlas = self.atlas, self._bus.atlas
+        return self.atlas is not before
 
     def readable(self) -> list[Waiting]:
         """What may be read next: anything, but a marker only once all before it was read.

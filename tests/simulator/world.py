@@ -21,7 +21,7 @@ from services.bus.consumer import Batch
 from services.bus.errors import BrokerAway, Refused, Retry
 from services.bus.fold import Decision, Document, Outcome, Record, Work
 from services.dispatch import model as dispatch
-from services.escalation import firing
+from services.escalation import firing, switching
 from services.escalation import model as escalation
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant
@@ -123,9 +123,9 @@ class World:
         if name == "intake":
             return lambda event, _now: intake.work(event)
         if name in LEVELS:
-            return lambda event, now: dispatch.work(event, name, self.atlas, now)
+            return lambda event, now: dispatch.work(event, name, self.nodes[name].atlas, now)
         service = escalation if name == "escalation" else notify
-        return lambda event, now: service.work(event, self.atlas, now)
+        return lambda event, now: service.work(event, self.nodes[name].atlas, now)
 
     @property
     def alive(self) -> list[Node]:
@@ -215,6 +215,8 @@ class World:
             batch = Batch(events, acknowledge, lambda: False)
             firing.absorb(cast(Any, replica), replica.markers, batch)
             return
+        for event in events:
+            node.learn(event)
         replica.fold.run([node.work(event, replica.now) for event in events], acknowledge)
 
     def report(
@@ -229,7 +231,8 @@ class World:
             "digest": case,
             "reporter": None,
         }
-        place = self.atlas.directory.division(division)
+        intakes = self.nodes["intake"]
+        place = intakes.atlas.directory.division(division)
         assert place is not None
 
         def change(document: Document | None, now: Instant) -> Decision:
@@ -239,12 +242,12 @@ class World:
                 report,
                 place,
                 certain=True,
-                profile=self.atlas.current[0],
-                atlas=self.atlas,
+                profile=intakes.atlas.current[0],
+                atlas=intakes.atlas,
                 now=now,
             )
 
-        return self._client(step or Step(), self.nodes["intake"], case, change)
+        return self._client(step or Step(), intakes, case, change)
 
     def entries(self, level: str, status: str = "live") -> list[str]:
         """The keys of a desk's docket entries with a state."""
@@ -259,7 +262,8 @@ class World:
         """An officer of a desk acts on an entry; whether the desk did it."""
 
         def change(document: Document | None, now: Instant) -> Decision:
-            return ACTIONS[action](document, f"officer-{level}", atlas=self.atlas, now=now)
+            atlas = self.nodes[level].atlas
+            return ACTIONS[action](document, f"officer-{level}", atlas=atlas, now=now)
 
         return self._client(step or Step(), self.nodes[level], entry, change)
 
@@ -272,8 +276,9 @@ class World:
         """An officer of the level above grants an extension or refuses it."""
 
         def change(document: Document | None, now: Instant) -> Decision:
+            atlas = self.nodes[level].atlas
             return dispatch.answer_extension(
-                document or {}, f"officer-{level}", "", granted=granted, atlas=self.atlas, now=now
+                document or {}, f"officer-{level}", "", granted=granted, atlas=atlas, now=now
             )
 
         return self._client(step or Step(), self.nodes[level], asked, change)
@@ -283,8 +288,9 @@ class World:
 
         def change(document: Document | None, now: Instant) -> Decision:
             round_ = (document or {})["state"]["token"]["round"]
+            atlas = self.nodes["intake"].atlas
             return intake.reopen(
-                document or {}, "operator", f"又坏了 {round_}", atlas=self.atlas, now=now
+                document or {}, "operator", f"又坏了 {round_}", atlas=atlas, now=now
             )
 
         return self._client(step or Step(), self.nodes["intake"], case, change)
@@ -293,13 +299,39 @@ class World:
         """An operator brings a case under another version of its profile."""
 
         def change(record: Record, now: Instant) -> Decision:
-            return escalation.migrate(record, version, self.atlas, now)
+            return escalation.migrate(record, version, self.nodes["escalation"].atlas, now)
 
         def run(replica: Replica) -> None:
             work = Work(case, lambda record: change(record, replica.now))
             replica.fold.run([work])[0].result()
 
         return self._asked(step or Step(), self.nodes["escalation"], run)
+
+    def switch(self, division: str) -> bool:
+        """An operator switches a division to emergency mode, or back; whether it is on now."""
+        known = self.atlas.emergencies.get(division)
+        self.atlas = self.atlas.switched(division, on=known is None or not known.on)
+        return self.atlas.emergencies[division].on
+
+    def follow(self, step: Step | None = None) -> int:
+        """A custodian brings cases in flight over; returns how many it looked at."""
+        step = step or Step()
+        looked: list[str] = []
+
+        def follows(replica: Replica) -> None:
+            if switching.is_behind(cast(Any, replica), replica.markers):
+                return
+            atlas = replica.node.atlas
+            found = replica.node.store.documents().items()
+            held = [
+                (case, item) for case, item in found if item["state"]["token"]["stage"] == "held"
+            ]
+            cases = [case for case, item in held if escalation.switches(item["facts"], atlas)]
+            looked.extend(cases)
+            replica.fold.run(switching.works(cases, atlas, replica.now))
+
+        self._done(step, self.nodes["escalation"], follows)
+        return len(looked)
 
     def beat(self, step: Step | None = None) -> None:
         """A custodian says that it lives, and sends its queue a marker."""
@@ -327,7 +359,8 @@ class World:
             due = self._due(replica, horizon, alone=alone or step.rival)
             looked.extend(due)
             now = replica.now
-            replica.fold.run([escalation.due_work(case, self.atlas, now, horizon) for case in due])
+            atlas = replica.node.atlas
+            replica.fold.run([escalation.due_work(case, atlas, now, horizon) for case in due])
 
         self._done(step, self.nodes["escalation"], fires)
         return len(looked)
@@ -381,7 +414,13 @@ class World:
                     pass
                 while self.read(node, pick):
                     pass
-            if not any(node.queue for node in self.alive):
+                node.hear()
+            if any(node.queue for node in self.alive):
+                continue
+            self.beat()
+            while self.read(self.nodes["escalation"], pick):
+                pass
+            if not self.follow():
                 return
 
     def _client(

@@ -11,8 +11,9 @@ from services.bus.fold import Decision, Document, Record
 from services.dispatch import model
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, plus
+from services.grid.directory import Directory
 from services.grid.events import Event
-from tests.simulator.county import GRID, atlas
+from tests.simulator.county import DIVISIONS, GRID, atlas
 from tests.simulator.world import World
 
 NOW = FrozenClock().now()
@@ -89,7 +90,8 @@ def test_a_lead_stands_in_or_the_case_is_held_or_skipped() -> None:
 
 
 def test_where_nobody_leads_either_it_waits_unassigned() -> None:
-    (assigned,) = arrived(ATLAS, "46900210421404001").events
+    county = Atlas(Directory(DIVISIONS), ATLAS.profiles, [*ATLAS.profiles])
+    (assigned,) = arrived(county, "46900210421404001").events
     assert assigned.data["state"]["assigned"] == {
         "officer": None,
         "why": "nobody on duty",

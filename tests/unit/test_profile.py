@@ -500,7 +500,7 @@ MISTAKES = [
         "feedback",
         "'feedback' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
-        "unstaffed, grace, templates, suspensions, extension, reopening",
+        "unstaffed, grace, templates, suspensions, extension, reopening, emergency",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),

@@ -26,7 +26,10 @@ class EscalatedSchema(CaseSchema):
 class TransferredSchema(CaseSchema):
     """``case.transferred``."""
 
-    reason = fields.String(required=True, validate=validate.OneOf(["profile_migrated"]))
+    reason = fields.String(
+        required=True,
+        validate=validate.OneOf(["profile_migrated", "emergency", "emergency_ended"]),
+    )
     previous = fields.Nested(AddressSchema, required=True)
 
 
@@ -103,7 +106,7 @@ TYPES = (
     ),
     EventType(
         "case.transferred",
-        "Custody was decided anew (转办): an operator brought the case under other rules.",
+        "Custody was decided anew (转办): the case came under other rules.",
         ("escalation",),
         ("intake", "dispatch", "notify"),
         TransferredSchema,

@@ -10,7 +10,7 @@ from marshmallow import fields, validate
 
 from services.grid.calendars import OFF, WORK
 from services.grid.events.event_type import EventType
-from services.grid.events.parts import CODE, WORD, Kept
+from services.grid.events.parts import CODE, WORD, InstantField, Kept, public_text
 
 _FOLLOWERS = ("dispatch", "escalation", "notify")
 
@@ -67,6 +67,20 @@ class HolidaysSchema(Kept):
     )
 
 
+class EmergencySchema(Kept):
+    """Whether a division, with all below it, is in emergency mode (战时机制), and since when.
+
+    ``number`` counts how often it was switched on; cases name it ``<division>.<number>``.
+    """
+
+    division = fields.String(required=True, validate=CODE)
+    number = fields.Integer(required=True, strict=True, validate=validate.Range(0, 1_000_000))
+    on = fields.Boolean(required=True)
+    since = InstantField(required=True)
+    by = fields.String(required=True, validate=validate.Length(1, 200))
+    reason = public_text(500, required=True, shortest=1)
+
+
 class ProfileSchema(Kept):
     """A profile's rules as they stand in its YAML; the id is the hash of its content."""
 
@@ -98,6 +112,12 @@ class HolidaysEventSchema(EntrySchema):
     """``directory.holidays``."""
 
     holidays = fields.Nested(HolidaysSchema, required=True)
+
+
+class EmergencyEventSchema(EntrySchema):
+    """``directory.emergency``."""
+
+    emergency = fields.Nested(EmergencySchema, required=True)
 
 
 class ProfileEventSchema(EntrySchema):
@@ -134,6 +154,13 @@ TYPES = (
         ("intake",),
         _FOLLOWERS,
         HolidaysEventSchema,
+    ),
+    EventType(
+        "directory.emergency",
+        "A division with all below it goes into emergency mode (战时机制), or back.",
+        ("intake",),
+        _FOLLOWERS,
+        EmergencyEventSchema,
     ),
     EventType(
         "directory.profile",

@@ -218,6 +218,10 @@ class FactsSchema(Kept):
     division = fields.String(required=True, validate=CODE)
     triage = fields.Boolean(load_default=False)
     profile = fields.String(required=True, metadata={"description": "the profile's version"})
+    emergency = fields.String(
+        validate=validate.Regexp(r"^[0-9]{6,32}\.[0-9]{1,7}\Z", error="Write <division>.<number>."),
+        metadata={"description": "the emergency (战时机制) whose rules hold for it"},
+    )
     ladder = fields.String(required=True)
     also_tell = fields.List(fields.String(validate=WORD), load_default=list)
     reported_at = InstantField(required=True)
