@@ -75,10 +75,30 @@ class Client:
 
     def deadlines(self, case: str) -> Json:
         """Every deadline of a case with its rule and what became of it."""
-        if self.stack.escalation is None:
-            raise Failure(Exit.USAGE, "HUASHI_ESCALATION is not set: write the custodian's URL")
-        url = f"{self.stack.escalation}/v1/cases/{quote(case, safe='')}/deadlines"
+        url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/deadlines"
         return self._ask("GET", url, _READERS)
+
+    def emergencies(self) -> list[Json]:
+        """Every division that was ever switched to emergency mode."""
+        found = self._ask("GET", f"{self.stack.intake}/v1/emergencies", _READERS)["emergencies"]
+        return list(found)
+
+    def emergency_changes(self, division: str, *, on: bool) -> Iterator[Json]:
+        """What a switch would change, page after page: ``{cases, refused}``."""
+        url = f"{self._custodian()}/v1/emergencies/{quote(division, safe='')}"
+        query = {"on": str(on).lower(), "after": ""}
+        while True:
+            page = self._ask("GET", url, ("operator",), query=query)
+            yield page
+            if not page["next"]:
+                return
+            query["after"] = page["next"]
+
+    def switch_emergency(self, division: str, reason: str, *, on: bool) -> Json:
+        """Switches a division to emergency mode, or back."""
+        action = "begin" if on else "end"
+        url = f"{self.stack.intake}/v1/emergencies/{quote(division, safe='')}/{action}"
+        return self._ask("POST", url, ("operator",), body={"reason": reason})
 
     def ready(self, url: str) -> Json:
         """What a service says of itself: ``{ready, checks}``; asked once, briefly."""
@@ -87,6 +107,11 @@ class Client:
             return {"ready": answer.status_code == 200, "checks": answer.json().get("checks", {})}
         except (httpx.TransportError, ValueError) as error:
             return {"ready": False, "checks": {}, "error": type(error).__name__}
+
+    def _custodian(self) -> str:
+        if self.stack.escalation is None:
+            raise Failure(Exit.USAGE, "HUASHI_ESCALATION is not set: write the custodian's URL")
+        return self.stack.escalation
 
     def _desk(self, level: str) -> str:
         try:

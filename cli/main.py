@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import demo as demonstration
+from cli import emergency as emergencies
 from cli import export, render, whatif
 from cli.client import Client
 from cli.failures import Exit, Failure
@@ -55,7 +56,9 @@ desk_app = typer.Typer(help="A desk (受理台): huashi desk household list", no
 profile_app = typer.Typer(help="Profiles (模式).", no_args_is_help=True)
 stack_app = typer.Typer(help="The running services.", no_args_is_help=True)
 export_app = typer.Typer(help="What a running system knows, as files.", no_args_is_help=True)
+emergency_app = typer.Typer(help="Emergency mode (战时机制).", no_args_is_help=True)
 app.add_typer(desk_app, name="desk")
+app.add_typer(emergency_app, name="emergency")
 app.add_typer(profile_app, name="profile")
 app.add_typer(stack_app, name="stack")
 app.add_typer(export_app, name="export")
@@ -323,6 +326,56 @@ def _act(level: str, case: str, action: str, body: dict[str, Any], as_json: bool
             typer.echo(f"{entry['tracking']}  {entry['status']}")
 
 
+DivisionArgument = Annotated[str, typer.Argument(help="A division code: it and all below it.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept, and everybody sees it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only what would change.")]
+
+
+@emergency_app.command("list")
+def emergency_list(as_json: AsJson = False) -> None:
+    """Which divisions are in emergency mode, and which were."""
+    with _client(as_json) as client:
+        zone, found = _zone(), client.emergencies()
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(emergencies.listed(found, zone))
+        else:
+            typer.echo("no division was ever in emergency mode")
+
+
+@emergency_app.command("begin")
+def emergency_begin(
+    division: DivisionArgument, reason: Reason, yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Switch a division to emergency mode; without --yes show what would change."""
+    _switch(division, reason, on=True, yes=yes, as_json=as_json)
+
+
+@emergency_app.command("end")
+def emergency_end(
+    division: DivisionArgument, reason: Reason, yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Switch a division back; without --yes show what would change."""
+    _switch(division, reason, on=False, yes=yes, as_json=as_json)
+
+
+def _switch(division: str, reason: str, *, on: bool, yes: bool, as_json: bool) -> None:
+    with _client(as_json) as client:
+        zone = _zone()
+        if yes:
+            found = client.switch_emergency(division, reason, on=on)
+            said = f"{found['name']} is {'in' if found['on'] else 'not in'} emergency mode"
+            _print(found) if as_json else typer.echo(said)
+            return
+        changes = emergencies.changes(client, division, on=on)
+        if as_json:
+            _print(changes)
+            return
+        _console().print(emergencies.shown(changes, zone))
+        typer.secho("nothing is done: add --yes to switch", dim=True, err=True)
+
+
 @profile_app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder with profile.yaml and its CSV files.")],
@@ -362,11 +415,19 @@ def profile_preview(
         typer.Option("--report", help="A report as for huashi report --from; - is standard input."),
     ],
     at: Annotated[str, typer.Option(help="When it is reported, RFC 3339; now if not given.")] = "",
+    in_emergency: Annotated[
+        bool, typer.Option("--emergency", help="While the place is in emergency mode.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The whole ladder that a report would climb if nobody answered, with dates."""
     with _failures(as_json):
         loaded = _load(folder)
+        if in_emergency:
+            different = loaded.profile.in_emergency
+            if different is None:
+                raise Failure(Exit.REFUSED, "the profile has no part emergency: add it")
+            loaded = dataclasses.replace(loaded, profile=different)
         found = _previewed(loaded, _read_report(report_file), at)
         if as_json:
             _print(dataclasses.asdict(found))

@@ -1,0 +1,304 @@
+"""Emergency mode: which rules hold, and how cases in flight come under them and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.bus.errors import Refused
+from services.bus.fold import Decision, Document, Record, Unpublished
+from services.dispatch import model as dispatch
+from services.escalation import model
+from services.grid.atlas import Atlas, UnknownProfile
+from services.grid.clock import FrozenClock, Instant, plus
+from services.grid.events import Event
+from services.grid.profile import Profile, ProfileError
+from services.grid.tokens import Address, Token
+from services.intake import directory
+from tests.simulator.county import RULES, atlas
+from tests.simulator.world import World
+
+TOWNSHIP, VILLAGE = "469002104", "469002104214"
+START = FrozenClock().now()
+HOUR = 3600.0
+
+
+def part(**changes: Any) -> dict[str, Any]:
+    """The county's rules with these changes to its emergency part."""
+    return {"emergency": {**RULES["emergency"], **changes}}
+
+
+def custody(county: Atlas, urgency: str = "ordinary") -> Document:
+    world = World(county)
+    world.report("case-1", urgency)
+    event = Event.read(world.published[0].body)
+    document = model.decide(model.merge(None, event, START), county, START).document
+    assert document is not None
+    return document
+
+
+def switched(
+    document: Document, county: Atlas, after: float = HOUR, **record: Any
+) -> tuple[Document, list[Event]]:
+    decision = model.switch(Record("case-1", 1, document, **record), county, plus(START, after))
+    assert decision.document is not None
+    return decision.document, list(decision.events)
+
+
+def level(document: Document) -> str:
+    return str(document["state"]["address"]["level"])
+
+
+def due(document: Document, kind: str) -> Instant:
+    return Instant(
+        next(item["due"] for item in document["state"]["deadlines"] if item["kind"] == kind)
+    )
+
+
+def test_a_case_in_flight_stays_and_has_the_time_of_the_emergency_from_the_switch_on() -> None:
+    county = atlas()
+    document, (hop, released) = switched(custody(county), county.switched(TOWNSHIP, on=True))
+    assert (hop.type, hop.data["reason"]) == ("case.transferred", "emergency")
+    assert released.type == "case.released"
+    assert hop.data["case"]["emergency"] == document["facts"]["emergency"] == "469002104.1"
+    assert level(document) == "household"
+    assert Token.of(document["state"]["token"]).hop == 1
+    assert document["state"]["clocks"]["level"] == {"started_at": plus(START, HOUR)}
+    assert document["state"]["clocks"]["case"] == {"started_at": START}
+    assert due(document, "resolve") == plus(START, 4 * HOUR)
+    assert document["next_due"] == plus(START, 2 * HOUR)
+
+
+def test_where_the_profile_says_so_the_clock_goes_on() -> None:
+    county = atlas(**part(clock="goes_on"))
+    document, _ = switched(custody(county), county.switched(TOWNSHIP, on=True))
+    assert due(document, "resolve") == plus(START, 3 * HOUR)
+
+
+def test_it_rises_to_where_a_new_report_would_enter_and_stays_there_afterwards() -> None:
+    county = atlas()
+    on = county.switched(TOWNSHIP, on=True)
+    document, events = switched(custody(county, "urgent"), on)
+    assert level(document) == "village"
+    assert events[0].key.startswith("case.transferred.village.")
+    assert [event.data["released"]["address"]["level"] for event in events[1:]] == ["household"]
+    back, events = switched(document, on.switched(TOWNSHIP, on=False), 2 * HOUR)
+    assert events[0].data["reason"] == "emergency_ended"
+    assert level(back) == "village"
+    assert "emergency" not in back["facts"]
+    assert due(back, "resolve") == plus(START, 2 * HOUR + 3 * 86400)
+
+
+def test_it_never_goes_down() -> None:
+    county = atlas()
+    document = custody(county)
+    now = START
+    for hours in (2, 2, 4):
+        now = plus(now, hours * HOUR)
+        fired = model.fire(Record("case-1", 1, document), county, now, now).document
+        assert fired is not None
+        document = fired
+    assert level(document) == "township"
+    document, _ = switched(document, county.switched(TOWNSHIP, on=True), 9 * HOUR)
+    assert level(document) == "township"
+
+
+def test_a_level_that_only_the_emergency_knows_gives_it_to_the_top_of_the_ladder() -> None:
+    steps = [{"level": name, "title": name} for name in ("township", "county")]
+    line = {"level": "county", "acknowledge": "1h", "resolve": "2h", "source": "assumption"}
+    county = atlas(
+        **part(
+            ladders={"war": steps},
+            routing=[{"ladder": "war", "enter": "county", "source": "assumption"}],
+            deadlines=[line],
+        )
+    )
+    assert county.current[0].levels[-1] == "county"
+    on = county.switched(TOWNSHIP, on=True)
+    document, _ = switched(custody(county), on)
+    assert (document["facts"]["ladder"], level(document)) == ("war", "county")
+    assert county.current[0].in_emergency is not None
+    document, _ = switched(document, on.switched(TOWNSHIP, on=False), 2 * HOUR)
+    assert document["facts"]["ladder"] == "default"
+    # Not down to where it was reported: the county has no desk on this ladder, its township has.
+    assert document["state"]["address"] == Address("township", TOWNSHIP).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "follows"),
+    [
+        ("all", True),
+        ("none", False),
+        ({"urgency": "urgent"}, False),
+        ({"urgency": "ordinary"}, True),
+    ],
+)
+def test_the_profile_says_which_cases_in_flight_follow(in_flight: Any, follows: bool) -> None:
+    county = atlas(**part(in_flight=in_flight))
+    document, events = switched(custody(county), county.switched(TOWNSHIP, on=True))
+    assert (document["facts"].get("emergency") is not None) == follows
+    assert bool(events) == follows
+
+
+def test_a_case_keeps_the_rules_it_was_reported_under_where_none_follow() -> None:
+    county = atlas(**part(in_flight="none")).switched(TOWNSHIP, on=True)
+    document = custody(county)
+    assert document["facts"]["emergency"] == "469002104.1"
+    document, events = switched(document, county.switched(TOWNSHIP, on=False))
+    assert (document["facts"]["emergency"], events) == ("469002104.1", [])
+
+
+def test_the_nearest_emergency_counts_and_a_switch_twice_changes_nothing() -> None:
+    county = atlas().switched(TOWNSHIP, on=True).switched(VILLAGE, on=True)
+    document, _ = switched(custody(atlas()), county)
+    assert document["facts"]["emergency"] == "469002104214.1"
+    again, events = switched(document, county, 2 * HOUR)
+    assert (again, events) == (document, [])
+    # The village's ends, the township's goes on.
+    document, (hop, _) = switched(document, county.switched(VILLAGE, on=False), 2 * HOUR)
+    assert hop.data["reason"] == "emergency"
+    assert document["facts"]["emergency"] == "469002104.1"
+
+
+def test_what_is_suspended_waits_on() -> None:
+    county = atlas()
+    document = custody(county)
+    entry = dispatch.merge(None, case_event(document))
+    entry = done(dispatch.decide(entry, county, START))
+    act = dispatch.suspend(entry, "h-1", "waiting", "", atlas=county, now=plus(START, 60))
+    document = model.merge(document, act.events[0], plus(START, 61))
+    document, _ = switched(document, county.switched(TOWNSHIP, on=True))
+    (pause,) = document["state"]["clocks"]["level"]["pauses"]
+    until = plus(START, 60 + 2 * 86400)
+    assert (pause["starts"], pause["ends"]) == (plus(START, HOUR), until)
+    assert document["state"]["suspension"]["until"] == until
+    assert due(document, "resolve") == plus(until, 3 * HOUR)
+
+
+def case_event(document: Document) -> Event:
+    """``case.reported`` of a case that the custodian has."""
+    world = World(atlas())
+    world.report("case-1")
+    event = Event.read(world.published[0].body)
+    assert event.data["state"] == document["state"]
+    return event
+
+
+def done(decision: Decision) -> Document:
+    assert decision.document is not None
+    return decision.document
+
+
+def test_another_person_commands_the_desk() -> None:
+    county = atlas()
+    on = county.switched(TOWNSHIP, on=True)
+    before = custody(county)
+    entry = done(dispatch.decide(dispatch.merge(None, case_event(before)), county, START))
+    assert entry["state"]["assigned"]["officer"] == "h-1"
+    _, events = switched(before, on)
+    entry = done(dispatch.decide(dispatch.merge(None, events[0]), on, plus(START, HOUR)))
+    assert (entry["state"]["assigned"]["officer"], entry["state"]["assigned"]["why"]) == (
+        "t-1",
+        "command",
+    )
+
+
+def test_what_was_reported_by_an_intake_that_had_not_heard_comes_under_it_on_arrival() -> None:
+    world = World(atlas())
+    world.report("case-1")
+    on = atlas().switched(TOWNSHIP, on=True)
+    decision = model.work(Event.read(world.published[0].body), on, START).change(Record("case-1"))
+    assert done(decision)["facts"]["emergency"] == "469002104.1"
+    assert [event.type for event in decision.events] == ["case.transferred", "case.released"]
+
+
+def test_an_emergency_that_has_not_arrived_is_waited_for() -> None:
+    county = atlas()
+    facts = custody(county.switched(TOWNSHIP, on=True))["facts"]
+    assert not county.knows(facts)
+    with pytest.raises(UnknownProfile, match=r"469002104\.1: it has not arrived yet"):
+        county.rules_for(facts)
+
+
+def test_it_waits_until_others_know_who_holds_the_case() -> None:
+    county = atlas()
+    document = custody(county)
+    unpublished = [Unpublished(case_event(document), 0.0)]
+    with pytest.raises(Refused, match="just moved"):
+        switched(document, county.switched(TOWNSHIP, on=True), unpublished=unpublished)
+
+
+def test_a_migration_keeps_a_case_in_emergency_mode() -> None:
+    county = atlas()
+    new = Profile.parse({**county.current[0].rules, "grace": "5m"})
+    on = Atlas(
+        county.directory,
+        {**county.profiles, new.id: new},
+        [new.id],
+        emergencies=county.switched(TOWNSHIP, on=True).emergencies.values(),
+    )
+    document, _ = switched(custody(county), on)
+    migrated = model.migrate(Record("case-1", 1, document), new.id, on, plus(START, 2 * HOUR))
+    facts = done(migrated)["facts"]
+    assert (facts["profile"], facts["emergency"]) == (new.id, "469002104.1")
+
+
+def test_a_switch_is_an_entry_of_the_directory_and_again_changes_nothing() -> None:
+    told = {"by": "op", "reason": "台风", "directory": atlas().directory, "now": START}
+    first = directory.switch(None, TOWNSHIP, on=True, changed=1.0, **told)
+    (event,) = first.events
+    assert event.key == "directory.emergency.township.46.90.02.104"
+    assert event.data["emergency"]["number"] == 1
+    again = directory.switch(first.document, TOWNSHIP, on=True, changed=2.0, **told)
+    assert (again.document, [*again.events]) == (first.document, [])
+    off = directory.switch(first.document, TOWNSHIP, on=False, changed=3.0, **told)
+    assert (off.answer["on"], off.answer["number"]) == (False, 1)
+    third = directory.switch(off.document, TOWNSHIP, on=True, changed=4.0, **told)
+    assert third.answer["number"] == 2
+    assert third.document is not None and third.document["version"] == 3
+    with pytest.raises(Refused, match="not in emergency mode"):
+        directory.switch(None, TOWNSHIP, on=False, changed=1.0, **told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"in_flight": "some"}, "emergency.in_flight", "write one of all, none"),
+        ({"in_flight": {"urgency": "huge"}}, "emergency.in_flight.urgency", "'huge' is not known"),
+        ({"clock": "stops"}, "emergency.clock", "write one of goes_on, starts_again"),
+        (
+            {"command": {"village": "household"}},
+            "emergency.command.village",
+            "is not above village",
+        ),
+        ({"command": {"town": "township"}}, "emergency.command.town", "'town' is not known"),
+        ({"officers": []}, "emergency.officers", "is not known"),
+        (
+            {"routing": [{"enter": "moon"}]},
+            "emergency.routing[0].enter",
+            "write one of household, group, village, township",
+        ),
+        (
+            {"ladders": {"war": [{"level": "county", "title": "县"}]}},
+            "emergency.ladders.war[0].level",
+            "county has no deadline",
+        ),
+        (
+            {"routing": [{"source": "x"}, {"enter": "village", "source": "y"}]},
+            "emergency.routing[1]",
+            "never applies",
+        ),
+        (
+            {"routing": [], "deadlines": [], "command": {}},
+            "emergency",
+            "changes nothing: add ladders, routing, deadlines or command",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_field(changes: Any, field: str, said: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        Profile.parse({**RULES, **part(**changes)})
+    found = {problem.field: problem.text for problem in caught.value.problems}
+    assert field in found, found
+    assert said in found[field]
