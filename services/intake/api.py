@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from services.bus import problems
+from services.bus import logs, problems
 from services.bus.errors import Collision
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.paging import PageQuery
@@ -31,6 +31,8 @@ from services.grid.tokens import Token
 from services.intake import directory, model
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
+
+log = logs.get(__name__)
 
 REPORTERS = ("reporter", "officer", "lead", "operator", "system")
 READERS = ("officer", "lead", "operator", "auditor")
@@ -457,6 +459,7 @@ def switch(intake: IntakeShell, call: Call, division: str, *, on: bool) -> Answe
     outcomes = intake.directory_fold.run([Work(directory.emergency_key(division), change)])
     entry = outcomes[0].result()
     intake.county.absorbed(outcomes)
+    log.info("emergency mode is switched", division=division, on=entry["on"], by=entry["by"])
     return Answer(_emergency(entry, atlas))
 
 

@@ -714,3 +714,69 @@ def test_an_export_that_breaks_off_leaves_no_file(services: Services, tmp_path: 
     result = run("export", "cases", "--out", str(tmp_path / "none" / "cases.jsonl"))
     assert result.exit_code == Exit.USAGE
     assert "can't be written" in result.stderr
+
+
+# -- emergency mode ------------------------------------------------------------------------
+
+
+def _placed(level: str, due: str) -> dict[str, Any]:
+    place = {"level": level, "division": "469002104", "unit": None}
+    return {"address": place, "deadlines": [{"kind": "resolve", "due": due}]}
+
+
+def test_a_switch_without_yes_shows_what_would_change(services: Services) -> None:
+    line = "GET /v1/emergencies/469002104"
+    change = {
+        "case": "c-1",
+        "from": None,
+        "to": "469002104.1",
+        "before": _placed("household", "2026-01-06T00:00:00.000Z"),
+        "after": _placed("township", "2026-01-05T06:00:00.000Z"),
+    }
+    services.say(
+        line,
+        (200, {"cases": [change], "refused": [], "next": "c-1"}),
+        (200, {"cases": [{**change, "case": "c-2"}], "refused": [], "next": None}),
+    )
+    result = run("emergency", "begin", "469002104", "--reason", "台风")
+    assert result.exit_code == 0, result.output
+    counts = next(row for row in result.stdout.splitlines() if "household" in row)
+    assert counts.split() == ["household", "township", "2"]
+    assert "add --yes" in result.stderr
+    asked = [where for where, _headers, _body in services.asked]
+    assert asked == [f"{line}?on=true&after=", f"{line}?on=true&after=c-1"]
+
+
+def test_a_switch_with_yes_is_made(services: Services) -> None:
+    entry = {"on": True, "name": "博鳌镇", "division": "469002104"}
+    services.say("POST /v1/emergencies/469002104/begin", (200, entry))
+    result = run("emergency", "begin", "469002104", "--reason", "台风", "--yes")
+    assert (result.exit_code, result.stdout) == (0, "博鳌镇 is in emergency mode\n")
+    assert services.asked[-1][2] == {"reason": "台风"}
+
+
+def test_emergencies_are_listed(services: Services) -> None:
+    services.say("GET /v1/emergencies", (200, {"emergencies": []}))
+    assert "no division" in run("emergency", "list").stdout
+    entry = {
+        "on": False,
+        "name": "博鳌镇",
+        "division": "469002104",
+        "since": AT,
+        "by": "op",
+        "reason": "解除",
+    }
+    services.say("GET /v1/emergencies", (200, {"emergencies": [entry]}))
+    row = run("emergency", "list").stdout.splitlines()[1].split()
+    assert row[:3] == ["off", "469002104", "博鳌镇"]
+
+
+def test_a_preview_in_emergency_mode_shows_its_ladder(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    told = {"division": "46900210421403007", "category": "safety", "urgency": "ordinary"}
+    file.write_text(json.dumps({**told, "source": "app"}), encoding="utf-8")
+    for extra, levels in ([], 4), (["--emergency"], 1):
+        arguments = ("profile", "preview", str(QIONGHAI), "--report", str(file), *extra, "--json")
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        assert len(json.loads(result.stdout)["steps"]) == levels
