@@ -7,9 +7,11 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from services.bus.auth import AUDIENCE, ISSUER
 from services.grid.clock import ScaledClock
 
 SERVICES = ("intake", "dispatch", "escalation", "notify")
@@ -18,6 +20,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 _LEVEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>\d{1,5})")
 _KEY_LENGTH = 32
+# Nobody is between us and a server on this machine.
+_PLAIN = frozenset({("http", host) for host in ("127.0.0.1", "::1", "localhost")})
+
+Network = IPv4Network | IPv6Network
 
 
 class ConfigError(ValueError):
@@ -33,7 +39,8 @@ class Config:
     """What a process needs to know. Secrets are left out of its ``repr``.
 
     ``level`` is empty except for dispatch, ``seal_key`` and ``profiles`` except for intake,
-    ``notify_log`` is None except for notify.
+    ``notify_log`` is None except for notify. Of ``token_key`` and ``jwks_url`` one is empty.
+    ``trusted_proxies`` are those whose X-Forwarded-For is believed.
     """
 
     service: str
@@ -43,6 +50,10 @@ class Config:
     http_host: str
     http_port: int
     token_key: str = field(repr=False)
+    jwks_url: str
+    token_issuer: str
+    token_audience: str
+    trusted_proxies: tuple[Network, ...]
     seal_key: str = field(repr=False)
     profiles: tuple[Path, ...]
     notify_log: Path | None
@@ -69,6 +80,7 @@ class Config:
             raise ConfigError([f"there is no service {service!r}: choose {', '.join(SERVICES)}"])
         reader = _Reader(environment)
         host, port = reader.bind("HTTP_BIND")
+        jwks_url = reader.jwks_url("JWKS_URL", "TOKEN_KEY")
         config = cls(
             service=service,
             level=reader.level("LEVEL") if service == "dispatch" else "",
@@ -76,7 +88,11 @@ class Config:
             mongodb_uri=reader.mongodb("MONGODB_URI"),
             http_host=host,
             http_port=port,
-            token_key=reader.token_key("TOKEN_KEY"),
+            token_key="" if jwks_url else reader.token_key("TOKEN_KEY"),
+            jwks_url=jwks_url,
+            token_issuer=reader.named("TOKEN_ISSUER", "" if jwks_url else ISSUER),
+            token_audience=reader.named("TOKEN_AUDIENCE", "" if jwks_url else AUDIENCE),
+            trusted_proxies=reader.networks("TRUSTED_PROXIES"),
             seal_key=reader.seal_key("SEAL_KEY") if service == "intake" else "",
             profiles=reader.folders("PROFILES") if service == "intake" else (),
             notify_log=reader.file("NOTIFY_LOG") if service == "notify" else None,
@@ -149,11 +165,43 @@ class _Reader:
         return value if right else ""
 
     def token_key(self, name: str) -> str:
-        cure = f"write a secret of at least {_KEY_LENGTH} characters, the same for all services"
+        cure = (
+            f"write a secret of at least {_KEY_LENGTH} characters, the same for all services, or "
+            "set JWKS_URL instead"
+        )
         value = self._text(name, cure)
         if value and len(value) < _KEY_LENGTH:
             self.problems.append(f"{name} has only {len(value)} characters: {cure}")
         return value
+
+    def jwks_url(self, name: str, instead_of: str) -> str:
+        value = self._environment.get(name, "").strip()
+        try:
+            parts = urlsplit(value)
+            host = parts.hostname or ""
+        except ValueError:
+            parts, host = urlsplit(""), ""
+        if value and self._environment.get(instead_of, "").strip():
+            self.problems.append(f"{name} and {instead_of} are both set: keep one of them")
+        elif value and not host:
+            self._wrong(name, value, "write the https URL of the identity provider's keys")
+        elif value and parts.scheme != "https" and (parts.scheme, host) not in _PLAIN:
+            self._wrong(name, value, "write https: who can change what is read can be anybody")
+        return value
+
+    def named(self, name: str, default: str) -> str:
+        if default and not self._environment.get(name, "").strip():
+            return default
+        return self._text(name, "write what the identity provider's tokens say, with JWKS_URL")
+
+    def networks(self, name: str) -> tuple[Network, ...]:
+        found = []
+        for part in filter(None, map(str.strip, self._environment.get(name, "").split(","))):
+            try:
+                found.append(ip_network(part))
+            except ValueError:
+                self._wrong(name, part, "write networks or addresses, such as 10.42.0.0/16")
+        return tuple(found)
 
     def seal_key(self, name: str) -> str:
         cure = "write 32 random bytes as URL-safe base64 (44 characters)"

@@ -145,6 +145,13 @@ NOTIFICATIONS = Counter(
 HTTP_REQUESTS = Counter(
     "huashi_http_requests_total", "HTTP requests answered.", ["method", "route", "status"]
 )
+# Readings of the identity provider's keys (JWKS_URL). outcome: read, failed.
+KEYS_READ = Counter(
+    "huashi_keys_read_total", "Readings of the identity provider's keys.", ["outcome"]
+)
+# Entries of the audit trail. outcome: written; lost (the database was away when something was
+# refused: the entry is in the log); omitted (more requests without a valid token than are kept).
+AUDIT_ENTRIES = Counter("huashi_audit_entries_total", "Entries of the audit trail.", ["outcome"])
 # From the request's head to the answer.
 HTTP_SECONDS = Histogram(
     "huashi_http_request_seconds", "Duration of requests.", ["method", "route"], buckets=_FAST

@@ -15,13 +15,15 @@ from nameko.extensions import DependencyProvider
 
 from services.bus import logs, metrics
 from services.bus.alarm import Bell
+from services.bus.audit import Auditor, AuditStore, Trail
 from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.directory import Follower, wanted
 from services.bus.errors import DatabaseAway, Defer, Reject, Retry
-from services.bus.fold import Fold, Work, failing
+from services.bus.fold import Decision, Document, Fold, Record, Work, failing
 from services.bus.publisher import ConfirmingPublisher
 from services.bus.store import MongoStore, connect
+from services.bus.topology import instance
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import Clock, Instant, monotonic
 from services.grid.events import Event
@@ -57,6 +59,8 @@ class Shell(Generic[StoreT]):
         self.clock: Clock = config.clock
         self.database = connect(config.mongodb_uri, config.instance)
         self.publisher = ConfirmingPublisher(config.amqp_uri)
+        audit = AuditStore(self.database[instance(config.service, config.level).audit])
+        self.auditor = Auditor(audit, self.clock)
         self.store = store(self.database[store.name.format(level=config.level)])
         self._fold = Fold(self.store, self.publisher, self.clock)
         entries = MongoStore(self.database[directory.format(level=config.level)])
@@ -147,12 +151,22 @@ class Shell(Generic[StoreT]):
         works = self.county.absorb(batch.events)
         self.county.absorbed(self.directory_fold.run(works, batch.acknowledge))
 
-    def act(self, work: Work) -> Any:
-        """Runs one action of a person and returns its answer.
+    def act(self, work: Work, trail: Trail) -> Any:
+        """Runs one action of a person, tells the trail what it changed, returns its answer.
 
         :raises Refused: it is not possible now.
         """
-        return self.fold.run([work])[0].result()
+        before: Document | None = None
+
+        def change(record: Record) -> Decision:
+            nonlocal before
+            before = record.document
+            return work.change(record)
+
+        outcome = self.fold.run([Work(work.key, change)])[0]
+        answer = outcome.result()
+        trail.changed(before, outcome.document)
+        return answer
 
     def sweep(self) -> None:
         """Publishes what a crash or an outage left unpublished."""
@@ -202,6 +216,7 @@ class _Attachment(DependencyProvider):
     def setup(self) -> None:
         shell = self._make(self.container.config["CONFIG"])
         shell.ring = self.bell.ring
+        self.container.config["AUDITOR"] = shell.auditor
         readiness = self.container.config["READINESS"]
         readiness.register("started", lambda: shell.is_ready)
         readiness.register("database", shell.store.ping)

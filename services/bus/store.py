@@ -147,26 +147,8 @@ class MongoStore:
 
         :param by: a document field that every record has; an index on it must end in ``_id``.
         """
-        conditions: list[Mapping[str, Any]] = [where]
-        if cursor is not None:
-            conditions.append(
-                {
-                    "$or": [
-                        {by: {"$lt": cursor.value}},
-                        {by: cursor.value, "_id": {"$lt": cursor.key}},
-                    ]
-                }
-            )
-        with database_errors():
-            found = self.collection.find({"$and": conditions})
-            raws = list(found.sort([(by, -1), ("_id", -1)]).limit(limit + 1))
-        records = [record_of(raw) for raw in raws[:limit]]
-        if len(raws) <= limit:
-            return records, None
-        last: Any = raws[limit - 1]
-        for name in by.split("."):
-            last = last[name]
-        return records, Cursor(last, raws[limit - 1]["_id"]).text()
+        raws, following = page_of(self.collection, where, by, cursor, limit)
+        return [record_of(raw) for raw in raws], following
 
     def after(self, where: Mapping[str, Any], key: str, limit: int) -> list[Record]:
         """The next records behind ``key`` in the order of keys; an index must end in ``_id``."""
@@ -196,6 +178,35 @@ class MongoStore:
         if kept:
             change["$push"] = {"unpublished": {"$each": unpublished}}
         return UpdateOne({"_id": write.key, "revision": write.revision}, change, upsert=True)
+
+
+def page_of(
+    collection: Collection[dict[str, Any]],
+    where: Mapping[str, Any],
+    by: str,
+    cursor: Cursor | None,
+    limit: int,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of a collection, the greatest ``by`` first, and the cursor of the next page."""
+    conditions: list[Mapping[str, Any]] = [where]
+    if cursor is not None:
+        conditions.append(
+            {
+                "$or": [
+                    {by: {"$lt": cursor.value}},
+                    {by: cursor.value, "_id": {"$lt": cursor.key}},
+                ]
+            }
+        )
+    with database_errors():
+        found = collection.find({"$and": conditions})
+        raws = list(found.sort([(by, -1), ("_id", -1)]).limit(limit + 1))
+    if len(raws) <= limit:
+        return raws, None
+    last: Any = raws[limit - 1]
+    for name in by.split("."):
+        last = last[name]
+    return raws[:limit], Cursor(last, raws[limit - 1]["_id"]).text()
 
 
 def record_of(raw: Mapping[str, Any]) -> Record:

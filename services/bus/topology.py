@@ -53,6 +53,16 @@ COLLECTIONS: dict[str, tuple[str, ...]] = {
 }
 """What each service owns in MongoDB; no other user reads it."""
 
+AUDIT_INDEXES: tuple[list[tuple[str, int]], ...] = (
+    [("at", -1), ("_id", -1)],
+    [("who", 1), ("at", -1), ("_id", -1)],
+    [("cases", 1), ("at", -1), ("_id", -1)],
+)
+"""By what audit entries are looked up.
+
+Who administers the database makes these indexes: a service that could might let entries expire.
+"""
+
 DELIVERY_LIMIT = 50
 _RECOVERY_SECONDS = 30.0
 _UNWANTED_BYTES = 256 * 1024 * 1024
@@ -69,7 +79,8 @@ class TopologyError(RuntimeError):
 class Instance:
     """One service, or one level's desk: a process, a broker user and a database user.
 
-    ``queues`` maps a purpose (``events``, ``directory``) to the queue's name.
+    ``queues`` maps a purpose (``events``, ``directory``) to the queue's name; ``audit`` is the
+    collection of its audit trail, which it may only add to.
     """
 
     name: str
@@ -77,6 +88,7 @@ class Instance:
     level: str
     queues: Mapping[str, str]
     collections: tuple[str, ...]
+    audit: str
 
 
 def instance(service: str, level: str = "") -> Instance:
@@ -88,6 +100,7 @@ def instance(service: str, level: str = "") -> Instance:
         level=level,
         queues={purpose: f"{prefix}.{purpose}" for purpose in ("events", "directory")},
         collections=tuple(name.format(level=level) for name in COLLECTIONS[service]),
+        audit=f"audit_{service}_{level}" if level else f"audit_{service}",
     )
 
 
@@ -246,12 +259,19 @@ def user(name: str, password: str) -> dict[str, str]:
 def database_roles(
     levels: Sequence[str], database: str = "huashi"
 ) -> dict[str, list[dict[str, Any]]]:
-    """MongoDB privileges for ``createRole``, by instance: its own collections, no deleting."""
+    """MongoDB privileges for ``createRole``, by instance: its own collections, no deleting.
+
+    Its audit trail it may add to and read.
+    """
     actions = ["find", "insert", "update", "createIndex", "listIndexes"]
+
+    def privilege(collection: str, allowed: list[str]) -> dict[str, Any]:
+        return {"resource": {"db": database, "collection": collection}, "actions": allowed}
+
     return {
         owner.name: [
-            {"resource": {"db": database, "collection": name}, "actions": actions}
-            for name in owner.collections
+            *(privilege(name, actions) for name in owner.collections),
+            privilege(owner.audit, ["find", "insert"]),
         ]
         for owner in instances(levels)
     }

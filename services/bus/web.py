@@ -3,18 +3,23 @@
     class Service(Operations):
         name = "intake"
 
-        @route("POST", "/v1/cases", body=ReportSchema(), may=("reporter", "operator"))
+        @route("POST", "/v1/cases", body=ReportSchema(), may=("reporter", "operator"),
+               touches=Touches.NOTHING)
         def report(self, call: Call) -> Answer:
             ...
             return Answer({"id": case}, 201)
 
-        @route("GET", "/v1/cases/<case>", may=("operator",))
+        @route("GET", "/v1/cases/<case>", may=("officer", "operator"), touches=Touches.CASES)
         def show(self, call: Call, case: str) -> dict[str, Any]:
+            call.guard.must_reach(atlas, address)
             ...
 
 A handler gets what was checked already, and raises :class:`Problem`, ``problems.invalid``,
 ``Refused``, ``Retry`` or ``Reject`` for the rest. It runs in a worker of the service, the
 operations (``/healthz``, ``/readyz``, ``/metrics``) do not: they answer when all are busy.
+
+Whatever changes something, and every refusal of it, is kept in the audit trail before it is
+answered: :mod:`services.bus.audit`.
 """
 
 from __future__ import annotations
@@ -37,10 +42,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from services.bus import auth, logs, metrics, problems
+from services.bus import access, audit, auth, logs, metrics, problems
+from services.bus.access import Guard, Touches
+from services.bus.audit import Auditor, AuditQuery, Trail
 from services.bus.auth import ANONYMOUS, Identity
 from services.bus.config import Config
 from services.bus.errors import Retry
+from services.bus.keys import PublishedKeys
 from services.bus.problems import Problem
 from services.bus.web_server import BODY_LIMIT, CLOSE, SAFE_HEADERS, Listener
 from services.grid import json
@@ -65,7 +73,8 @@ class Call:
 
     ``body`` and ``query`` are what the route's schemas loaded, ``{}`` without a schema.
     ``identity`` is ``ANONYMOUS`` on a public route. ``idempotency_key`` and ``traceparent``
-    are None if the caller sent none (or, for a trace, none that is valid).
+    are None if the caller sent none (or, for a trace, none that is valid). ``guard`` says what
+    the caller may reach, ``trail`` is told what was changed.
     """
 
     body: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +82,8 @@ class Call:
     identity: Identity = ANONYMOUS
     idempotency_key: str | None = None
     traceparent: str | None = None
+    guard: Guard = field(default_factory=Guard)
+    trail: Trail = field(default_factory=Trail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +155,27 @@ class Route(Entrypoint):
         body: Schema | None = None,
         query: Schema | None = None,
         may: Sequence[str] = (),
+        touches: Touches | None = None,
+        audited: bool | None = None,
     ) -> None:
         # Else nameko logs each refused request as an error with a traceback.
         super().__init__(expected_exceptions=(Exception,))
         unknown = set(may) - set(auth.ROLES)
         if unknown:
             raise ValueError(f"{method} {path} names roles that don't exist: {unknown}")
+        if (touches is None) == bool(may):
+            raise ValueError(
+                f"{method} {path}: say who may call it and what it touches, or neither"
+            )
+        if method != "GET" and (not may or "auditor" in may):
+            raise ValueError(f"{method} {path}: nobody changes anything unknown, or as auditor")
         self.method = method
         self.path = path
         self.body = body
         self.query = query
         self.may = tuple(may)
+        self.touches = touches
+        self.audited = method != "GET" if audited is None else audited
 
     def rules(self) -> list[Rule]:
         """Its place in the URL map."""
@@ -177,14 +198,15 @@ class Route(Entrypoint):
         if self.server.draining:
             raise problems.away("this service is stopping")
         config = self.container.config
+        asked = _asked(self, request, parameters, config["CONFIG"])
+        identity = self._admitted(request, asked) if self.may else ANONYMOUS
         call = Call(
-            identity=_identity(request, self.may, config["CONFIG"].token_key, config["CLOCK"])
-            if self.may
-            else ANONYMOUS,
+            identity=identity,
             query=_query(request, self.query),
             body=_body(request, self.body) if self.body is not None else {},
             idempotency_key=_idempotency_key(request),
-            traceparent=_traceparent(request),
+            traceparent=asked.traceparent,
+            guard=Guard(identity),
         )
         self.check_signature((call,), dict(parameters))
         done = Event()
@@ -192,13 +214,73 @@ class Route(Entrypoint):
         try:
             with eventlet.Timeout(ANSWER_SECONDS, slow):
                 self.container.spawn_worker(
-                    self, (call,), dict(parameters), handle_result=partial(_hand_over, done)
+                    self,
+                    (call,),
+                    dict(parameters),
+                    handle_result=partial(self._hand_over, done, asked, call),
                 )
                 result = done.wait()
         except ContainerBeingKilled:
             raise problems.away("this service is stopping") from None
         answer = result if isinstance(result, Answer) else Answer(result)
         return _response(answer.body, answer.status, headers=answer.headers)
+
+    def _admitted(self, request: Request, asked: audit.Request) -> Identity:
+        """Who calls, if their token is believed, their role may, and it reaches the county.
+
+        :raises Problem: a 401, a 403, or a 503 if no token can be judged now.
+        """
+        config, identity = self.container.config, ANONYMOUS
+        try:
+            identity = _identity(request, config["TOKENS"], config["CLOCK"])
+            if identity.role not in self.may:
+                rule = f"this is for the role {' or '.join(self.may)}"
+                raise access.forbidden(identity, rule, may=list(self.may))
+            if self.touches is Touches.COUNTY:
+                Guard(identity).must_be_of_the_county()
+        except Problem as problem:
+            if self.audited and problem.status in _REFUSALS:
+                status = problem.status.value
+                self._auditor.refused(asked, identity, status, problem.detail, Trail())
+            raise
+        return identity
+
+    def _hand_over(
+        self, done: Event, asked: audit.Request, call: Call, _context: Any, result: Any, failed: Any
+    ) -> tuple[Any, Any]:
+        """Gives the answer to who waits for it; before that it is kept in the audit trail.
+
+        In the worker, for it may end when nobody waits for it any more.
+        """
+        error = failed[1] if failed else None
+        if error is None and self.touches is Touches.CASES and not call.guard.asked:
+            error = RuntimeError(f"{self.method} {self.path} did not ask how far the token reaches")
+        if self.audited:
+            try:
+                self._keep(asked, call, result, error)
+            except Retry as away:
+                error = away
+        if error is None:
+            done.send(result)
+        else:
+            done.send_exception(error)
+        return result, failed
+
+    def _keep(self, asked: audit.Request, call: Call, result: Any, error: Exception | None) -> None:
+        if error is None:
+            status = result.status if isinstance(result, Answer) else 200
+            self._auditor.done(asked, call.identity, call.trail, status)
+            return
+        problem = problems.of_error(error)
+        status = problem.status.value if problem else 500
+        if problem is None or status in _REFUSALS:
+            why = problem.detail if problem else "a defect: see the log"
+            self._auditor.refused(asked, call.identity, status, why, call.trail)
+
+    @property
+    def _auditor(self) -> Auditor:
+        auditor: Auditor = self.container.config["AUDITOR"]
+        return auditor
 
 
 def route(
@@ -208,16 +290,20 @@ def route(
     body: Schema | None = None,
     query: Schema | None = None,
     may: Sequence[str] = (),
+    touches: Touches | None = None,
+    audited: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a method of a service answer ``method path``.
 
     :param path: a werkzeug rule; its variables become keyword arguments: ``/v1/cases/<case>``.
     :param body: loads the JSON object that is sent; an empty body counts as ``{}``.
     :param query: loads the query parameters; without it there must be none.
-    :param may: the roles that may call it; without any it is public.
+    :param may: the roles that may call it; without any it is public, and only reads.
+    :param touches: how far the caller's token must reach; not for a public one.
+    :param audited: whether it is kept in the audit trail; by default unless it only reads.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
-        method, path, body=body, query=query, may=may
+        method, path, body=body, query=query, may=may, touches=touches, audited=audited
     )
     return decorate
 
@@ -254,14 +340,37 @@ class _Operations(DependencyProvider):
         )
 
 
+class _Audited(DependencyProvider):
+    """Gives the workers their service's auditor."""
+
+    def get_dependency(self, worker_ctx: Any) -> Auditor:
+        auditor: Auditor = self.container.config["AUDITOR"]
+        return auditor
+
+
 class Operations:
     """What every service answers: ``/healthz`` the process, ``/readyz`` what it needs.
 
     ``/metrics`` has the metrics for Prometheus. None of the three asks for a token: they say
-    nothing of any case, and are not routed to from outside.
+    nothing of any case, and are not routed to from outside. ``/v1/audit`` is the service's trail.
     """
 
     operations = _Operations()
+    auditor = _Audited()
+
+    @route(
+        "GET",
+        "/v1/audit",
+        query=AuditQuery(),
+        may=("operator", "auditor"),
+        touches=Touches.COUNTY,
+    )
+    def audit(self, call: Call) -> dict[str, Any]:
+        """The audit trail."""
+        filters = dict(call.query)
+        cursor, limit = filters.pop("cursor"), filters.pop("limit")
+        entries, following = self.auditor.page(filters, cursor, limit)
+        return {"entries": [audit.shown(entry) for entry in entries], "next": following}
 
 
 class _Application:
@@ -318,6 +427,7 @@ class _Application:
             return template, _problem(problem)
 
 
+_REFUSALS = (401, 403)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -358,15 +468,22 @@ def _response(
     return Response(json.dumps(body), status=status, headers=headers, content_type=content_type)
 
 
-def _hand_over(done: Event, _context: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
-    if exc_info is None:
-        done.send(result)
-    else:
-        done.send_exception(*exc_info)
-    return result, exc_info
+def _asked(
+    asked: Route, request: Request, parameters: Mapping[str, Any], config: Config
+) -> audit.Request:
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    key = _IDEMPOTENCY_KEY.fullmatch(request.headers.get("Idempotency-Key", "").strip())
+    return audit.Request(
+        method=asked.method,
+        route=asked.path,
+        target=parameters,
+        address=audit.sender(request.remote_addr or "", forwarded, config.trusted_proxies),
+        idempotency_key=key and (key["quoted"] or key["bare"]),
+        traceparent=_traceparent(request),
+    )
 
 
-def _identity(request: Request, may: tuple[str, ...], key: str, clock: Any) -> Identity:
+def _identity(request: Request, tokens: auth.Tokens, clock: Any) -> Identity:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if not scheme:
         challenge = 'Bearer realm="huashi"'
@@ -375,19 +492,12 @@ def _identity(request: Request, may: tuple[str, ...], key: str, clock: Any) -> I
     try:
         if scheme.lower() != "bearer":
             raise auth.InvalidToken("only bearer tokens are understood: Authorization: Bearer ...")
-        identity = auth.verify(token.strip(), key, clock.real())
+        return tokens.verify(token.strip(), clock.real())
     except auth.InvalidToken as error:
         challenge = 'Bearer realm="huashi", error="invalid_token"'
         raise Problem(401, str(error), headers={"WWW-Authenticate": challenge}) from error
-    if identity.role not in may:
-        raise Problem(
-            403,
-            f"the role {identity.role} may not do this: it is for {', '.join(may)}",
-            headers={"WWW-Authenticate": 'Bearer realm="huashi", error="insufficient_scope"'},
-            role=identity.role,
-            may=list(may),
-        )
-    return identity
+    except Retry as error:
+        raise problems.away(str(error)) from error
 
 
 def _query(request: Request, schema: Schema | None) -> dict[str, Any]:
@@ -474,7 +584,14 @@ def _traceparent(request: Request) -> str | None:
 
 
 def nameko_config(config: Config) -> dict[str, Any]:
-    """The configuration that nameko hands to every extension."""
+    """The configuration that nameko hands to every extension.
+
+    ``AUDITOR`` is what a service's shell adds.
+    """
+    readiness, keys = Readiness(), None
+    if config.jwks_url:
+        keys = PublishedKeys(config.jwks_url)
+        readiness.register("identity provider", keys.ready)
     return {
         "AMQP_URI": config.amqp_uri,
         "WEB_SERVER_ADDRESS": f"{config.http_host}:{config.http_port}",
@@ -485,7 +602,8 @@ def nameko_config(config: Config) -> dict[str, Any]:
         "INSTANCE": config.instance,
         "CONFIG": config,
         "CLOCK": config.clock,
-        "READINESS": Readiness(),
+        "READINESS": readiness,
+        "TOKENS": auth.Tokens(config.token_key, keys, config.token_issuer, config.token_audience),
         "BEHIND": [],
         "max_workers": _WORKERS,
     }

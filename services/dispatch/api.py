@@ -17,8 +17,11 @@ from services.bus.web import Answer, Call
 from services.dispatch import model
 from services.dispatch.store import Docket
 from services.grid import deadlines
+from services.grid.atlas import Atlas
 from services.grid.events.parts import CODE, WORD, public_text
 from services.grid.profile import Profile
+from services.grid.scope import Scope
+from services.grid.tokens import Address
 
 Desk = Shell[Docket]
 T = TypeVar("T")
@@ -78,23 +81,20 @@ class ExtensionsQuery(PageQuery):
 
 def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
     """A page of the docket, the latest arrival first."""
-    _serves(desk, level)
-    query = call.query
-    records, cursor = desk.store.entries(
-        query.get("division"), query.get("status"), query["cursor"], query["limit"]
-    )
+    part, query = _part(desk, call, level), call.query
+    records, cursor = desk.store.entries(part, query.get("status"), query["cursor"], query["limit"])
     return {"cases": [shown(record.document or {}) for record in records], "next": cursor}
 
 
 def acknowledge(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer accepts a case."""
-    record = _latest(desk, level, case)
+    record = _latest(desk, call, level, case)
     return _acted(desk, call, record, model.acknowledge, call.body["note"])
 
 
 def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer settles a case, with one of the outcomes of its profile."""
-    record, body = _latest(desk, level, case), call.body
+    record, body = _latest(desk, call, level, case), call.body
     outcome, allowed = body["outcome"], _profile(desk, record).outcomes
     if outcome not in allowed:
         said = f"{outcome!r} is not in the profile: write {', '.join(allowed)}"
@@ -104,7 +104,7 @@ def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
 
 def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """A case waits for something, for a reason that its profile knows."""
-    record, body = _latest(desk, level, case), call.body
+    record, body = _latest(desk, call, level, case), call.body
     reason, allowed, longest = body["reason"], _profile(desk, record).suspensions, None
     if reason not in allowed:
         known = f"write {', '.join(allowed)}" if allowed else "it lets no case wait"
@@ -118,13 +118,13 @@ def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
 
 def resume(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """A case waits no longer."""
-    record = _latest(desk, level, case)
+    record = _latest(desk, call, level, case)
     return _acted(desk, call, record, model.resume, call.body["note"])
 
 
 def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """Asks the level above for more time."""
-    record, body = _latest(desk, level, case), call.body
+    record, body = _latest(desk, call, level, case), call.body
     more, rule = _read("by", body["by"], deadlines.extension), _profile(desk, record).extension
     if rule is not None:
         most = rule.longest
@@ -138,10 +138,9 @@ def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
 
 def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:
     """A page of what the level below asks this desk for, the latest first."""
-    _serves(desk, level)
-    query = call.query
+    part, query = _part(desk, call, level), call.query
     records, cursor = desk.store.extensions(
-        query.get("division"), query.get("status"), query["cursor"], query["limit"]
+        part, query.get("status"), query["cursor"], query["limit"]
     )
     shown = [extension_shown(record.document or {}) for record in records]
     return {"extensions": shown, "next": cursor}
@@ -155,11 +154,12 @@ def answer_extension(desk: Desk, call: Call, level: str, identity: str, *, grant
     def change(record: Record) -> Decision:
         if record.document is None:
             raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
+        call.guard.must_reach(atlas, _asked_of(record.document, level, atlas))
         return model.answer_extension(
             record.document, by, note, granted=granted, atlas=atlas, now=now
         )
 
-    answered = desk.act(Work(model.extension_key(identity), change))
+    answered = desk.act(Work(model.extension_key(identity), change), call.trail)
     return Answer(extension_shown(answered))
 
 
@@ -189,7 +189,7 @@ def _acted(
     def change(record: Record) -> Decision:
         return act(_arrived(record), by, *said, atlas=atlas, now=now, **more)
 
-    return Answer(shown(desk.act(Work(record.key, change))))
+    return Answer(shown(desk.act(Work(record.key, change), call.trail)))
 
 
 def _profile(desk: Desk, record: Record) -> Profile:
@@ -236,13 +236,28 @@ def shown(entry: Document) -> dict[str, Any]:
     }
 
 
-def _latest(desk: Desk, level: str, case: str) -> Record:
-    """The entry of the last time that the case came to this desk."""
+def _latest(desk: Desk, call: Call, level: str, case: str) -> Record:
+    """The entry of the last time that the case came to this desk; its address never changes."""
     _serves(desk, level)
     latest = desk.store.latest(case)
     if latest is None:
         raise Problem(404, f"case {case} has not come to the {level} desk")
+    address = Address.of(_arrived(latest)["state"]["address"])
+    call.guard.must_reach(desk.county.atlas(), address)
     return latest
+
+
+def _part(desk: Desk, call: Call, level: str) -> Scope:
+    """The part of this desk's work that a list is about."""
+    _serves(desk, level)
+    return call.guard.narrowed(desk.county.atlas(), call.query.get("division"), level)
+
+
+def _asked_of(document: Document, level: str, atlas: Atlas) -> Address:
+    """Whom the level below asked for more time: this desk, where it is above the holder."""
+    division = document["asked_in"]["address"]["division"]
+    above = atlas.directory.ancestor(division, level)
+    return Address(level, above.code if above else division)
 
 
 def _serves(desk: Desk, level: str) -> None:

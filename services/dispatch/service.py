@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.bus.access import Touches
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
 from services.bus.rpc import serve
@@ -48,7 +49,13 @@ class Service(Operations):
         """For the reconciler: these entries."""
         return reconciliation.entries_of(self.shell.store, places, whole=whole)
 
-    @route("GET", "/v1/desks/<level>/cases", query=api.DocketQuery(), may=api.READERS)
+    @route(
+        "GET",
+        "/v1/desks/<level>/cases",
+        query=api.DocketQuery(),
+        may=api.READERS,
+        touches=Touches.CASES,
+    )
     def cases(self, call: Call, level: str) -> dict[str, Any]:
         """The docket."""
         return api.entries(self.shell, call, level)
@@ -58,32 +65,63 @@ class Service(Operations):
         "/v1/desks/<level>/cases/<case>/acknowledge",
         body=api.AcknowledgeBody(),
         may=api.ACTORS,
+        touches=Touches.CASES,
     )
     def acknowledge(self, call: Call, level: str, case: str) -> Answer:
         """接单."""
         return api.acknowledge(self.shell, call, level, case)
 
-    @route("POST", "/v1/desks/<level>/cases/<case>/resolve", body=api.ResolveBody(), may=api.ACTORS)
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/resolve",
+        body=api.ResolveBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+    )
     def resolve(self, call: Call, level: str, case: str) -> Answer:
         """办结."""
         return api.resolve(self.shell, call, level, case)
 
-    @route("POST", "/v1/desks/<level>/cases/<case>/suspend", body=api.SuspendBody(), may=api.ACTORS)
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/suspend",
+        body=api.SuspendBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+    )
     def suspend(self, call: Call, level: str, case: str) -> Answer:
         """挂起."""
         return api.suspend(self.shell, call, level, case)
 
-    @route("POST", "/v1/desks/<level>/cases/<case>/resume", body=api.NoteBody(), may=api.ACTORS)
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/resume",
+        body=api.NoteBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+    )
     def resume(self, call: Call, level: str, case: str) -> Answer:
         """恢复."""
         return api.resume(self.shell, call, level, case)
 
-    @route("POST", "/v1/desks/<level>/cases/<case>/extend", body=api.ExtendBody(), may=api.ACTORS)
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/extend",
+        body=api.ExtendBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+    )
     def extend(self, call: Call, level: str, case: str) -> Answer:
         """延期."""
         return api.extend(self.shell, call, level, case)
 
-    @route("GET", "/v1/desks/<level>/extensions", query=api.ExtensionsQuery(), may=api.READERS)
+    @route(
+        "GET",
+        "/v1/desks/<level>/extensions",
+        query=api.ExtensionsQuery(),
+        may=api.READERS,
+        touches=Touches.CASES,
+    )
     def extensions(self, call: Call, level: str) -> dict[str, Any]:
         """What the level below asks for."""
         return api.extensions(self.shell, call, level)
@@ -93,6 +131,7 @@ class Service(Operations):
         "/v1/desks/<level>/extensions/<identity>/grant",
         body=api.NoteBody(),
         may=api.GRANTERS,
+        touches=Touches.CASES,
     )
     def grant(self, call: Call, level: str, identity: str) -> Answer:
         """同意延期."""
@@ -103,6 +142,7 @@ class Service(Operations):
         "/v1/desks/<level>/extensions/<identity>/refuse",
         body=api.NoteBody(),
         may=api.GRANTERS,
+        touches=Touches.CASES,
     )
     def refuse(self, call: Call, level: str, identity: str) -> Answer:
         """不同意延期."""

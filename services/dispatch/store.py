@@ -7,6 +7,7 @@ from typing import Any
 from services.bus.fold import Record
 from services.bus.paging import Cursor
 from services.bus.store import MongoStore, database_errors, record_of
+from services.grid.scope import Scope
 
 
 class Docket(MongoStore):
@@ -44,26 +45,32 @@ class Docket(MongoStore):
         return None if last is None else record_of(last)
 
     def entries(
-        self, division: str | None, status: str | None, cursor: Cursor | None, limit: int
+        self, part: Scope, status: str | None, cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
-        """A page of entries, the latest arrival first; see :meth:`MongoStore.page`."""
+        """A page of entries, the latest arrival first; see :meth:`MongoStore.page`.
+
+        :param part: a part of the county; the level is this desk's anyway.
+        """
         where: dict[str, Any] = {"document.arrived": {"$ne": None}}
-        if division is not None:
-            where["document.under"] = division
-        if status is not None:
-            where["document.status"] = status
+        where |= _within(part, "state", status)
         return self.page(where, "document.arrived", cursor, limit)
 
     def extensions(
-        self, division: str | None, status: str | None, cursor: Cursor | None, limit: int
+        self, part: Scope, status: str | None, cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
         """A page of what the level below asks for, the latest first."""
         where: dict[str, Any] = {"document.asked_in": {"$exists": True}}
-        if division is not None:
-            where["document.under"] = division
-        if status is not None:
-            where["document.status"] = status
+        where |= _within(part, "asked_in", status)
         return self.page(where, "document.extension.asked_at", cursor, limit)
+
+
+def _within(part: Scope, state: str, status: str | None) -> dict[str, Any]:
+    where = {
+        "document.under": part.division,
+        f"document.{state}.address.unit": part.unit,
+        "document.status": status,
+    }
+    return {name: value for name, value in where.items() if value is not None}
 
 
 def _when(document: dict[str, Any]) -> tuple[int, int]:

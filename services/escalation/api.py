@@ -17,10 +17,10 @@ from services.escalation import model
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
 from services.escalation.switching import is_behind, tried, works
-from services.grid.atlas import Atlas
 from services.grid.clock import Instant, instant, seconds_between
 from services.grid.events.parts import CODE
 from services.grid.problems import not_among
+from services.grid.tokens import Address
 
 READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
@@ -54,6 +54,7 @@ def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str
     Only with ``dry_run: false`` it is done.
     """
     body, atlas, now = call.body, custodian.county.atlas(), custodian.now
+    part = call.guard.narrowed(atlas, body["division"])
     if is_behind(custodian, markers):
         raise Retry("the custodian is behind with its queue")
     version = body["to"]
@@ -63,7 +64,7 @@ def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str
         raise problems.invalid({"division": "the directory has no such division"})
     name = atlas.profile(version).name
     found = custodian.store.under(name, version, body["after"], body["limit"])
-    wanted = [key for key, place in found if _within(place, body["division"], atlas)]
+    wanted = [key for key, place in found if part.covers_division(place, atlas)]
 
     def change(record: Record) -> Decision:
         try:
@@ -75,6 +76,8 @@ def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str
     asked = [Work(key, change) for key in wanted]
     outcomes = tried(custodian, asked) if body["dry_run"] else custodian.fold.run(asked)
     custodian.ring()
+    moved = [] if body["dry_run"] else _done(asked, outcomes)
+    call.trail.about(*moved, to=version, division=part.division, dry_run=body["dry_run"])
     return {
         "to": version,
         "dry_run": body["dry_run"],
@@ -92,12 +95,13 @@ def emergency(custodian: CustodianShell, call: Call, division: str) -> dict[str,
     wrong = atlas.directory.check_code(division)
     if wrong is not None:
         raise problems.invalid({"division": wrong})
+    part = call.guard.narrowed(atlas, division)
     atlas = atlas.switched(division, on=query["on"])
     page = custodian.store.modes(query["after"], query["limit"], range(model.SHARDS))
     cases = [
         case
         for case, facts in page
-        if _within(facts["division"], division, atlas) and model.switches(facts, atlas)
+        if part.covers_division(facts["division"], atlas) and model.switches(facts, atlas)
     ]
     asked = works(cases, atlas, custodian.now)
     return {
@@ -106,6 +110,10 @@ def emergency(custodian: CustodianShell, call: Call, division: str) -> dict[str,
         **_told(asked, tried(custodian, asked)),
         "next": page[-1][0] if len(page) == query["limit"] else None,
     }
+
+
+def _done(works: Sequence[Work], outcomes: Sequence[Outcome]) -> list[str]:
+    return [work.key for work, outcome in zip(works, outcomes, strict=True) if outcome.answer]
 
 
 def _told(works: Sequence[Work], outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -120,18 +128,15 @@ def _told(works: Sequence[Work], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _within(place: str, division: str | None, atlas: Atlas) -> bool:
-    above = [found.code for found in atlas.directory.ancestors(place)]
-    return division is None or division in above
-
-
-def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, Any]:
+def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any]:
     """Each past and coming deadline with its rule, and who holds the case."""
     record = custodian.store.read([case]).get(case)
     if record is None or record.document is None:
         raise Problem(404, f"the custodian has not heard of case {case}")
-    document = record.document
-    rows, atlas = model.explain(document), custodian.county.atlas()
+    document, atlas = record.document, custodian.county.atlas()
+    address = Address.of(document["state"]["address"])
+    call.guard.must_reach(atlas, *address.where(document["facts"]["division"]))
+    rows = model.explain(document)
     # A profile that has not come yet says nobody.
     known = atlas.knows(document["facts"])
     for row in rows:
@@ -154,9 +159,11 @@ def deadlines(custodian: CustodianShell, _call: Call, case: str) -> dict[str, An
     }
 
 
-def reconcile(custodian: CustodianShell, _call: Call) -> Answer:
+def reconcile(custodian: CustodianShell, call: Call) -> Answer:
     """Asks for a pass; ``answered`` of ``GET`` reaches ``asked`` when it is done."""
-    return Answer({"asked": custodian.passes.request()}, 202)
+    asked = custodian.passes.request()
+    call.trail.about(asked=asked)
+    return Answer({"asked": asked}, 202)
 
 
 def reconciliation(custodian: CustodianShell, _call: Call) -> dict[str, Any]:

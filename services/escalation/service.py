@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.bus.access import Touches
 from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
 from services.bus.rpc import caller
@@ -58,27 +59,35 @@ class Service(Operations):
         """Cases in flight go into emergency mode, and back."""
         self.switching.work(self.shell, self.markers)
 
-    @route("POST", "/v1/reconciliation", may=api.OPERATORS)
+    @route("POST", "/v1/reconciliation", may=api.OPERATORS, touches=Touches.COUNTY)
     def ask_to_reconcile(self, call: Call) -> Answer:
         """A pass now."""
         return api.reconcile(self.shell, call)
 
-    @route("GET", "/v1/reconciliation", may=api.INSPECTORS)
+    @route("GET", "/v1/reconciliation", may=api.INSPECTORS, touches=Touches.COUNTY)
     def reconciliation(self, call: Call) -> dict[str, Any]:
         """What the last pass found, and how far the present one is."""
         return api.reconciliation(self.shell, call)
 
-    @route("GET", "/v1/cases/<case>/deadlines", may=api.READERS)
+    @route("GET", "/v1/cases/<case>/deadlines", may=api.READERS, touches=Touches.CASES)
     def deadlines(self, call: Call, case: str) -> dict[str, Any]:
         """Each past and coming deadline of a case."""
         return api.deadlines(self.shell, call, case)
 
-    @route("POST", "/v1/migrations", body=api.MigrationBody(), may=api.OPERATORS)
+    @route(
+        "POST", "/v1/migrations", body=api.MigrationBody(), may=api.OPERATORS, touches=Touches.CASES
+    )
     def migrate(self, call: Call) -> dict[str, Any]:
         """Cases in flight under another version of their profile; a dry run first."""
         return api.migrate(self.shell, self.markers, call)
 
-    @route("GET", "/v1/emergencies/<division>", query=api.EmergencyQuery(), may=api.INSPECTORS)
+    @route(
+        "GET",
+        "/v1/emergencies/<division>",
+        query=api.EmergencyQuery(),
+        may=api.INSPECTORS,
+        touches=Touches.CASES,
+    )
     def emergency(self, call: Call, division: str) -> dict[str, Any]:
         """What a switch of emergency mode would change."""
         return api.emergency(self.shell, call, division)

@@ -7,6 +7,8 @@ version, so that a republished directory changes nothing, in whatever order it c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from services.grid.calendars import Holidays
@@ -150,6 +152,29 @@ class Atlas:
             holidays=self.holidays,
             emergencies=emergencies.values(),
         )
+
+    def levels_up_to(self, level: str) -> frozenset[str]:
+        """A level with all below it, as the profiles' ladders and the directory have them."""
+        found, below = {level}, [level]
+        while below:
+            lower = self._lower.get(below.pop(), set()) - found
+            found |= lower
+            below += lower
+        return frozenset(found)
+
+    @cached_property
+    def _lower(self) -> dict[str, set[str]]:
+        """The levels right below each level."""
+        steps = [
+            pair
+            for profile in self.profiles.values()
+            for ladder in profile.ladders
+            for pair in pairwise(profile.steps(ladder))
+        ]
+        lower: dict[str, set[str]] = {}
+        for below, above in (*steps, *self.directory.level_pairs):
+            lower.setdefault(above, set()).add(below)
+        return lower
 
     def contradiction(self, data: Mapping[str, Any]) -> str | None:
         """What an event's case and state say that their profile does not bear out, if anything.

@@ -223,6 +223,17 @@ class Directory:
             if division.parent is None or division.parent not in self.divisions
         )
 
+    @cached_property
+    def level_pairs(self) -> frozenset[tuple[str, str]]:
+        """Which level stands right below which: ``("township", "county")``."""
+        implied = {("household", "group"), ("group", "village")}
+        listed = {
+            (division.level, self.divisions[division.parent].level)
+            for division in self.divisions.values()
+            if division.parent is not None and division.parent in self.divisions
+        }
+        return frozenset(pair for pair in implied | listed if pair[0] != pair[1])
+
     def path(self, code: str) -> str:
         """The routing path: ``46.90.02.104.214.03.007``.
 

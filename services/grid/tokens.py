@@ -71,6 +71,10 @@ class Address(NamedTuple):
         """From its form in events and documents, ``{level, division, unit}``."""
         return cls(data["level"], data["division"], data.get("unit"))
 
+    def where(self, division: str) -> tuple[Address, Address]:
+        """Who may read a case: where it is, and the same where it happened."""
+        return self, self._replace(division=division)
+
     def as_dict(self) -> dict[str, Any]:
         """Its form in events and documents."""
         return {"level": self.level, "division": self.division, "unit": self.unit}

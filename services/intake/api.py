@@ -27,7 +27,8 @@ from services.grid.events.parts import (
 )
 from services.grid.problems import not_among
 from services.grid.profile import Profile, profile_for
-from services.grid.tokens import Token
+from services.grid.scope import WHOLE
+from services.grid.tokens import Address, Token
 from services.intake import directory, model
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
@@ -36,6 +37,7 @@ log = logs.get(__name__)
 
 REPORTERS = ("reporter", "officer", "lead", "operator", "system")
 READERS = ("officer", "lead", "operator", "auditor")
+SEEING = (*READERS, "reporter", "system")
 CONTACTERS = ("officer", "lead", "operator")
 FORGETTERS = ("operator",)
 SWITCHERS = ("operator",)
@@ -166,6 +168,7 @@ def report(intake: IntakeShell, call: Call) -> Answer:
     first = intake.store.read([case]).get(case) if call.idempotency_key else None
     if first is not None and first.document is not None:
         # Answered before any rule is asked: they may have changed since.
+        call.trail.changed(first.document, first.document)
         return _answer(model.same_report(first.document, digest))
     atlas = intake.county.atlas()
     place, certain = _place(atlas, body)
@@ -176,7 +179,7 @@ def report(intake: IntakeShell, call: Call) -> Answer:
         )
     reporter = body.pop("reporter")
     sealed = intake.reporters.seal(reporter, case) if reporter else None
-    kept = {**body, "digest": digest, "reporter": sealed}
+    kept = {**body, "digest": digest, "reporter": sealed, "by": call.identity.subject}
     for attempt in range(_CODE_ATTEMPTS):
 
         def change(record: Record, attempt: int = attempt) -> Decision:
@@ -193,21 +196,21 @@ def report(intake: IntakeShell, call: Call) -> Answer:
             )
 
         try:
-            document = intake.act(Work(case, change))
+            document = intake.act(Work(case, change), call.trail)
         except Collision:
             continue
         return _answer(document)
     raise Problem(503, "no free tracking code was found: send the report again")
 
 
-def show(intake: IntakeShell, _call: Call, case: str) -> dict[str, Any]:
+def show(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
     """A case with its address, token, clocks and deadlines; never who reported it."""
-    return shown(_document(intake, case), intake.county.atlas())
+    return shown(_readable(intake, call, case), intake.county.atlas())
 
 
 def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
     """A resolved case is taken up again."""
-    _document(intake, case)
+    document = _document(intake, case)
     by, reason, atlas, now = (
         call.identity.subject,
         call.body["reason"],
@@ -216,14 +219,16 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
     )
 
     def change(record: Record) -> Decision:
-        return model.reopen(record.document or {}, by, reason, atlas=atlas, now=now)
+        latest = record.document or document
+        call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
+        return model.reopen(latest, by, reason, atlas=atlas, now=now)
 
-    return Answer(shown(intake.act(Work(case, change)), atlas))
+    return Answer(shown(intake.act(Work(case, change), call.trail), atlas))
 
 
 def timeline(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
     """A page of a case's events, in the order of their time."""
-    _document(intake, case)
+    _readable(intake, call, case)
     raws, following = intake.timeline.of(case, call.query["cursor"], call.query["limit"])
     events = [
         {
@@ -254,7 +259,14 @@ def cases(intake: IntakeShell, call: Call) -> dict[str, Any]:
     ):
         if filters[name] is not None and filters[name] not in known:
             raise problems.invalid({name: not_among(filters[name], sorted(known))})
-    records, following = intake.store.cases(filters, cursor, limit)
+    if call.guard.reports:
+        part, by = WHOLE, call.guard.own()
+    else:
+        part, by = call.guard.narrowed(atlas, filters["division"], filters["level"]), None
+    levels = None if part.level is None else sorted(atlas.levels_up_to(part.level))
+    limits = {"division": part.division, "levels": levels, "unit": part.unit, "by": by}
+    kept = {**filters, **{name: value for name, value in limits.items() if value is not None}}
+    records, following = intake.store.cases(kept, cursor, limit)
     return {
         "cases": [shown(record.document or {}, atlas) for record in records],
         "next": following,
@@ -285,9 +297,9 @@ def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
     }
 
 
-def reporter(intake: IntakeShell, _call: Call, case: str) -> Answer:
+def reporter(intake: IntakeShell, call: Call, case: str) -> Answer:
     """Who reported a case, for those who have to call back."""
-    document = _document(intake, case)
+    document = _reached(intake, call, case)
     sealed = (document["report"] or {}).get("reporter")
     opened = intake.reporters.open(sealed) if sealed else None
     if opened is None:
@@ -295,13 +307,14 @@ def reporter(intake: IntakeShell, _call: Call, case: str) -> Answer:
     return Answer({"case": case, "reporter": opened}, headers={"Cache-Control": "no-store"})
 
 
-def forget(intake: IntakeShell, _call: Call, case: str) -> Answer:
+def forget(intake: IntakeShell, call: Call, case: str) -> Answer:
     """Shreds the reporter's key: nobody can read any more what this person ever told."""
-    document = _document(intake, case)
+    document = _reached(intake, call, case)
     sealed = (document["report"] or {}).get("reporter")
     if sealed is None:
         raise Problem(404, "nobody left a name or number with this case")
     intake.reporters.shred(sealed["reference"])
+    call.trail.about(case, reporter="forgotten")
     return Answer({"case": case, "reporter": None})
 
 
@@ -393,6 +406,28 @@ def _document(intake: IntakeShell, case: str) -> Document:
     return record.document
 
 
+def _readable(intake: IntakeShell, call: Call, case: str) -> Document:
+    """A case that the caller may read: their own report, or one that is or happened where they are.
+
+    So whom a case was taken from by a transfer can still follow it.
+    """
+    document = _document(intake, case)
+    if call.guard.reports:
+        call.guard.must_have_reported((document["report"] or {}).get("by"))
+    else:
+        address = Address.of(document["state"]["address"])
+        places = address.where(document["facts"]["division"])
+        call.guard.must_reach(intake.county.atlas(), *places)
+    return document
+
+
+def _reached(intake: IntakeShell, call: Call, case: str) -> Document:
+    """A case that is where the caller may act."""
+    document = _document(intake, case)
+    call.guard.must_reach(intake.county.atlas(), Address.of(document["state"]["address"]))
+    return document
+
+
 def _known(atlas: Atlas, code: str) -> Division:
     try:
         return atlas.directory.known(code)
@@ -435,6 +470,7 @@ def switch(intake: IntakeShell, call: Call, division: str, *, on: bool) -> Answe
     """
     atlas, now, changed = intake.county.atlas(), intake.now, intake.clock.real()
     _known(atlas, division)
+    call.guard.narrowed(atlas, division)
     profile = profile_for(atlas.current, division, atlas.directory)
     if profile is None or (on and profile.emergency is None):
         which = "no profile's region" if profile is None else f"profile {profile.name}"
@@ -459,6 +495,7 @@ def switch(intake: IntakeShell, call: Call, division: str, *, on: bool) -> Answe
     outcomes = intake.directory_fold.run([Work(directory.emergency_key(division), change)])
     entry = outcomes[0].result()
     intake.county.absorbed(outcomes)
+    call.trail.about(emergency="begun" if on else "ended", number=entry["number"])
     log.info("emergency mode is switched", division=division, on=entry["on"], by=entry["by"])
     return Answer(_emergency(entry, atlas))
 

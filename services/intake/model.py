@@ -5,7 +5,7 @@ status}``:
 
 - ``facts`` and ``state`` as events carry them, ``state`` the greatest that any carried;
 - ``report`` is what only the register keeps: description, location, attachments, how the
-  place was found, the reference to the reporter;
+  place was found, the reference to the reporter, and ``by``, whose token reported it;
 - ``request`` is ``{digest}`` of the report as it was sent, so that the same
   ``Idempotency-Key`` gives the same answer and another report under it is refused;
 - ``under`` are the codes of the case's division and all above it, for queries by subtree;
@@ -125,6 +125,7 @@ def open_case(
         "report": {
             **{name: report.get(name) for name in kept},
             "reporter": report["reporter"],
+            "by": report.get("by"),
             "routed_by": entry.rule,
         },
         "request": {"digest": report["digest"]},

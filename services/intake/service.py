@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.bus.access import Touches
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
 from services.bus.rpc import serve
@@ -44,52 +45,78 @@ class Service(Operations):
         """For the reconciler: these cases."""
         return reconciliation.cases_of(self.shell.store, cases, whole=whole)
 
-    @route("POST", "/v1/cases", body=api.ReportBody(), may=api.REPORTERS)
+    @route("POST", "/v1/cases", body=api.ReportBody(), may=api.REPORTERS, touches=Touches.NOTHING)
     def report(self, call: Call) -> Answer:
         """A report."""
         return api.report(self.shell, call)
 
-    @route("GET", "/v1/cases", query=api.CasesQuery(), may=api.READERS)
+    @route("GET", "/v1/cases", query=api.CasesQuery(), may=api.SEEING, touches=Touches.CASES)
     def cases(self, call: Call) -> dict[str, Any]:
         """A list of cases."""
         return api.cases(self.shell, call)
 
-    @route("GET", "/v1/cases/<case>", may=api.READERS)
+    @route("GET", "/v1/cases/<case>", may=api.SEEING, touches=Touches.CASES)
     def show(self, call: Call, case: str) -> dict[str, Any]:
         """A case."""
         return api.show(self.shell, call, case)
 
-    @route("POST", "/v1/cases/<case>/reopen", body=api.ReopenBody(), may=api.REOPENERS)
+    @route(
+        "POST",
+        "/v1/cases/<case>/reopen",
+        body=api.ReopenBody(),
+        may=api.REOPENERS,
+        touches=Touches.CASES,
+    )
     def reopen(self, call: Call, case: str) -> Answer:
         """重新办理."""
         return api.reopen(self.shell, call, case)
 
-    @route("GET", "/v1/emergencies", may=api.READERS)
+    @route("GET", "/v1/emergencies", may=api.READERS, touches=Touches.NOTHING)
     def emergencies(self, call: Call) -> dict[str, Any]:
         """Where 战时机制 is on."""
         return api.emergencies(self.shell, call)
 
-    @route("POST", "/v1/emergencies/<division>/begin", body=api.SwitchBody(), may=api.SWITCHERS)
+    @route(
+        "POST",
+        "/v1/emergencies/<division>/begin",
+        body=api.SwitchBody(),
+        may=api.SWITCHERS,
+        touches=Touches.CASES,
+    )
     def begin_emergency(self, call: Call, division: str) -> Answer:
         """启动战时机制."""
         return api.switch(self.shell, call, division, on=True)
 
-    @route("POST", "/v1/emergencies/<division>/end", body=api.SwitchBody(), may=api.SWITCHERS)
+    @route(
+        "POST",
+        "/v1/emergencies/<division>/end",
+        body=api.SwitchBody(),
+        may=api.SWITCHERS,
+        touches=Touches.CASES,
+    )
     def end_emergency(self, call: Call, division: str) -> Answer:
         """结束战时机制."""
         return api.switch(self.shell, call, division, on=False)
 
-    @route("GET", "/v1/cases/<case>/timeline", query=api.TimelineQuery(), may=api.READERS)
+    @route(
+        "GET",
+        "/v1/cases/<case>/timeline",
+        query=api.TimelineQuery(),
+        may=api.READERS,
+        touches=Touches.CASES,
+    )
     def timeline(self, call: Call, case: str) -> dict[str, Any]:
         """What happened to a case."""
         return api.timeline(self.shell, call, case)
 
-    @route("GET", "/v1/cases/<case>/reporter", may=api.CONTACTERS)
+    @route(
+        "GET", "/v1/cases/<case>/reporter", may=api.CONTACTERS, touches=Touches.CASES, audited=True
+    )
     def reporter(self, call: Call, case: str) -> Answer:
         """Who reported a case."""
         return api.reporter(self.shell, call, case)
 
-    @route("DELETE", "/v1/cases/<case>/reporter", may=api.FORGETTERS)
+    @route("DELETE", "/v1/cases/<case>/reporter", may=api.FORGETTERS, touches=Touches.CASES)
     def forget(self, call: Call, case: str) -> Answer:
         """A reporter who wants to be forgotten."""
         return api.forget(self.shell, call, case)

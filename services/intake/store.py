@@ -40,6 +40,7 @@ class Register(MongoStore):
             self.collection.create_index(by_time)
             self.collection.create_index([("document.under", 1), *by_time])
             self.collection.create_index([("document.status", 1), *by_time])
+            self.collection.create_index([("document.report.by", 1), *by_time])
             self.collection.create_index([("document.state.token.stage", 1), ("_id", 1)])
 
     def by_tracking(self, code: str) -> dict[str, Any] | None:
@@ -54,7 +55,7 @@ class Register(MongoStore):
         """A page of cases, the latest report first; see :meth:`MongoStore.page`.
 
         ``filters``: any of division (with all below it), status, level, category,
-        reported_from, reported_to (not included).
+        reported_from, reported_to (not included); levels (one of them), unit, by (who reported).
         """
         where: dict[str, Any] = {}
         for name, field in (
@@ -62,9 +63,13 @@ class Register(MongoStore):
             ("status", "status"),
             ("level", "state.address.level"),
             ("category", "facts.category"),
+            ("unit", "state.address.unit"),
+            ("by", "report.by"),
         ):
             if filters.get(name) is not None:
                 where[f"document.{field}"] = filters[name]
+        if filters.get("levels") is not None and filters.get("level") is None:
+            where["document.state.address.level"] = {"$in": filters["levels"]}
         times = {
             operator: filters[name]
             for operator, name in (("$gte", "reported_from"), ("$lt", "reported_to"))

@@ -30,5 +30,7 @@ def put_contact(notify: NotifyShell, call: Call, recipient: str) -> Answer:
     if not _RECIPIENT.fullmatch(recipient):
         allowed = "officer:<id>, desk:<level>:<division> or division:<code>"
         raise problems.invalid({"recipient": f"{recipient!r} is not a recipient: write {allowed}"})
-    notify.contacts.put(recipient, call.body["webhook"])
-    return Answer({"recipient": recipient, "webhook": call.body["webhook"]})
+    webhook = call.body["webhook"]
+    notify.contacts.put(recipient, webhook)
+    call.trail.about(webhook="forgotten" if webhook is None else "kept")
+    return Answer({"recipient": recipient, "webhook": webhook})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.bus.access import Touches
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
 from services.bus.shell import attach
@@ -39,7 +40,13 @@ class Service(Operations):
         """Publishes what a crash left."""
         self.shell.sweep()
 
-    @route("PUT", "/v1/contacts/<recipient>", body=api.ContactBody(), may=api.KEEPERS)
+    @route(
+        "PUT",
+        "/v1/contacts/<recipient>",
+        body=api.ContactBody(),
+        may=api.KEEPERS,
+        touches=Touches.COUNTY,
+    )
     def put_contact(self, call: Call, recipient: str) -> Answer:
         """Keeps how a recipient is reached."""
         return api.put_contact(self.shell, call, recipient)
