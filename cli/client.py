@@ -71,7 +71,7 @@ class Client:
     def act(self, level: str, case: str, action: str, body: Json) -> Json:
         """An officer's action at a desk: ``acknowledge`` or ``resolve``."""
         url = f"{self._desk(level)}/cases/{quote(case, safe='')}/{action}"
-        return self._ask("POST", url, ("officer", "operator"), body=body)
+        return self._ask("POST", url, (f"officer:{level}", "officer", "operator"), body=body)
 
     def deadlines(self, case: str) -> Json:
         """Every deadline of a case with its rule and what became of it."""

@@ -1,10 +1,12 @@
 """Makes what the manifests do not hold: users, their rights, passwords and keys.
 
-``python -m deploy.kubernetes.credentials PROFILES AMQP MONGODB FOLDER`` writes three files that
+``python -m deploy.kubernetes.credentials PROFILES AMQP MONGODB FOLDER`` writes four files that
 only their owner may read:
 
 - ``rabbitmq-definitions.json``, to be imported into RabbitMQ (``rabbitmqctl import_definitions``);
 - ``mongodb-users.js``, to be run by an administrator (``mongosh URI mongodb-users.js``);
+- ``mongodb-rights.js``, to be run the same way, also when users are there already: the rights of
+  each service as they are now, and the indexes of the audit trails;
 - ``secrets.yaml``, for ``kubectl apply -f``: one Secret for each instance, so that a pod has
   just its own passwords.
 
@@ -35,7 +37,7 @@ _USAGE = (
 
 
 def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
-    """The three files by name.
+    """The four files by name.
 
     :param amqp: the broker's URI without a user; its path is the vhost.
     :param mongodb: the database's URI without a user; its path is the database.
@@ -48,7 +50,6 @@ def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
     vhost = urlsplit(amqp).path.removeprefix("/") or "/"
     database = urlsplit(mongodb).path.removeprefix("/")
     documents = [
-        _secret("huashi-tokens", {"TOKEN_KEY": secrets.token_urlsafe(48)}),
         _secret(
             "huashi-topology",
             {"AMQP_URI": _with_user(amqp, topology.ADMINISTRATOR, passwords)},
@@ -66,6 +67,7 @@ def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
     return {
         "rabbitmq-definitions.json": json.dumps(definitions, indent=2),
         "mongodb-users.js": _mongodb_users(levels, database, passwords),
+        "mongodb-rights.js": _mongodb_rights(levels, database),
         "secrets.yaml": yaml.safe_dump_all(documents, sort_keys=False),
     }
 
@@ -76,6 +78,20 @@ def _mongodb_users(levels: list[str], database: str, passwords: dict[str, str]) 
         role = {"role": name, "privileges": privileges, "roles": []}
         user = {"user": name, "pwd": passwords[name], "roles": [name]}
         lines += [f"db.createRole({json.dumps(role)});", f"db.createUser({json.dumps(user)});"]
+    return "\n".join(lines) + "\n"
+
+
+def _mongodb_rights(levels: list[str], database: str) -> str:
+    lines = [f"db = db.getSiblingDB({json.dumps(database)});"]
+    for name, privileges in topology.database_roles(levels, database).items():
+        role = json.dumps({"privileges": privileges, "roles": []})
+        lines.append(f"db.updateRole({json.dumps(name)}, {role});")
+    for owner in topology.instances(levels):
+        # The services may only add to their trails: the indexes are made for them.
+        lines += [
+            f"db.getCollection({json.dumps(owner.audit)}).createIndex({json.dumps(dict(keys))});"
+            for keys in topology.AUDIT_INDEXES
+        ]
     return "\n".join(lines) + "\n"
 
 

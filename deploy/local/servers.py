@@ -188,12 +188,16 @@ class MongoDB:
         privileges: Mapping[str, list[dict[str, Any]]],
         passwords: Mapping[str, str],
     ) -> None:
-        """Makes a role and a user for each instance, in ``database``."""
+        """Makes a role and a user for each instance, in ``database``; roles are as they are now."""
         with MongoClient[dict[str, Any]](self.uri("root", root_password)) as client:
-            known = client[database].command("usersInfo")["users"]
-            for name in privileges.keys() - {user["user"] for user in known}:
-                client[database].command("createRole", name, privileges=privileges[name], roles=[])
-                client[database].command("createUser", name, pwd=passwords[name], roles=[name])
+            there = client[database]
+            known = {user["user"] for user in there.command("usersInfo")["users"]}
+            for name, allowed in privileges.items():
+                if name in known:
+                    there.command("updateRole", name, privileges=allowed, roles=[])
+                else:
+                    there.command("createRole", name, privileges=allowed, roles=[])
+                    there.command("createUser", name, pwd=passwords[name], roles=[name])
 
     @property
     def _key(self) -> Path:

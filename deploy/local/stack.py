@@ -20,12 +20,14 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
+from pymongo import MongoClient
 
 from deploy.local.processes import MARK, StackError, end, free_ports, of_folder, wait_until
 from deploy.local.servers import MongoDB, RabbitMQ
 from services.bus import auth, topology
 from services.grid.clock import ScaledClock, instant, monotonic
 from services.grid.profile import Profile, ProfileError, load
+from services.grid.scope import WHOLE, Scope
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "huashi"
@@ -185,6 +187,7 @@ class Stack:
                 mongodb.wait(known["root"])
                 roles = topology.database_roles(levels, DATABASE)
                 mongodb.grant(known["root"], DATABASE, roles, known)
+        index_audit_trails(uris["mongodb"], levels)
         with self._telling("topology"):
             self._declare(uris["amqp"], levels)
         with self._telling(f"{len(replicas)} services"):
@@ -409,10 +412,6 @@ class Stack:
         urls: dict[str, str] = {}
         for replica in replicas:
             urls.setdefault(replica.instance.name, f"http://127.0.0.1:{replica.port}")
-        tokens = {
-            role: auth.issue(known["TOKEN_KEY"], role, role, ScaledClock().real(), _TOKEN_SECONDS)
-            for role in ("operator", "reporter", "officer")
-        }
         return {
             "profiles": [profile.name for profile in profiles],
             "intake": urls["intake"],
@@ -425,7 +424,7 @@ class Stack:
             "notify": urls["notify"],
             "amqp": uris["amqp"],
             "mongodb": uris["mongodb"],
-            "tokens": tokens,
+            "tokens": _tokens(known["TOKEN_KEY"], profiles[0]),
             "clock": {
                 "real": _text(clock.anchor_real),
                 "virtual": _text(clock.anchor_virtual),
@@ -433,11 +432,57 @@ class Stack:
             },
         }
 
+    def token(self, subject: str, role: str, scope: Scope) -> str:
+        """A token that this stack's services believe.
+
+        :raises StackError: there is no stack here, or a token like this is never believed.
+        """
+        path = self.folder / "secrets.json"
+        if not path.exists():
+            raise StackError(f"there is no stack in {self.folder}: make up starts one")
+        key: str = json.loads(path.read_text())["TOKEN_KEY"]
+        return _issued(key, subject, role, scope)
+
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
         started = monotonic()
         yield
         self._say(f"{what} ready after {monotonic() - started:.1f} s")
+
+
+def index_audit_trails(uri: str, levels: Sequence[str]) -> None:
+    """Makes the indexes that the services have no right to make; again, it changes nothing."""
+    with MongoClient[dict[str, Any]](uri) as client:
+        database = client.get_default_database()
+        for owner in topology.instances(levels):
+            for keys in topology.AUDIT_INDEXES:
+                database[owner.audit].create_index(keys)
+
+
+def _tokens(key: str, profile: Profile) -> dict[str, str]:
+    """A token for each role, and for an officer of each level, all for the profile's region.
+
+    ``officer`` and ``lead`` are of its last level: they may act at every desk.
+    """
+    levels = profile.levels
+    scoped = {
+        **{role: (role, levels[-1]) for role in auth.SCOPED},
+        **{f"officer:{level}": ("officer", level) for level in levels},
+    }
+    return {
+        **{role: _issued(key, role, role, WHOLE) for role in ("operator", "auditor", "reporter")},
+        **{
+            name: _issued(key, name, role, Scope(profile.region, level))
+            for name, (role, level) in scoped.items()
+        },
+    }
+
+
+def _issued(key: str, subject: str, role: str, scope: Scope) -> str:
+    try:
+        return auth.issue(key, subject, role, ScaledClock().real(), _TOKEN_SECONDS, scope=scope)
+    except auth.InvalidToken as error:
+        raise StackError(str(error)) from error
 
 
 def _given(environment: Mapping[str, str], *prefixes: str) -> dict[str, str]:

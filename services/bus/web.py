@@ -167,8 +167,8 @@ class Route(Entrypoint):
             raise ValueError(
                 f"{method} {path}: say who may call it and what it touches, or neither"
             )
-        if method != "GET" and (not may or "auditor" in may):
-            raise ValueError(f"{method} {path}: nobody changes anything unknown, or as auditor")
+        if method != "GET" and "auditor" in may:
+            raise ValueError(f"{method} {path}: an auditor reads, and changes nothing")
         self.method = method
         self.path = path
         self.body = body
@@ -241,7 +241,7 @@ class Route(Entrypoint):
         except Problem as problem:
             if self.audited and problem.status in _REFUSALS:
                 status = problem.status.value
-                self._auditor.refused(asked, identity, status, problem.detail, Trail())
+                self._auditor().refused(asked, identity, status, problem.detail, Trail())
             raise
         return identity
 
@@ -269,15 +269,14 @@ class Route(Entrypoint):
     def _keep(self, asked: audit.Request, call: Call, result: Any, error: Exception | None) -> None:
         if error is None:
             status = result.status if isinstance(result, Answer) else 200
-            self._auditor.done(asked, call.identity, call.trail, status)
+            self._auditor().done(asked, call.identity, call.trail, status)
             return
         problem = problems.of_error(error)
         status = problem.status.value if problem else 500
         if problem is None or status in _REFUSALS:
             why = problem.detail if problem else "a defect: see the log"
-            self._auditor.refused(asked, call.identity, status, why, call.trail)
+            self._auditor().refused(asked, call.identity, status, why, call.trail)
 
-    @property
     def _auditor(self) -> Auditor:
         auditor: Auditor = self.container.config["AUDITOR"]
         return auditor
@@ -298,7 +297,7 @@ def route(
     :param path: a werkzeug rule; its variables become keyword arguments: ``/v1/cases/<case>``.
     :param body: loads the JSON object that is sent; an empty body counts as ``{}``.
     :param query: loads the query parameters; without it there must be none.
-    :param may: the roles that may call it; without any it is public, and only reads.
+    :param may: the roles that may call it; without any it is public.
     :param touches: how far the caller's token must reach; not for a public one.
     :param audited: whether it is kept in the audit trail; by default unless it only reads.
     """

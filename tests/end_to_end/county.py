@@ -15,6 +15,7 @@ import httpx
 
 from deploy.local.stack import Stack
 from services.grid.clock import Instant, ScaledClock, moment, parse
+from services.grid.scope import Scope
 
 GRID = "46900210421403007"
 LEVELS = ("household", "group", "village", "township")
@@ -45,6 +46,11 @@ class County:
         real, virtual = (moment(parse(clock[name])).timestamp() for name in ("real", "virtual"))
         self.clock = ScaledClock(clock["scale"], real, virtual)
         self._http = httpx.Client(timeout=30)
+
+    def let(self, subject: str, role: str, *scope: str | None) -> str:
+        """A token for ``subject``, under whose name :meth:`ask` uses it; returns the name."""
+        self.about["tokens"][subject] = self.stack.token(subject, role, Scope(*scope))
+        return subject
 
     def ask(self, method: str, url: str, role: str = "operator", **more: Any) -> httpx.Response:
         """One request, sent again while nobody answers or the service says 503."""
@@ -105,10 +111,19 @@ class County:
         entries = self.ask("GET", url).json()["cases"]
         return next((entry for entry in entries if entry["id"] == case), None)
 
-    def act(self, level: str, case: str, action: str, **body: Any) -> httpx.Response:
+    def act(
+        self, level: str, case: str, action: str, role: str = "officer", **body: Any
+    ) -> httpx.Response:
         """An officer's action at a desk."""
         url = f"{self.about['desks'][level]}/v1/desks/{level}/cases/{case}/{action}"
-        return self.ask("POST", url, "officer", json=body)
+        return self.ask("POST", url, role, json=body)
+
+    def audit(self, service: str, **filters: Any) -> list[dict[str, Any]]:
+        """What a service's audit trail has, the latest first; a desk is asked by its level."""
+        base = self.about["desks"].get(service) or self.about[service]
+        found = self.ask("GET", f"{base}/v1/audit", "auditor", params=filters).json()
+        entries: list[dict[str, Any]] = found["entries"]
+        return entries
 
     def arrived(self, level: str, case: str) -> dict[str, Any]:
         """The live docket entry, once the case has come to this desk and was assigned."""

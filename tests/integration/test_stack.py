@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pymongo.errors import OperationFailure
 
 from deploy.local.processes import StackError, of_folder
 from deploy.local.stack import Stack
+from services.bus import topology
 from services.bus.topology import EVENTS
 from tests.end_to_end.county import GRID, QUICK, County, eventually
 
@@ -30,7 +32,9 @@ def test_the_description_is_as_the_design_says_and_private(county: County) -> No
     }  # fmt: skip
     assert about["profiles"] == ["quick"]
     assert list(about["desks"]) == ["household", "group", "village", "township"]
-    assert set(about["tokens"]) == {"operator", "reporter", "officer"}
+    levels = {f"officer:{level}" for level in about["desks"]}
+    roles = {"operator", "auditor", "reporter", "lead", "officer"}
+    assert set(about["tokens"]) >= {*roles, *levels}
     assert set(about["clock"]) == {"real", "virtual", "scale"}
     for name in ("stack.json", "secrets.json", "supervisord.conf"):
         mode = stat.S_IMODE((county.stack.folder / name).stat().st_mode)
@@ -123,6 +127,48 @@ def test_a_database_user_reaches_its_own_collections_only(county: County) -> Non
         custodian["custody"].drop()
     with pytest.raises(OperationFailure, match="not authorized"):
         database("dispatch-household")["docket_group"].find_one()
+
+
+def test_a_database_user_may_add_to_its_audit_trail_and_change_nothing(county: County) -> None:
+    passwords = json.loads((county.stack.folder / "secrets.json").read_text())
+    host = county.about["mongodb"].rpartition("@")[2].partition("/")[0]
+    for owner in topology.instances(county.about["desks"]):
+        uri = f"mongodb://{owner.name}:{passwords[owner.name]}@{host}/huashi?replicaSet=huashi"
+        with MongoClient[dict[str, Any]](uri) as client:
+            database = client["huashi"]
+            trail = database[owner.audit]
+            entry = {"_id": str(uuid.uuid4()), "at": "", "status": 200, "cases": []}
+            trail.insert_one(dict(entry))
+            assert trail.find_one({"_id": entry["_id"]}) == entry
+            command = database.command
+            for change in (
+                lambda it=trail, e=entry: it.update_one(e, {"$set": {"status": 403}}),
+                lambda it=trail, e=entry: it.replace_one(e, {"status": 403}, upsert=True),
+                lambda it=trail, e=entry: it.find_one_and_update(e, {"$unset": {"status": 1}}),
+                lambda it=trail, e=entry: it.delete_one(e),
+                lambda it=trail, e=entry: it.find_one_and_delete(e),
+                lambda it=trail: it.delete_many({}),
+                lambda it=trail: it.drop(),
+                lambda it=trail: it.rename("elsewhere"),
+                # An entry that expires is an entry removed.
+                lambda it=trail: it.create_index("at", expireAfterSeconds=1),
+                lambda it=trail: it.drop_index("at_-1__id_-1"),
+                lambda it=trail: it.aggregate([{"$match": {}}, {"$out": it.name}]),
+                lambda run=command, name=owner.audit: run("collMod", name, validationLevel="off"),
+                lambda run=command, name=owner.audit: run("convertToCapped", name, size=4096),
+            ):
+                with pytest.raises(OperationFailure, match="not authorized"):
+                    change()
+            assert trail.find_one({"_id": entry["_id"]}) == entry
+
+
+def test_the_audit_trails_are_indexed_for_what_is_asked(county: County) -> None:
+    with MongoClient[dict[str, Any]](county.about["mongodb"]) as client:
+        for owner in topology.instances(county.about["desks"]):
+            trail = client["huashi"][owner.audit]
+            for where in ({}, {"who": "x"}, {"cases": "x"}):
+                plan = trail.find(where).sort([("at", -1), ("_id", -1)]).limit(10).explain()
+                assert "'stage': 'SORT'" not in str(plan["queryPlanner"]["winningPlan"]), where
 
 
 @pytest.mark.parametrize(

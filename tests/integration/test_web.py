@@ -19,6 +19,7 @@ import pytest
 
 from services.bus import auth
 from services.grid.clock import ScaledClock, monotonic
+from services.grid.scope import WHOLE, Scope
 
 KEY = "k" * 40
 HERE = Path(__file__).parent
@@ -104,10 +105,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     assert running.process.wait(20) == 0
 
 
-def bearer(role: str = "operator", lifetime: float = 600) -> dict[str, str]:
+def bearer(role: str = "operator", lifetime: float = 600, scope: Scope = WHOLE) -> dict[str, str]:
     """The header of a valid token."""
-    token = auth.issue(KEY, "someone", role, ScaledClock().real(), lifetime)
+    token = auth.issue(KEY, "someone", role, ScaledClock().real(), lifetime, scope=scope)
     return {"Authorization": f"Bearer {token}"}
+
+
+def trail(tiny: Tiny, **wanted: Any) -> list[dict[str, Any]]:
+    """The entries of the audit trail with these members, the latest first."""
+    entries = httpx.get(f"{tiny.url}/v1/audit?limit=200", headers=bearer("auditor")).json()
+    return [
+        entry
+        for entry in entries["entries"]
+        if all(entry[name] == value for name, value in wanted.items())
+    ]
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -219,6 +230,114 @@ def test_who_may_not_is_told_why(tiny: Tiny) -> None:
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]
     document = problem(httpx.get(url, headers=bearer("reporter")), 403)
     assert (document["role"], document["may"]) == ("reporter", ["operator"])
+
+
+SHAMEI = Scope("469002104214", "village")
+
+
+def test_a_token_reaches_its_own_part_and_is_told_the_rule_elsewhere(tiny: Tiny) -> None:
+    officer = bearer("officer", scope=SHAMEI)
+    assert httpx.post(f"{tiny.url}/v1/places/46900210421403", headers=officer).status_code == 200
+    document = problem(httpx.post(f"{tiny.url}/v1/places/469002104205", headers=officer), 403)
+    assert document["type"] == "urn:huashi:problem:forbidden"
+    assert "one's division or below it" in document["rule"]
+    assert document["rule"] in document["detail"]
+    assert document["scope"] == {"division": "469002104214", "level": "village", "unit": None}
+    part = bearer("operator", scope=Scope("469002104214"))
+    document = problem(httpx.get(f"{tiny.url}/v1/things", headers=part), 403)
+    assert "whole county" in document["rule"]
+
+
+def test_an_answer_is_withheld_if_nobody_asked_how_far_the_token_reaches(tiny: Tiny) -> None:
+    answer = httpx.get(f"{tiny.url}/v1/forgetful", headers=bearer())
+    problem(answer, 500)
+    assert "another village" not in answer.text
+
+
+def test_what_is_done_and_refused_is_in_the_audit_trail(tiny: Tiny) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02"
+    headers = {**bearer(), "Idempotency-Key": "audited", "traceparent": trace}
+    body = {"title": "SECRET-TITLE"}
+    assert httpx.post(f"{tiny.url}/v1/things", json=body, headers=headers).status_code == 201
+    (made,) = trail(tiny, traceparent=trace)
+    assert made["action"] == "POST /v1/things"
+    assert (made["who"], made["role"], made["status"]) == ("someone", "operator", 201)
+    assert (made["from"], made["idempotency_key"]) == ("127.0.0.1", "audited")
+    assert (made["cases"], made["said"], made["why"]) == (["case-1"], {"thing": "made"}, None)
+    assert "SECRET" not in json.dumps(made)
+    # Refused for the scope, for the role, and for want of a token.
+    place, officer = f"{tiny.url}/v1/places/469002104205", bearer("officer", scope=SHAMEI)
+    httpx.post(place, headers=officer)
+    (refused, *_) = trail(tiny, status=403, role="officer")
+    assert "one's division" in refused["why"]
+    assert refused["target"] == {"code": "469002104205"}
+    assert refused["scope"] == SHAMEI.as_dict()
+    httpx.post(place, headers=bearer("reporter"))
+    (refused, *_) = trail(tiny, status=403, role="reporter")
+    assert "officer or lead" in refused["why"]
+    httpx.post(f"{tiny.url}/v1/places/13812345678")
+    (refused, *_) = trail(tiny, status=401)
+    assert (refused["who"], refused["role"]) == (None, "anonymous")
+    assert refused["target"] == {"code": "(a number)"}
+    # Who only reads is not in it, and neither is what was never tried.
+    httpx.get(f"{tiny.url}/v1/things", headers=bearer())
+    httpx.post(f"{tiny.url}/v1/things", json={}, headers=bearer())
+    assert not trail(tiny, action="GET /v1/things")
+    assert not trail(tiny, status=422)
+
+
+def test_the_trail_is_for_auditors_and_operators(tiny: Tiny) -> None:
+    url = f"{tiny.url}/v1/audit"
+    assert httpx.get(url, headers=bearer("operator")).status_code == 200
+    problem(httpx.get(url, headers=bearer("officer", scope=SHAMEI)), 403)
+    problem(httpx.get(url, headers=bearer("auditor", scope=Scope("469002104214"))), 403)
+    document = problem(httpx.get(f"{url}?from=monday", headers=bearer("auditor")), 422)
+    assert [error["field"] for error in document["errors"]] == ["from"]
+
+
+def test_requests_without_a_token_do_not_fill_the_trail(tiny: Tiny) -> None:
+    before = len(trail(tiny, status=401))
+    one = b"POST /v1/places/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    assert tiny.raw(one * 120).count(b"HTTP/1.1 401 ") == 120
+    kept = len(trail(tiny, status=401)) - before
+    assert 20 <= kept < 120
+    said = httpx.get(f"{tiny.url}/metrics").text
+    assert f'huashi_audit_entries_total{{outcome="omitted"}} {120 - kept}.0' in said
+
+
+def test_what_can_not_be_audited_is_put_off_and_what_is_refused_stays_refused(
+    tmp_path: Path,
+) -> None:
+    away = tmp_path / "away"
+    tiny = start(tmp_path, AWAY_FILE=str(away))
+    try:
+        away.touch()
+        thing = {"json": {"title": "x"}, "headers": bearer()}
+        problem(httpx.post(f"{tiny.url}/v1/things", **thing), 503)
+        officer = bearer("officer", scope=SHAMEI)
+        problem(httpx.post(f"{tiny.url}/v1/places/469002104205", headers=officer), 403)
+        assert "an audit entry could not be kept" in tiny.log.read_text()
+        assert "127.0.0.1" not in tiny.log.read_text().split("could not be kept")[1]
+        away.unlink()
+        assert httpx.post(f"{tiny.url}/v1/things", **thing).status_code == 201
+        assert len(trail(tiny)) == 1
+    finally:
+        tiny.process.terminate()
+        assert tiny.process.wait(20) == 0
+
+
+def test_an_address_is_believed_of_a_trusted_proxy_only(tiny: Tiny, tmp_path: Path) -> None:
+    said = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
+    behind = start(tmp_path, TRUSTED_PROXIES="127.0.0.0/8, 203.0.113.0/24")
+    try:
+        for service, address in ((tiny, "127.0.0.1"), (behind, "198.51.100.7")):
+            httpx.post(
+                f"{service.url}/v1/things", json={"title": "x"}, headers={**bearer(), **said}
+            )
+            assert trail(service)[0]["from"] == address
+    finally:
+        behind.process.terminate()
+        assert behind.process.wait(20) == 0
 
 
 def test_paths_and_methods(tiny: Tiny) -> None:

@@ -15,12 +15,45 @@ import eventlet
 from marshmallow import Schema, fields, validate
 from nameko.extensions import DependencyProvider
 
-from services.bus import logs, web, web_server
+from services.bus import keys, logs, web, web_server
+from services.bus.access import Touches
+from services.bus.audit import Auditor
 from services.bus.auth import Identity
 from services.bus.config import Config
 from services.bus.errors import DatabaseAway, Refused, Reject
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call, Operations, route
+from services.grid.atlas import Atlas
+from services.grid.directory import Directory, Division
+from services.grid.tokens import Address
+
+ATLAS = Atlas(
+    Directory(
+        [
+            Division("469002104214", "沙美村委会", "village", None, "village"),
+            Division("469002104205", "朝烈村委会", "village", None, "village"),
+        ]
+    ),
+    {},
+    [],
+)
+
+
+class Kept:
+    """An audit trail in memory; while the file named by AWAY_FILE is there, it is away."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def append(self, entry: Any) -> None:
+        """See :class:`services.bus.audit.Keeper`."""
+        if Path(os.environ.get("AWAY_FILE", "/nowhere")).exists():
+            raise DatabaseAway("MongoDB: secret-host:27017")
+        self.entries.append(dict(entry))
+
+    def page(self, filters: Any, cursor: Any, limit: int) -> tuple[list[dict[str, Any]], None]:
+        """See :class:`services.bus.audit.Keeper`."""
+        return list(reversed(self.entries))[:limit], None
 
 
 class ReporterSchema(Schema):
@@ -59,6 +92,7 @@ class Waits(DependencyProvider):  # type: ignore[misc]
                 raise DatabaseAway("secret-host")
             return said != "no"
 
+        self.container.config["AUDITOR"] = Auditor(Kept(), self.container.config["CLOCK"])
         readiness = self.container.config["READINESS"]
         readiness.register("thing", check)
         readiness.register("another", lambda: True)
@@ -70,16 +104,34 @@ class Service(Operations):
     name = "tiny"
     waits = Waits()
 
-    @route("POST", "/v1/things", body=ReportSchema(), may=("reporter", "operator"))
+    @route(
+        "POST",
+        "/v1/things",
+        body=ReportSchema(),
+        may=("reporter", "operator"),
+        touches=Touches.NOTHING,
+    )
     def make(self, call: Call) -> Answer:
         """Echoes what passed the checks."""
+        call.trail.about("case-1", thing="made")
         echo = {"body": call.body, "key": call.idempotency_key, "trace": call.traceparent}
         return Answer({**echo, "by": call.identity.subject}, 201, {"Location": "/v1/things/1"})
 
-    @route("GET", "/v1/things", query=PageSchema(), may=("operator",))
+    @route("GET", "/v1/things", query=PageSchema(), may=("operator",), touches=Touches.COUNTY)
     def page(self, call: Call) -> dict[str, Any]:
         """Echoes the query."""
         return dict(call.query)
+
+    @route("POST", "/v1/places/<code>", may=("officer", "lead"), touches=Touches.CASES)
+    def place(self, call: Call, code: str) -> dict[str, Any]:
+        """Asks the guard."""
+        call.guard.must_reach(ATLAS, Address("group", code))
+        return {"code": code}
+
+    @route("GET", "/v1/forgetful", may=("operator",), touches=Touches.CASES)
+    def forgetful(self, call: Call) -> dict[str, Any]:
+        """Forgets to ask the guard."""
+        return {"secret": "of another village"}
 
     @route("GET", "/v1/tracking/<code>")
     def tracking(self, call: Call, code: str) -> dict[str, Any]:
@@ -109,4 +161,7 @@ if __name__ == "__main__":
     if "SHORT_LIMITS" in os.environ:
         web_server.IDLE_SECONDS = web_server.HEAD_SECONDS = 1.0
         web.BODY_SECONDS = web.ANSWER_SECONDS = web.CHECK_SECONDS = 1.0
+    if "QUICK_KEYS" in os.environ:
+        keys.COOLDOWN_SECONDS = 2.0
+        keys.WAIT_SECONDS = 1.0
     sys.exit(run.serve(Service, config))

@@ -67,6 +67,9 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
         ("intake", "HTTP_BIND", "127.0.0.1:0", "HTTP_BIND is '127.0.0.1:0'"),
         ("intake", "HTTP_BIND", "127.0.0.1:70000", "HTTP_BIND is '127.0.0.1:70000'"),
         ("intake", "TOKEN_KEY", "short-secret", "TOKEN_KEY has only 12 characters"),
+        ("intake", "TOKEN_KEY", "", "TOKEN_KEY is not set: write a secret"),
+        ("intake", "TRUSTED_PROXIES", "10.0.0.1, proxy", "TRUSTED_PROXIES is 'proxy': write net"),
+        ("intake", "TRUSTED_PROXIES", "10.0.0.1/8", "TRUSTED_PROXIES is '10.0.0.1/8'"),
         ("intake", "SEAL_KEY", "c2hvcnQ=", "SEAL_KEY is not a key: write 32 random bytes"),
         ("intake", "SEAL_KEY", "%%%", "SEAL_KEY is not a key"),
         ("intake", "PROFILES", "nowhere", "PROFILES names 'nowhere', which has no profile.yaml"),
@@ -87,6 +90,39 @@ def test_a_wrong_value_is_named_with_its_cure(
         Config.from_environment(service, environment | {name: value})
     assert len(raised.value.problems) == 1
     assert said in str(raised.value)
+
+
+def test_who_believes_an_identity_provider_says_whose_tokens_and_for_whom(
+    environment: dict[str, str],
+) -> None:
+    environment["JWKS_URL"] = "https://id.example/keys"
+    with pytest.raises(ConfigError, match="JWKS_URL and TOKEN_KEY are both set: keep one"):
+        Config.from_environment("notify", environment)
+    del environment["TOKEN_KEY"]
+    with pytest.raises(ConfigError) as raised:
+        Config.from_environment("notify", environment)
+    names = [problem.partition(" is not set")[0] for problem in raised.value.problems]
+    assert names == ["TOKEN_ISSUER", "TOKEN_AUDIENCE"]
+    said = {"TOKEN_ISSUER": "https://id.example", "TOKEN_AUDIENCE": "huashi"}
+    config = Config.from_environment("notify", environment | said)
+    assert (config.jwks_url, config.token_key) == ("https://id.example/keys", "")
+    assert (config.token_issuer, config.token_audience) == ("https://id.example", "huashi")
+    for url in ("http://127.0.0.1:8080/keys", "http://[::1]:8080/keys"):
+        assert Config.from_environment("notify", environment | said | {"JWKS_URL": url})
+    for url, cure in (
+        ("http://id.example/keys", "write https"),
+        ("file:///etc/passwd", "write the https URL"),
+        ("ftp://id.example/keys", "write https"),
+        ("https://[/keys", "write the https URL"),
+    ):
+        with pytest.raises(ConfigError, match=cure):
+            Config.from_environment("notify", environment | said | {"JWKS_URL": url})
+
+
+def test_a_shared_key_has_our_own_issuer_and_audience(environment: dict[str, str]) -> None:
+    config = Config.from_environment("notify", environment)
+    assert (config.token_issuer, config.token_audience) == ("huashi", "huashi")
+    assert config.trusted_proxies == ()
 
 
 @pytest.mark.parametrize("name", ["AMQP_URI", "MONGODB_URI"])
