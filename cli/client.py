@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,8 @@ Json = dict[str, Any]
 _SECONDS = 30.0
 _PAUSE = 0.3
 _PAGE = 200
+_READERS = ("operator", "officer")
+_AUDITORS = ("auditor", "operator")
 _TRYING_HELPS = frozenset({502, 503, 504})
 
 
@@ -100,6 +103,15 @@ class Client:
         url = f"{self.stack.intake}/v1/emergencies/{quote(division, safe='')}/{action}"
         return self._ask("POST", url, ("operator",), body={"reason": reason})
 
+    def audit(self, limit: int, **filters: str) -> list[Json]:
+        """The latest entries of all services' audit trails, each with its ``service``."""
+        found: list[Json] = []
+        for name, url in self.stack.services().items():
+            entries = self._pages(f"{url}/v1/audit", filters, "entries", _AUDITORS)
+            found += [{"service": name, **entry} for entry in islice(entries, limit)]
+        found.sort(key=lambda entry: (entry["real_at"], entry["id"]), reverse=True)
+        return found[:limit]
+
     def ready(self, url: str) -> Json:
         """What a service says of itself: ``{ready, checks}``; asked once, briefly."""
         try:
@@ -122,10 +134,16 @@ class Client:
                 Exit.USAGE, f"there is no desk {level!r}: the desks are {known}"
             ) from None
 
-    def _pages(self, url: str, filters: Mapping[str, str], what: str = "cases") -> Iterator[Json]:
+    def _pages(
+        self,
+        url: str,
+        filters: Mapping[str, str],
+        what: str = "cases",
+        roles: tuple[str, ...] = _READERS,
+    ) -> Iterator[Json]:
         query = {**filters, "limit": str(_PAGE)}
         while True:
-            page = self._ask("GET", url, _READERS, query=query)
+            page = self._ask("GET", url, roles, query=query)
             yield from page[what]
             if not page["next"]:
                 return
@@ -162,9 +180,6 @@ class Client:
             if monotonic() > until:
                 raise away
             time.sleep(_PAUSE)
-
-
-_READERS = ("operator", "officer")
 
 
 def _host(name: str, url: str) -> str:

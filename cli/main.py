@@ -44,8 +44,8 @@ from services.grid.whatif import ASSUMPTIONS
 HELP = """Huashi 化事: report cases, see where they are, and work at a desk.
 
 It finds the local stack by .run/stack.json (here, in a folder above, or in RUN_DIR), and
-another by HUASHI_INTAKE, HUASHI_DESKS (household=URL,group=URL), HUASHI_ESCALATION and
-HUASHI_TOKEN. Times are shown in HUASHI_TIMEZONE (Asia/Shanghai).
+another by HUASHI_INTAKE, HUASHI_DESKS (household=URL,group=URL), HUASHI_ESCALATION,
+HUASHI_NOTIFY and HUASHI_TOKEN. Times are shown in HUASHI_TIMEZONE (Asia/Shanghai).
 
 Exit codes: 0 done, 1 refused or a problem, 2 wrong usage, 3 the stack can't be reached,
 4 there is no such case.
@@ -543,6 +543,28 @@ def _previewed(loaded: profiles.Loaded, reported: dict[str, Any], at: str) -> Pr
         raise Failure(Exit.REFUSED, f"division: {error}") from error
     except ValueError as error:
         raise Failure(Exit.USAGE, f"--at: {error}") from error
+
+
+@app.command()
+def audit(  # noqa: PLR0917 - typer reads its options from here
+    who: Annotated[str, typer.Option(help="Only of this subject (sub of a token).")] = "",
+    case: Annotated[str, typer.Option(help="Only about this case.")] = "",
+    since: Annotated[str, typer.Option("--from", help="Then or later, RFC 3339.")] = "",
+    to: Annotated[str, typer.Option(help="Before then, RFC 3339.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many, the latest.", min=1)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Who did what, when and from where, and what was refused: of all services."""
+    with _client(as_json) as client:
+        filters = {"who": who, "case": case, "from": since, "to": to}
+        kept = {name: value for name, value in filters.items() if value}
+        found = client.audit(limit, **kept)
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(render.trail(found, _zone()))
+        else:
+            typer.echo("nothing of this is in the audit trails")
 
 
 @stack_app.command("status")

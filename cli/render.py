@@ -101,6 +101,22 @@ def listing(cases: Iterable[Json], now: Instant) -> Table:
     return table
 
 
+def trail(entries: Iterable[Json], zone: ZoneInfo) -> Table:
+    """One line an entry of the audit trail."""
+    table = Table("time", "who", "from", "did", "case", "", box=None, header_style="bold")
+    for entry in entries:
+        style = "green" if entry["status"] < 400 else "red"
+        table.add_row(
+            local(entry["at"], zone),
+            Text(f"{entry['who'] or 'unknown'} ({entry['role']})"),
+            Text(entry["from"]),
+            Text(f"{entry['service']} {entry['action']}"),
+            Text(" ".join(entry["cases"])),
+            Text(entry["why"] or str(entry["status"]), style),
+        )
+    return table
+
+
 def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     """A case with its clocks and its deadlines."""
     facts = Table.grid(padding=(0, 2))

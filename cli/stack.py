@@ -1,8 +1,9 @@
 """Which services the command talks to: the local stack's, or those that the environment names.
 
 The local stack is the nearest ``.run/stack.json``, in RUN_DIR or in a folder above. Another is
-named by HUASHI_INTAKE, HUASHI_DESKS (``household=URL,group=URL``), HUASHI_ESCALATION and
-HUASHI_TOKEN; its time is the wall clock's unless TIME_SCALE and TIME_ANCHOR say else.
+named by HUASHI_INTAKE, HUASHI_DESKS (``household=URL,group=URL``), HUASHI_ESCALATION,
+HUASHI_NOTIFY and HUASHI_TOKEN; its time is the wall clock's unless TIME_SCALE and TIME_ANCHOR say
+else.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _of_environment(environment: Mapping[str, str]) -> Stack:
         intake=environment["HUASHI_INTAKE"].rstrip("/"),
         desks=desks,
         escalation=environment.get("HUASHI_ESCALATION", "").rstrip("/") or None,
-        notify=None,
+        notify=environment.get("HUASHI_NOTIFY", "").rstrip("/") or None,
         tokens={"*": token} if token else {},
         clock=clock,
         source="the environment",

@@ -110,8 +110,10 @@ def test_who_may_what(county: County) -> None:
     assert httpx.get(f"{intake}/v1/cases").status_code == 401
     forged = {"Authorization": "Bearer " + auth.issue("x" * 40, "me", "operator", 2e9, 60)}
     assert httpx.get(f"{intake}/v1/cases", headers=forged).status_code == 401
-    assert county.ask("GET", f"{intake}/v1/cases", "reporter").status_code == 403
+    assert county.ask("GET", f"{intake}/v1/cases", "reporter").status_code == 200
+    assert county.ask("POST", f"{intake}/v1/cases", "auditor", json=GOOD).status_code == 403
     case = county.report()
+    assert county.ask("GET", f"{intake}/v1/cases/{case}/timeline", "reporter").status_code == 403
     assert county.ask("GET", f"{intake}/v1/cases/{case}/reporter", "reporter").status_code == 403
     desk = county.about["desks"]["household"]
     url = f"{desk}/v1/desks/household/cases/{case}/acknowledge"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from deploy.kubernetes import credentials
 from services.bus import topology
@@ -171,6 +172,19 @@ def test_every_process_has_the_configuration_that_it_needs(
     assert used == set(made)
 
 
+def run_line(database: Any, line: str) -> None:
+    """What mongosh does with a line of the scripts, which are made of these calls."""
+    if made := re.fullmatch(r'db\.getCollection\("(\w+)"\)\.createIndex\((.+)\);', line):
+        database[made[1]].create_index(list(json.loads(made[2]).items()))
+    elif made := re.fullmatch(r'db\.updateRole\("([\w-]+)", (.+)\);', line):
+        database.command("updateRole", made[1], **json.loads(made[2]))
+    else:
+        command, _, body = line.removesuffix(");").partition("(")
+        told = json.loads(body)
+        name = "role" if command == "db.createRole" else "user"
+        database.command(command.removeprefix("db."), told.pop(name), **told)
+
+
 def test_the_credentials_make_users_that_work(mongo: Database, tmp_path: Path) -> None:
     folder = tmp_path / "credentials"
     arguments = [str(ROOT / "profiles/qionghai"), "amqp://rabbitmq:5672/huashi"]
@@ -179,16 +193,16 @@ def test_the_credentials_make_users_that_work(mongo: Database, tmp_path: Path) -
     assert credentials.main(arguments) == 1
     assert credentials.main([]) == 2
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-    script = (folder / "mongodb-users.js").read_text()
     with MongoClient[dict[str, Any]](mongo.uri()) as client:
         database = client["credentials_test"]
-        for line in script.splitlines()[1:]:
-            command, _, body = line.removesuffix(");").partition("(")
-            told = json.loads(body)
-            if command == "db.createRole":
-                database.command("createRole", told.pop("role"), **told)
-            else:
-                database.command("createUser", told.pop("user"), **told)
+        for script in ("mongodb-users.js", "mongodb-rights.js"):
+            for line in (folder / script).read_text().splitlines()[1:]:
+                run_line(database, line)
+        # Again, as after an upgrade: the users stay, with the rights of now.
+        for line in (folder / "mongodb-rights.js").read_text().splitlines()[1:]:
+            run_line(database, line)
+        names = {keys["name"] for keys in database["audit_notify"].list_indexes()}
+        assert names == {"_id_", "at_-1__id_-1", "who_1_at_-1__id_-1", "cases_1_at_-1__id_-1"}
     secrets = {
         each["metadata"]["name"]: each["stringData"]
         for each in yaml.safe_load_all((folder / "secrets.yaml").read_text())
@@ -197,6 +211,9 @@ def test_the_credentials_make_users_that_work(mongo: Database, tmp_path: Path) -
     uri = uri.replace("mongo:27017", f"127.0.0.1:{mongo.node.port}")
     with MongoClient[dict[str, Any]](uri) as client:
         client["credentials_test"]["contacts"].insert_one({"_id": "x"})
+        client["credentials_test"]["audit_notify"].insert_one({"_id": "x"})
+        with pytest.raises(OperationFailure, match="not authorized"):
+            client["credentials_test"]["audit_notify"].delete_one({"_id": "x"})
     definitions = json.loads((folder / "rabbitmq-definitions.json").read_text())
     users = {user["name"] for user in definitions["users"]}
     assert users >= {"topology", "intake", "dispatch-village"}

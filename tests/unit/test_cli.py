@@ -299,6 +299,62 @@ def test_a_profile_is_checked_without_a_stack(tmp_path: Path) -> None:
     assert {"file", "line", "field", "text"} == json.loads(result.stderr)["problems"][0].keys()
 
 
+# -- the audit trail -----------------------------------------------------------------------
+
+
+def audited(name: str, second: int, **more: Any) -> dict[str, Any]:
+    at = f"2026-01-05T00:00:{second:02d}.000Z"
+    return {
+        "id": f"{name}-{second}",
+        "at": at,
+        "real_at": at,
+        "who": "h-007",
+        "role": "officer",
+        "from": "192.0.2.1",
+        "action": f"POST /v1/{name}",
+        "cases": ["c-1"],
+        "status": 200,
+        "why": None,
+        **more,
+    }
+
+
+def test_the_trails_of_all_services_are_one_the_latest_first(services: Services) -> None:
+    refused = {"who": None, "role": "anonymous", "status": 401, "why": "send a token"}
+    services.say(
+        "GET /v1/audit",
+        (200, {"entries": [audited("intake", 9)], "next": "more"}),
+        (200, {"entries": [audited("intake", 2)], "next": None}),
+        (200, {"entries": [audited("household", 5, **refused)], "next": None}),
+        (200, {"entries": [], "next": None}),
+    )
+    result = run("audit", "--who", "h-007", "--from", "2026-01-05T00:00:00Z")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()[1:]
+    assert [line.split("POST ")[1].split()[0] for line in lines] == [
+        "/v1/intake",
+        "/v1/household",
+        "/v1/intake",
+    ]
+    assert "unknown (anonymous)" in lines[1]
+    assert "send a token" in lines[1]
+    asked = services.asked[0][0]
+    assert "who=h-007&from=2026-01-05T00%3A00%3A00Z" in asked
+    assert "cursor=more" in services.asked[1][0]
+
+
+def test_the_trails_are_cut_to_the_latest(services: Services) -> None:
+    entries = [audited("intake", second) for second in (9, 8, 7)]
+    services.say("GET /v1/audit", (200, {"entries": entries, "next": None}))
+    found = json.loads(run("audit", "--limit", "2", "--json").stdout)
+    assert [entry["id"] for entry in found] == ["intake-9", "intake-9"]
+    assert {entry["service"] for entry in found} <= {"intake", "dispatch-household", "escalation"}
+    services.say("GET /v1/audit", (200, {"entries": [], "next": None}))
+    assert "nothing of this" in run("audit").stdout
+    services.say("GET /v1/audit", problem(403, "this is for the role operator or auditor"))
+    assert run("audit").exit_code == Exit.REFUSED
+
+
 # -- finding the stack ---------------------------------------------------------------------
 
 STACK = {
