@@ -35,6 +35,8 @@ _SERVICES = "services"
 _READY_SECONDS = 60.0
 _TOKEN_SECONDS = 30 * 86400.0
 _TAIL_LINES = 25
+# What services are told of the environment, by how its names begin.
+_PASSED_ON = ("LOG_LEVEL", "BATCH_", "STOP_SECONDS", "RECONCILE_", "TRUSTED_PROXIES")
 
 Say = Callable[[str], None]
 
@@ -334,7 +336,7 @@ class Stack:
                 "TIME_ANCHOR": f"{_text(clock.anchor_real)}/{_text(clock.anchor_virtual)}",
                 "TOKEN_KEY": known["TOKEN_KEY"],
                 **({"LEVEL": owner.level} if owner.level else {}),
-                **_given(self._environment, "LOG_LEVEL", "BATCH_", "STOP_SECONDS", "RECONCILE_"),
+                **_given(self._environment, *_PASSED_ON),
             }
             if owner.service == "intake":
                 environment |= {"SEAL_KEY": known["SEAL_KEY"], "PROFILES": self._folders()}

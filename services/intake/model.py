@@ -8,7 +8,8 @@ status}``:
   place was found, the reference to the reporter, and ``by``, whose token reported it;
 - ``request`` is ``{digest}`` of the report as it was sent, so that the same
   ``Idempotency-Key`` gives the same answer and another report under it is refused;
-- ``under`` are the codes of the case's division and all above it, for queries by subtree;
+- ``under`` are the codes of the case's division, of the one where it is now, and of all above
+  them, for queries by subtree;
 - ``reached`` is the furthest ``[round, hop]`` heard of: a case that was resolved from an
   earlier hop is marked ``late_custody``;
 - ``supervision`` is ``{round, times, last}`` once a case was supervised;
@@ -28,7 +29,7 @@ from services.bus.fold import Decision, Document, Work
 from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.clock import Instant
-from services.grid.directory import Division
+from services.grid.directory import Directory, Division
 from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
@@ -240,9 +241,20 @@ def same_report(document: Document, digest: str) -> Document:
     return document
 
 
-def work(event: Event) -> Work:
+def work(event: Event, directory: Directory) -> Work:
     """What an event does to the register."""
-    return Work(key(event), lambda record: Decision(merge(record.document, event)))
+    return Work(
+        key(event), lambda record: Decision(_placed(merge(record.document, event), directory))
+    )
+
+
+def _placed(document: Document, directory: Directory) -> Document:
+    """Found below where it happened and below where it is: a transfer may take it elsewhere."""
+    places = document["facts"]["division"], document["state"]["address"]["division"]
+    under = list(
+        dict.fromkeys(above.code for place in places for above in directory.ancestors(place))
+    )
+    return {**document, "under": under} if under else document
 
 
 def key(event: Event) -> str:

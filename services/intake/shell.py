@@ -59,10 +59,10 @@ class IntakeShell(Shell[Register]):
 
     def absorb(self, batch: Batch) -> None:
         """Takes a batch into the timeline and the register; notifications only into the first."""
-        fold = self.fold
+        fold, directory = self.fold, self.county.atlas().directory
         self.timeline.append(batch.events, self.now)
         works = [
-            model.work(event) if event.type.startswith("case.") else NOTHING
+            model.work(event, directory) if event.type.startswith("case.") else NOTHING
             for event in batch.events
         ]
         fold.run(works, batch.acknowledge)

@@ -121,7 +121,7 @@ class World:
 
     def _work(self, name: str) -> Callable[[Event, Instant], Work]:
         if name == "intake":
-            return lambda event, _now: intake.work(event)
+            return lambda event, _now: intake.work(event, self.atlas.directory)
         if name in LEVELS:
             return lambda event, now: dispatch.work(event, name, self.nodes[name].atlas, now)
         service = escalation if name == "escalation" else notify

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record
 from services.grid.clock import FrozenClock, plus
+from services.grid.directory import Directory, Division
 from services.grid.events import Event
 from services.grid.profile import load_folder
 from services.intake import model
 from services.intake.directory import works
-from tests.simulator.county import GRID, atlas
+from tests.simulator.county import DIVISIONS, GRID, atlas
 
 ATLAS = atlas()
 NOW = FrozenClock().now()
@@ -112,6 +113,28 @@ def test_the_register_keeps_what_only_it_knows() -> None:
     assert merged["report"] == document["report"]
     assert merged["status"] == "resolved"
     assert not merged["late_custody"]
+
+
+def test_a_case_is_found_where_it_happened_and_where_it_is() -> None:
+    document = opened().document
+    assert document is not None
+    neighbour = Division("469002104205", "朝烈村", "village", "469002104", "village")
+    directory = Directory([*DIVISIONS, neighbour])
+
+    def after(hop: int, division: str) -> list[str]:
+        moved = Event.read(opened().events[0].body())
+        moved.data["state"]["token"] = {"round": 1, "stage": "held", "hop": hop, "seq": 0}
+        moved.data["state"]["address"] |= {"level": "village", "division": division}
+        decision = model.work(moved, directory).change(Record("x", 1, document))
+        assert decision.document is not None
+        under: list[str] = decision.document["under"]
+        return under
+
+    happened = document["under"]
+    assert after(1, GRID[:12]) == happened
+    assert after(2, "469002104205") == [*happened, "469002104205"]
+    # What the directory does not know is not forgotten.
+    assert set(after(3, "999999")) >= set(happened)
 
 
 def test_the_directory_says_what_the_folder_says_and_retires_the_rest() -> None:
