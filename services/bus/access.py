@@ -29,8 +29,8 @@ class Touches(Enum):
     """Certain cases or divisions: the handler asks the guard, for lists how to narrow them."""
     COUNTY = "the whole county"
     """Something that belongs to all: only tokens without a scope."""
-    NOTHING = "anywhere"
-    """Nothing that is there already: a report may be made for any place."""
+    ANYWHERE = "anywhere"
+    """Nothing of a part: a report may be made for any place, an emergency is for all to know."""
 
 
 @dataclass

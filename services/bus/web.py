@@ -4,7 +4,7 @@
         name = "intake"
 
         @route("POST", "/v1/cases", body=ReportSchema(), may=("reporter", "operator"),
-               touches=Touches.NOTHING)
+               touches=Touches.ANYWHERE)
         def report(self, call: Call) -> Answer:
             ...
             return Answer({"id": case}, 201)

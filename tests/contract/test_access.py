@@ -19,7 +19,7 @@ READ_AND_AUDITED = {"GET /v1/cases/<case>/reporter"}
 REACHES = {
     Touches.CASES: "the scope",
     Touches.COUNTY: "the whole county",
-    Touches.NOTHING: "anywhere",
+    Touches.ANYWHERE: "anywhere",
     None: "public",
 }
 

@@ -201,6 +201,28 @@ def test_an_operator_of_a_part_has_that_part(people: County) -> None:
     assert people.ask("POST", url, "town-operator", json={"to": version}).status_code == 200
 
 
+def test_an_operator_of_a_part_switches_that_part_to_emergency_mode(people: County) -> None:
+    intake, custodian = people.about["intake"], people.about["escalation"]
+    why = {"reason": "台风"}
+    for action in ("begin", "end"):
+        url = f"{intake}/v1/emergencies/469002/{action}"
+        forbidden(people.ask("POST", url, "town-operator", json=why))
+        forbidden(people.ask("POST", url.replace("469002", TOWN), "t-104", json=why))
+    forbidden(people.ask("GET", f"{custodian}/v1/emergencies/469002", "town-operator"))
+    assert people.ask("GET", f"{custodian}/v1/emergencies/{TOWN}", "town-operator").is_success
+    url = f"{intake}/v1/emergencies/469002104205/begin"
+    assert people.ask("POST", url, "town-operator", json=why).status_code == 200
+    # Everybody may know of it, also next door.
+    known = people.ask("GET", f"{intake}/v1/emergencies", "v-214").json()["emergencies"]
+    assert ZHAOLIE in {entry["division"] for entry in known if entry["on"]}
+    end = url.replace("begin", "end")
+    assert people.ask("POST", end, "town-operator", json=why).status_code == 200
+    ended, begun = people.audit("intake", who="town-operator")[:2]
+    assert begun["said"]["emergency"] == "begun"
+    assert ended["said"]["emergency"] == "ended"
+    assert begun["target"] == {"division": ZHAOLIE}
+
+
 def test_the_audit_trail_says_who_did_what_and_what_it_changed(people: County) -> None:
     secret = {"name": "欧阳审计", "phone": "13987650000"}
     case = people.report(reporter=secret)

@@ -109,7 +109,7 @@ class Service(Operations):
         "/v1/things",
         body=ReportSchema(),
         may=("reporter", "operator"),
-        touches=Touches.NOTHING,
+        touches=Touches.ANYWHERE,
     )
     def make(self, call: Call) -> Answer:
         """Echoes what passed the checks."""
