@@ -27,7 +27,7 @@ from pymongo.collection import Collection
 from services.bus import logs, metrics
 from services.bus.auth import Identity
 from services.bus.config import Network
-from services.bus.errors import Retry
+from services.bus.errors import Reject, Retry
 from services.bus.fold import Document
 from services.bus.paging import Cursor, PageQuery
 from services.bus.store import database_errors, page_of
@@ -164,7 +164,7 @@ class Auditor:
         entry = self._entry(request, identity, trail, status, why)
         try:
             self._keeper.append(entry)
-        except Retry as error:
+        except (Retry, Reject) as error:
             metrics.AUDIT_ENTRIES.labels("lost").inc()
             # Without the address, which is a person's.
             lost = {name: value for name, value in entry.items() if name != "from"}

@@ -258,8 +258,8 @@ class Route(Entrypoint):
         if self.audited:
             try:
                 self._keep(asked, call, result, error)
-            except Retry as away:
-                error = away
+            except Exception as other:  # noqa: BLE001 - it is answered, not hidden
+                error = other
         if error is None:
             done.send(result)
         else:
@@ -274,7 +274,7 @@ class Route(Entrypoint):
         problem = problems.of_error(error)
         status = problem.status.value if problem else 500
         if problem is None or status in _REFUSALS:
-            why = problem.detail if problem else "a defect: see the log"
+            why = problem.detail if problem else "it failed: see the log"
             self._auditor().refused(asked, call.identity, status, why, call.trail)
 
     def _auditor(self) -> Auditor:
