@@ -39,7 +39,8 @@ def _started(folder: Path, levels: Sequence[str]) -> tuple[str, str]:
     )
     rabbitmq = RabbitMQ(folder / "rabbitmq", *free_ports(3), folder)
     rabbitmq.prepare(definitions)
-    mongodb = MongoDB(folder / "mongodb", free_ports(1)[0], folder)
+    # As in production, where the open cases fit into memory: by default half of the machine's.
+    mongodb = MongoDB(folder / "mongodb", free_ports(1)[0], folder, cache_gb=4)
     mongodb.prepare()
     for server in (rabbitmq, mongodb):
         with (folder / "log").open("ab") as log:

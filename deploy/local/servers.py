@@ -115,11 +115,15 @@ class RabbitMQ:
 
 @dataclass(frozen=True)
 class MongoDB:
-    """A replica set of one in ``folder``; ``run`` is the folder whose mark it carries."""
+    """A replica set of one in ``folder``; ``run`` is the folder whose mark it carries.
+
+    ``cache_gb`` is WiredTiger's cache: little, for a machine that does other things as well.
+    """
 
     folder: Path
     port: int
     run: Path
+    cache_gb: float = 0.5
 
     def prepare(self) -> None:
         """Makes its folder and the key that members of the set would share."""
@@ -140,7 +144,7 @@ class MongoDB:
             *("--replSet", "huashi", "--keyFile", str(self._key)),
             *(
                 "--wiredTigerCacheSizeGB",
-                "0.5",
+                str(self.cache_gb),
                 "--setParameter",
                 "diagnosticDataCollectionEnabled=false",
             ),
