@@ -127,9 +127,31 @@ class Shell(Generic[StoreT]):
                 wrong = None if early else atlas.contradiction(event.data)
                 if early or wrong:
                     return failing(Defer(early) if early else Reject("contradiction", str(wrong)))
-            return make(event, atlas)
+            return _deferred(self.knowing(lambda atlas: make(event, atlas), atlas))
 
         return [work(event) for event in events]
+
+    def knowing(self, make: Callable[[Atlas], Work], atlas: Atlas) -> Work:
+        """What ``make`` makes of an atlas; of a newer one where a document needs it.
+
+        Another replica may have heard of a profile or an emergency before this one, and have
+        written a document that is under it.
+
+        :raises UnknownProfile: (by its change) nobody has heard of it.
+        """
+        made = make(atlas)
+
+        def change(record: Record) -> Decision:
+            try:
+                return made.change(record)
+            except UnknownProfile:
+                facts = (record.document or {}).get("facts")
+                if facts is None:
+                    raise
+            self.county.rules_for(facts)
+            return make(self.county.atlas()).change(record)
+
+        return Work(made.key, change)
 
     def _in_a_moment(self) -> bool:
         """Whether to wait for the directory's queue, which may just be behind; not often."""
@@ -237,6 +259,18 @@ def _under(event: Event) -> tuple[str, str | None]:
     """The profile version and the emergency whose rules an event's case is under."""
     facts = event.data["case"]
     return facts["profile"], facts.get("emergency")
+
+
+def _deferred(work: Work) -> Work:
+    """The same, but what its document is under and nobody knows lets its input wait."""
+
+    def change(record: Record) -> Decision:
+        try:
+            return work.change(record)
+        except UnknownProfile as error:
+            raise Defer(str(error)) from error
+
+    return Work(work.key, change)
 
 
 def attach(make: Callable[[Config], ShellT]) -> ShellT:

@@ -153,8 +153,11 @@ def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
     cases = custodian.store.due(horizon, BATCH, shards, fresh)
     if cases:
         atlas, now = custodian.county.atlas(), clock.now()
-        works = [model.due_work(case, atlas, now, horizon) for case in cases]
-        _written(custodian, works)
+
+        def fires(case: str) -> Work:
+            return custodian.knowing(lambda atlas: model.due_work(case, atlas, now, horizon), atlas)
+
+        _written(custodian, [fires(case) for case in cases])
     if len(cases) == BATCH:
         return 0.0
     due = custodian.store.next_due(shards)

@@ -242,9 +242,12 @@ def migrate(record: Record, version: str, atlas: Atlas, now: Instant) -> Decisio
         return Decision(document)
     # What the case is under now need not be known any more: it may be what it is saved from.
     facts = {**document["facts"], "profile": version}
-    facts = in_emergency(facts, atlas.emergency_of(facts))
+    present = facts.get("emergency")
+    facts = in_emergency(facts, None if present is None else atlas.emergency_of(facts))
     decider = _Decider({**document, "facts": facts}, atlas, now)
     decider.migrate()
+    # A version that knows an emergency mode, where the one before did not.
+    decider.switch()
     told = {"case": document["case"], "from": document["facts"]["profile"], "to": version}
     return replace(decider.decision(), answer={**told, **_changes(document, decider.document)})
 
@@ -438,35 +441,21 @@ class _Decider:
         wanted, present = self.atlas.emergency_of(facts), facts.get("emergency")
         if wanted == present:
             return
-        before, part = self.profile.command.get(here.level), self.profile.emergency
-        part = part or self.atlas.profile(facts["profile"]).emergency
+        before, part = self.profile, self.atlas.profile(facts["profile"]).emergency
         facts = in_emergency(facts, wanted)
         self.profile = self.atlas.rules_for(facts)
-        ladder, to = self._in_mode(facts, here, up=wanted is not None)
+        ladder, to = self.profile.kept(facts, here, self.atlas.directory, rises=wanted is not None)
         self.document["facts"] = {**facts, "ladder": ladder}
         reason = "emergency_ended" if wanted is None else "emergency"
         if to != here:
             self._move(to, self.now, reason, kind="case.transferred")
             return
-        if self.profile.command.get(here.level) != before:
+        if self.profile.command.get(here.level) != before.command.get(here.level):
             # Another person commands: the desk says who.
             self.document["state"] = {**self.document["state"], "assigned": None}
-        self._stay(reason, again=part is not None and part.starts_again)
-
-    def _in_mode(self, facts: dict[str, Any], here: Address, *, up: bool) -> tuple[str, Address]:
-        """The ladder of a case whose mode changes, and who holds it there; ``up``: it may rise."""
-        profile, directory = self.profile, self.atlas.directory
-        entry = profile.enter(facts, facts["division"], directory)
-        steps = profile.steps(entry.ladder)
-        if here.level not in steps:
-            if up:
-                return entry.ladder, entry.address
-            # What a level above the ladder held does not fall back to where it was reported.
-            last = profile.at_level(entry.ladder, steps[-1], here.division, directory)
-            last = last or profile.at_level(entry.ladder, steps[-1], facts["division"], directory)
-            return entry.ladder, last or entry.address
-        rises = up and steps.index(entry.address.level) > steps.index(here.level)
-        return entry.ladder, entry.address if rises else here
+        # From one emergency into another the rules are the same: that gives nobody more time.
+        changed = (wanted is None) != (present is None)
+        self._stay(reason, again=changed and part is not None and part.starts_again)
 
     def _stay(self, reason: str, *, again: bool = False) -> None:
         """A hop to the same holder, with what its rules say now; ``again``: from now on."""
@@ -478,6 +467,9 @@ class _Decider:
             started = plus(on["level"]["started_at"], -_ahead(self.document))
             on = {**on, "level": {**on["level"], "started_at": started}}
         state = {**self.document["state"], "token": self.token.moved().as_dict(), "clocks": on}
+        if state["assigned"] is not None and state["assigned"]["officer"] is None:
+            # The desk looks once more who is on duty, and asks for the next level once more.
+            state["assigned"] = None
         if again:
             # What was granted counted from a time that counts no longer.
             state.pop("extensions", None)

@@ -223,7 +223,8 @@ def _absorbed(
     known = None if told is None else Token.of(told.data["state"]["token"])
     if told is None or known is None or known <= _least(finding.ours):
         return Decision(None, answer=False)
-    decision = model.decide(model.merge(record.document, told, now), atlas, now)
+    # Whoever knows better may not have heard of an emergency yet.
+    decision = model.decide(model.merge(record.document, told, now), atlas, now, arrived=True)
     document = decision.document or {}
     said = _reconciled(finding, document, atlas, now)
     return replace(decision, events=[*map(_anew, decision.events), said], answer=True)

@@ -13,13 +13,14 @@ from typing import Any, cast
 from nameko.extensions import DependencyProvider
 
 from services.bus import logs, metrics
-from services.bus.errors import Refused
+from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Outcome, Record, Work
 from services.escalation import model
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
-from services.grid.atlas import Atlas, UnknownProfile
-from services.grid.clock import Instant, seconds_between
+from services.grid.atlas import Atlas
+from services.grid.clock import Instant, monotonic, seconds_between
+from services.grid.directory import Emergency
 
 log = logs.get(__name__)
 
@@ -27,51 +28,77 @@ PAGE = 1000
 BEHIND_SECONDS = 5.0
 """Real seconds by which a custodian may be behind with its queue: what holders did meanwhile is
 lost with the hop."""
+LATE_SECONDS = 10.0
+"""Real seconds after which every process has heard of a switch: each asks every five."""
+AGAIN_SECONDS = 5.0
+"""Real seconds until those cases are looked at again that could not be brought over."""
 
 
 class Switching:
-    """The pass, and for which switches this process has done it."""
+    """The passes of this process: one when it hears of a switch, and one after some seconds.
+
+    The second is for what a process, which had not heard of it yet, let in behind the first.
+    """
 
     def __init__(self) -> None:
-        self._done: Any = None
+        self._wanted: Any = None
+        self._heard = 0.0
+        self._not_before = 0.0
+        self._passed: float | None = None
 
     def work(self, custodian: CustodianShell, markers: Markers) -> None:
-        """Brings over what is not under the rules of its place's mode, if a switch is new here."""
-        atlas = custodian.county.atlas()
-        switches = tuple(sorted(atlas.emergencies.values(), key=lambda item: item.division))
+        """Brings over what is not under the rules of its place's mode, if that may be anything."""
+        try:
+            self._work(custodian, markers)
+        except Retry as error:
+            log.warning("cases follow a switch of emergency mode later", why=str(error))
+
+    def _work(self, custodian: CustodianShell, markers: Markers) -> None:
+        atlas, now = custodian.county.atlas(), monotonic()
+        switches = _switches(atlas)
         metrics.EMERGENCIES.set(sum(item.on for item in switches))
-        wanted = switches, custodian.shards, tuple(sorted(atlas.profiles))
-        if wanted == self._done or not custodian.shards:
-            return
-        if not switches:
-            self._done = wanted
+        profiles, divisions = sorted(atlas.profiles), atlas.directory.divisions
+        wanted = switches, custodian.shards, profiles, divisions
+        if wanted != self._wanted:
+            self._wanted, self._heard, self._not_before, self._passed = wanted, now, now, None
+        over = self._passed is not None and self._passed >= self._heard + LATE_SECONDS
+        if over or not switches or not custodian.shards or now < self._not_before:
             return
         if is_behind(custodian, markers):
             return
-        moved, put_off = self._pass(custodian, atlas)
+        moved, put_off = self._pass(custodian, markers)
         if moved or put_off:
             log.info("cases follow a switch of emergency mode", moved=moved, put_off=put_off)
-        if not put_off:
-            self._done = wanted
+        if put_off:
+            self._not_before = now + AGAIN_SECONDS
+        else:
+            self._passed, self._not_before = now, self._heard + LATE_SECONDS
 
     @staticmethod
-    def _pass(custodian: CustodianShell, atlas: Atlas) -> tuple[int, int]:
+    def _pass(custodian: CustodianShell, markers: Markers) -> tuple[int, int]:
+        """Looks at all held cases, page by page; how many it moved, and could not move now.
+
+        :raises Retry: it can't go on.
+        """
         moved, put_off, after = 0, 0, ""
         while True:
+            # What is switched back meanwhile takes no more cases along.
+            atlas = custodian.county.atlas()
             page = custodian.store.modes(after, PAGE, custodian.shards)
             cases = [case for case, facts in page if model.switches(facts, atlas)]
+            if cases and is_behind(custodian, markers):
+                raise Retry("the custodian is behind with its queue")
             outcomes = custodian.fold.run(works(cases, atlas, custodian.now))
             put_off += sum(outcome.error is not None for outcome in outcomes)
             for outcome in outcomes:
                 if outcome.answer:
                     moved += 1
                     metrics.EMERGENCY_HOPS.labels("on" if outcome.answer["to"] else "off").inc()
+            if any(outcome.answer for outcome in outcomes):
+                custodian.ring()
             if len(page) < PAGE:
-                break
+                return moved, put_off
             after = page[-1][0]
-        if moved:
-            custodian.ring()
-        return moved, put_off
 
 
 class _Attachment(DependencyProvider):
@@ -95,10 +122,15 @@ def works(cases: Iterable[str], atlas: Atlas, now: Instant) -> list[Work]:
     def change(record: Record) -> Decision:
         try:
             return model.switch(record, atlas, now)
-        except UnknownProfile as error:
-            raise Refused(str(error)) from error
+        except (LookupError, ValueError) as error:
+            # One case that can't be brought over must not hold up the others.
+            raise Refused(f"it can't be brought over: {error}") from error
 
     return [Work(case, change) for case in cases]
+
+
+def _switches(atlas: Atlas) -> list[Emergency]:
+    return sorted(atlas.emergencies.values(), key=lambda item: item.division)
 
 
 def is_behind(custodian: CustodianShell, markers: Markers) -> bool:

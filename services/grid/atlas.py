@@ -228,7 +228,8 @@ class Atlas:
     def emergency_of(self, facts: Mapping[str, Any]) -> str | None:
         """The emergency that a case in flight should be under.
 
-        Its present one, where the profile lets a case keep the rules it was reported under.
+        Its present one, where the profile lets a case keep the rules it was reported under, and
+        while its division, or one between it and the region, is not in the directory.
 
         :raises UnknownProfile: its profile has not arrived yet.
         """
@@ -236,7 +237,9 @@ class Atlas:
         part = profile.emergency
         if part is None:
             return None
-        if part.in_flight is None or not part.in_flight.matches(facts):
+        above = [place.code for place in self.directory.ancestors(facts["division"])]
+        follows = part.in_flight is not None and part.in_flight.matches(facts)
+        if not follows or profile.region not in above:
             return None if present is None else str(present)
         return self.emergency_at(profile, facts["division"])
 

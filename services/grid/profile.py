@@ -131,6 +131,30 @@ class Profile(Rules):
             address = Address(self.ladders[route.ladder][-1].level, division)
         return Entry(route.ladder, address, route.also_tell, route.name, triage)
 
+    def kept(
+        self, facts: Mapping[str, Any], holder: Address, directory: Directory, *, rises: bool
+    ) -> tuple[str, Address]:
+        """The ladder and address of a case that comes under these rules while ``holder`` has it.
+
+        It stays, or goes to the lowest level from the holder's on that the ladder has, to its last
+        where there is none: never down. ``rises``: up to where a new report would enter.
+
+        :raises DivisionError: its division is unknown.
+        """
+        entry = self.enter(facts, facts["division"], directory)
+        ladder, steps, there = entry.ladder, self.steps(entry.ladder), holder
+        if holder.level not in steps:
+            order = self.levels.index
+            above = [level for level in steps if order(level) > order(holder.level)] or steps[-1:]
+            found = (
+                self._lowest(ladder, above[0], place, directory)
+                for place in (holder.division, facts["division"])
+            )
+            there = next((address for address in found if address is not None), entry.address)
+        if rises and steps.index(entry.address.level) > steps.index(there.level):
+            there = entry.address
+        return ladder, there
+
     def next_address(self, ladder: str, address: Address, directory: Directory) -> Address | None:
         """One level up, skipping levels that have no division there; None at the top."""
         levels = self.steps(ladder)

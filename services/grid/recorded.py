@@ -393,13 +393,19 @@ def _line(
     mine = [state for state in states if state["token"]["round"] == number]
     hops = sorted({state["token"]["hop"] for state in mine})
     in_round = [event for event in heard if event["data"]["state"]["token"]["round"] == number]
+    visits: list[list[int]] = []
+    for hop in hops:
+        if visits and _stayed(in_round, hop):
+            visits[-1].append(hop)
+        else:
+            visits.append([hop])
     stays = [
         _stay_of(
-            [state for state in mine if state["token"]["hop"] == hop],
-            [event for event in in_round if event["data"]["state"]["token"]["hop"] == hop],
-            None if hop == hops[-1] else _why_left(in_round, hop),
+            [state for state in mine if state["token"]["hop"] in visit],
+            [event for event in in_round if event["data"]["state"]["token"]["hop"] in visit],
+            None if visit[-1] == hops[-1] else _why_left(in_round, visit[-1]),
         )
-        for hop in hops
+        for visit in visits
     ]
     resolved = any("resolved_at" in stay for stay in stays)
     withdrawn = [
@@ -460,6 +466,16 @@ def _passing_of(data: Mapping[str, Any]) -> dict[str, Any]:
         if (item["kind"], item["due"]) == (found["kind"], found["due"]):
             return {**found, "rule": item["rule"], "source": item["source"]}
     return found
+
+
+def _stayed(events: Collection[Mapping[str, Any]], hop: int) -> bool:
+    """Whether the case came under other rules with this hop and stayed with who held it."""
+    return any(
+        event["type"] == "case.transferred"
+        and event["data"]["state"]["token"]["hop"] == hop
+        and event["data"]["previous"] == event["data"]["state"]["address"]
+        for event in events
+    )
 
 
 def _why_left(events: Collection[Mapping[str, Any]], hop: int) -> str:

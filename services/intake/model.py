@@ -164,9 +164,13 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
             return Decision(document, answer=document)
         stage = "held" if token.stage == Stage.HELD else "withdrawn"
         raise Refused(f"only a resolved case is reopened, and this one is {stage}", stage=stage)
-    facts = in_emergency(facts, atlas.emergency_of(facts))
+    before, facts = facts, in_emergency(facts, atlas.emergency_of(facts))
     profile = atlas.rules_for(facts)
     ladder, address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
+    if facts.get("emergency") != before.get("emergency"):
+        # As a case in flight, which follows a switch, would be.
+        rises = "emergency" in facts
+        ladder, address = profile.kept(facts, address, atlas.directory, rises=rises)
     facts = {**facts, "ladder": ladder}
     token = Token(token.round + 1, Stage.HELD, 0, 0)
     resolution = state["resolution"]
@@ -216,6 +220,9 @@ def _reopened_at(
 ) -> tuple[str, Address]:
     """The ladder and the address."""
     enter, ladder, directory = profile.reopening.enter, facts["ladder"], atlas.directory
+    if ladder not in profile.ladders:
+        # One of an emergency that is over.
+        ladder = profile.enter(facts, facts["division"], directory).ladder
     if enter == "first":
         entry = profile.enter(facts, facts["division"], directory)
         return entry.ladder, entry.address

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from services.bus.errors import Refused
-from services.bus.fold import Decision, Document, Record, Unpublished
+from services.bus.errors import Defer, Refused
+from services.bus.fold import Decision, Document, Fold, Record, Unpublished
+from services.bus.memory import MemoryStore
+from services.bus.shell import Shell
 from services.dispatch import model as dispatch
-from services.escalation import model
+from services.escalation import model, switching
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant, plus
+from services.grid.directory import Directory
 from services.grid.events import Event
 from services.grid.profile import Profile, ProfileError
 from services.grid.tokens import Address, Token
 from services.intake import directory
-from tests.simulator.county import RULES, atlas
+from services.intake import model as intake
+from tests.simulator.county import DIVISIONS, RULES, atlas
 from tests.simulator.world import World
 
 TOWNSHIP, VILLAGE = "469002104", "469002104214"
@@ -68,6 +74,20 @@ def test_a_case_in_flight_stays_and_has_the_time_of_the_emergency_from_the_switc
     assert document["state"]["clocks"]["case"] == {"started_at": START}
     assert due(document, "resolve") == plus(START, 4 * HOUR)
     assert document["next_due"] == plus(START, 2 * HOUR)
+
+
+def test_from_one_emergency_into_another_nobody_gets_more_time() -> None:
+    county = atlas().switched(TOWNSHIP, on=True)
+    document = custody(county)
+    document, (hop, _) = switched(document, county.switched(VILLAGE, on=True), 2 * HOUR)
+    assert hop.data["case"]["emergency"] == "469002104214.1"
+    assert due(document, "resolve") == plus(START, 3 * HOUR)
+    again = county.switched(TOWNSHIP, on=False).switched(TOWNSHIP, on=True)
+    document, _ = switched(custody(county), again, 2 * HOUR)
+    assert (document["facts"]["emergency"], due(document, "resolve")) == (
+        "469002104.2",
+        plus(START, 3 * HOUR),
+    )
 
 
 def test_where_the_profile_says_so_the_clock_goes_on() -> None:
@@ -123,6 +143,119 @@ def test_a_level_that_only_the_emergency_knows_gives_it_to_the_top_of_the_ladder
     assert document["facts"]["ladder"] == "default"
     # Not down to where it was reported: the county has no desk on this ladder, its township has.
     assert document["state"]["address"] == Address("township", TOWNSHIP).as_dict()
+
+
+def short(*levels: str) -> dict[str, Any]:
+    """Emergency rules with a ladder of their own, on which every case enters."""
+    steps = [{"level": level, "title": level} for level in levels]
+    return part(
+        ladders={"war": steps},
+        routing=[{"ladder": "war", "source": "assumption"}],
+        deadlines=[
+            {"level": level, "acknowledge": "1h", "resolve": "2h", "source": "assumption"}
+            for level in levels
+        ],
+    )
+
+
+def climbed(document: Document, county: Atlas, *hours: int) -> Document:
+    now = START
+    for passed in hours:
+        now = plus(now, passed * HOUR)
+        document = done(model.fire(Record("case-1", 1, document), county, now, now))
+    return document
+
+
+def test_it_never_goes_down_onto_a_shorter_ladder() -> None:
+    county = atlas(**short("household", "village", "county"))
+    document = climbed(custody(county), county, 2, 2, 4)
+    assert level(document) == "township"
+    document, _ = switched(document, county.switched(TOWNSHIP, on=True), 9 * HOUR)
+    assert (document["facts"]["ladder"], level(document)) == ("war", "county")
+    document = climbed(custody(county), county, 2)
+    assert level(document) == "group"
+    document, _ = switched(document, county.switched(TOWNSHIP, on=True), 3 * HOUR)
+    assert level(document) == "village"
+
+
+def test_at_the_end_it_goes_to_the_next_level_that_there_is_and_not_to_the_top() -> None:
+    county = atlas(**short("household", "brigade", "village", "township"))
+    on = county.switched(TOWNSHIP, on=True)
+    document = custody(on)
+    state = {**document["state"], "address": {**document["state"]["address"], "level": "brigade"}}
+    document, _ = switched({**document, "state": state}, on.switched(TOWNSHIP, on=False))
+    assert (document["facts"]["ladder"], level(document)) == ("default", "village")
+
+
+def test_a_case_whose_place_is_not_in_the_directory_is_left_as_it_is() -> None:
+    county = atlas().switched(TOWNSHIP, on=True)
+    document = custody(county)
+    for missing in (TOWNSHIP, VILLAGE):
+        fewer = [place for place in DIVISIONS if place.code != missing]
+        part_of = Atlas(
+            Directory(divisions=fewer),
+            county.profiles,
+            [*county.profiles],
+            emergencies=county.emergencies.values(),
+        )
+        assert not model.switches(document["facts"], part_of)
+        assert switched(document, part_of.switched(TOWNSHIP, on=False)) == (document, [])
+        event = Event.read(reported(county).body())
+        decision = model.work(event, part_of, START).change(Record("case-1"))
+        assert done(decision)["facts"]["emergency"] == "469002104.1"
+
+
+def reported(county: Atlas) -> Event:
+    world = World(county)
+    world.report("case-1")
+    return world.published[0].event
+
+
+def test_a_desk_with_nobody_on_duty_looks_once_more() -> None:
+    county = atlas(unstaffed="hold")
+    document = custody(county)
+    nobody = {"officer": None, "why": "nobody on duty", "at": START}
+    document = {**document, "state": {**document["state"], "assigned": nobody}}
+    # Where nobody takes over the desk: the village's is not commanded.
+    county = atlas(**{**part(command={}), "unstaffed": "hold"})
+    document["facts"] = {**document["facts"], "profile": county.current[0].id}
+    document, _ = switched(document, county.switched(TOWNSHIP, on=True))
+    assert document["state"]["assigned"] is None
+
+
+@pytest.mark.parametrize("enter", ["resolver", "above", "first", "village"])
+def test_a_case_of_an_emergency_that_is_over_is_reopened_under_the_ordinary_rules(
+    enter: str,
+) -> None:
+    rules = {**short("county"), "reopening": {"enter": enter, "source": "assumption"}}
+    county = atlas(**rules)
+    world = World(county.switched(TOWNSHIP, on=True))
+    world.report("case-1")
+    (record,) = world.nodes["intake"].store.documents().values()
+    assert record["state"]["address"]["level"] == "county"
+    off = world.atlas.switched(TOWNSHIP, on=False)
+    decision = intake.reopen(settled(record), "op", "又坏了", atlas=off, now=plus(START, HOUR))
+    facts, state = done(decision)["facts"], done(decision)["state"]
+    assert (facts["ladder"], facts.get("emergency")) == ("default", None)
+    wanted = {"first": "household", "village": "village"}.get(enter, "township")
+    assert state["address"]["level"] == wanted
+    assert off.contradiction({"case": facts, "state": state}) is None
+
+
+def test_a_case_that_is_reopened_in_an_emergency_rises_as_one_in_flight() -> None:
+    county = atlas()
+    world = World(county)
+    world.report("case-1", "urgent")
+    (record,) = world.nodes["intake"].store.documents().values()
+    on = county.switched(TOWNSHIP, on=True)
+    decision = intake.reopen(settled(record), "op", "又坏了", atlas=on, now=plus(START, HOUR))
+    assert level(done(decision)) == "village"
+
+
+def settled(record: Document) -> Document:
+    token = {**record["state"]["token"], "stage": "resolved", "seq": 1}
+    said = {"outcome": "settled", "note": "", "by": "x", "at": START}
+    return {**record, "state": {**record["state"], "token": token, "resolution": said}}
 
 
 @pytest.mark.parametrize(
@@ -242,6 +375,210 @@ def test_a_migration_keeps_a_case_in_emergency_mode() -> None:
     migrated = model.migrate(Record("case-1", 1, document), new.id, on, plus(START, 2 * HOUR))
     facts = done(migrated)["facts"]
     assert (facts["profile"], facts["emergency"]) == (new.id, "469002104.1")
+
+
+def test_a_version_that_knows_an_emergency_mode_brings_a_case_into_it() -> None:
+    """As if it had been switched on only then: up to where a new report would enter."""
+    new = atlas().current[0]
+    rules = {name: rule for name, rule in new.rules.items() if name != "emergency"}
+    old = Profile.parse(rules)
+    on = Atlas(
+        atlas().directory,
+        {old.id: old, new.id: new},
+        [new.id],
+        emergencies=atlas().switched(TOWNSHIP, on=True).emergencies.values(),
+    )
+    before = Atlas(atlas().directory, {old.id: old}, [old.id])
+    document = custody(before, "urgent")
+    decision = model.migrate(Record("case-1", 1, document), new.id, on, plus(START, HOUR))
+    migrated = done(decision)
+    assert migrated["facts"]["emergency"] == "469002104.1"
+    assert level(migrated) == "village"
+    assert decision.answer["after"]["address"]["level"] == "village"
+    assert due(migrated, "resolve") == plus(START, 7 * HOUR)
+    back = model.migrate(Record("case-1", 1, migrated), old.id, on, plus(START, 2 * HOUR))
+    assert "emergency" not in done(back)["facts"]
+    assert level(done(back)) == "village"
+
+
+class Custodian:
+    """As much of a custodian's shell as the pass asks for; ``known`` is what it has heard."""
+
+    def __init__(self, known: Atlas) -> None:
+        self.known = known
+        self.clock = FrozenClock()
+        self.memory = MemoryStore()
+        self.fold = Fold(self.memory, self, self.clock)
+        self.shards: tuple[int, ...] = tuple(range(model.SHARDS))
+        self.county = self.custodians = self.store = self
+        self.by = "x"
+        self.behind = False
+        self.pages = 0
+        self.after_page: Callable[[], None] = lambda: None
+
+    @property
+    def now(self) -> Instant:
+        return self.clock.now()
+
+    def atlas(self) -> Atlas:
+        return self.known
+
+    def publish(self, events: Any) -> set[str]:
+        return {event.id for event in events}
+
+    def reached(self, _by: str) -> Instant:
+        return self.now
+
+    def read(self, at: Any) -> Any:
+        """Markers, and records."""
+        if isinstance(at, str):
+            return None if self.behind else at
+        return self.memory.read(at)
+
+    def ring(self) -> None:
+        """Nobody sleeps."""
+
+    def modes(self, after: str, limit: int, _shards: Any) -> list[tuple[str, dict[str, Any]]]:
+        self.pages += 1
+        found = sorted(self.memory.documents().items())
+        page = [(case, item["facts"]) for case, item in found if case > after][:limit]
+        self.after_page()
+        return page
+
+    def takes(self, case: str, known: Atlas | None = None) -> None:
+        """Custody arrives at a process that knows this."""
+        world = World(atlas())
+        world.report(case)
+        event = Event.read(world.published[0].body)
+        self.fold.run([model.work(event, known or self.known, self.now)])
+
+    def emergencies(self) -> list[str | None]:
+        found = sorted(self.memory.documents().items())
+        return [item["facts"].get("emergency") for _case, item in found]
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Real time, in its only item."""
+    now = [100.0]
+    monkeypatch.setattr(switching, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_was_let_in_behind_the_pass_is_brought_over_too(seconds: list[float]) -> None:
+    """Another replica reads the queue, and has not heard of the switch yet."""
+    before = atlas()
+    custodian: Any = Custodian(before)
+    custodian.takes("case-1")
+    passes = switching.Switching()
+    passes.work(custodian, custodian)
+    custodian.known = before.switched(TOWNSHIP, on=True)
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == ["469002104.1"]
+    custodian.takes("case-2", before)
+    seconds[0] += switching.LATE_SECONDS / 2
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == ["469002104.1", None]
+    seconds[0] += switching.LATE_SECONDS
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == ["469002104.1"] * 2
+    pages = custodian.pages
+    seconds[0] += 60
+    passes.work(custodian, custodian)
+    assert custodian.pages == pages
+
+
+def test_what_is_switched_back_takes_no_more_cases_along(
+    seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "PAGE", 2)
+    on = atlas().switched(TOWNSHIP, on=True)
+    custodian: Any = Custodian(atlas())
+    for number in range(6):
+        custodian.takes(f"case-{number}")
+    custodian.known = on
+
+    def back() -> None:
+        custodian.known = on.switched(TOWNSHIP, on=False)
+
+    custodian.after_page = back
+    passes = switching.Switching()
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == ["469002104.1"] * 2 + [None] * 4
+    seconds[0] += 1
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == [None] * 6
+
+
+def test_the_pass_waits_while_the_queue_is_not_read_and_goes_on(seconds: list[float]) -> None:
+    custodian: Any = Custodian(atlas())
+    custodian.takes("case-1")
+    custodian.known, custodian.behind = atlas().switched(TOWNSHIP, on=True), True
+    passes = switching.Switching()
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == [None]
+    custodian.behind = False
+    seconds[0] += 1
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == ["469002104.1"]
+
+
+def test_a_village_that_comes_into_a_switched_township_follows(seconds: list[float]) -> None:
+    on = atlas().switched(TOWNSHIP, on=True)
+    elsewhere = [
+        replace(place, parent="469002") if place.code == VILLAGE else place for place in DIVISIONS
+    ]
+    apart = Atlas(
+        Directory(divisions=elsewhere),
+        on.profiles,
+        [*on.profiles],
+        emergencies=on.emergencies.values(),
+    )
+    custodian: Any = Custodian(apart)
+    custodian.takes("case-1")
+    passes = switching.Switching()
+    for _ in range(3):
+        passes.work(custodian, custodian)
+        seconds[0] += switching.LATE_SECONDS
+    assert custodian.emergencies() == [None]
+    custodian.known = on
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == ["469002104.1"]
+
+
+class Behind:
+    """A process's copy of the directory; it asks the database only when it must."""
+
+    def __init__(self, knows: Atlas, database: Atlas) -> None:
+        self.knows, self.database = knows, database
+
+    def atlas(self) -> Atlas:
+        return self.knows
+
+    def rules_for(self, facts: dict[str, Any]) -> Profile:
+        if not self.knows.knows(facts):
+            self.knows = self.database
+        return self.knows.rules_for(facts)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_document_under_an_emergency_that_only_another_replica_has_heard_of(heard: bool) -> None:
+    """What the desk did before the hop comes after it, to a process that is some seconds behind."""
+    before, on = atlas(), atlas().switched(TOWNSHIP, on=True)
+    document = custody(before)
+    entry = done(dispatch.decide(dispatch.merge(None, case_event(document)), before, START))
+    act = dispatch.acknowledge(entry, "h-1", "", atlas=before, now=plus(START, 60))
+    document, _ = switched(document, on)
+    shell: Any = object.__new__(Shell)
+    shell.county = Behind(before, on if heard else before)
+    event = Event.read(act.events[0].body())
+    (work,) = shell.works([event], lambda event, atlas: model.work(event, atlas, START))
+    if not heard:
+        with pytest.raises(Defer, match="has not arrived yet"):
+            work.change(Record("case-1", 1, document))
+        return
+    found = done(work.change(Record("case-1", 1, document)))
+    assert found["state"] == document["state"]
 
 
 def test_a_switch_is_an_entry_of_the_directory_and_again_changes_nothing() -> None:

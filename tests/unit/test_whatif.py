@@ -394,3 +394,29 @@ def test_a_timeline_that_is_not_complete_counts_with_the_register() -> None:
     assert found["recorded_at"] == at(3)
     assert "路灯" not in str(found)
     assert read_case(json.dumps(found)).division == GRID
+
+
+def test_a_case_that_comes_under_other_rules_where_it_is_made_one_stay() -> None:
+    """A migration, or a switch of emergency mode: the level had it all the time."""
+    here = {"level": "group", "division": GRID[:14], "unit": None}
+
+    def state(hop: int, started: float, **more: Any) -> dict[str, Any]:
+        return {
+            "token": {"round": 1, "stage": "held", "hop": hop, "seq": 0},
+            "address": here,
+            "acknowledged": None,
+            "clocks": {"level": {"started_at": at(started)}, "case": {"started_at": BEGAN}},
+            "deadlines": [],
+            "resolution": None,
+            **more,
+        }
+
+    def event(kind: str, state: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {"type": kind, "time": at(0), "data": {"state": state, **more}}
+
+    moved = event("case.transferred", state(1, 1), previous=here, reason="emergency")
+    events = [event("case.reported", state(0, 0)), moved]
+    facts = {name: line()[name] for name in ("id", "category", "urgency", "source", "reported_at")}
+    latest = state(1, 1, resolution={"at": at(2)})
+    (found,) = of_timeline({**facts, "division": GRID, **latest}, events, at(3))
+    assert found["stays"] == [stay("group", 0, resolved=2)]
