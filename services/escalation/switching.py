@@ -20,7 +20,6 @@ from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, monotonic, seconds_between
-from services.grid.directory import Emergency
 
 log = logs.get(__name__)
 
@@ -42,9 +41,9 @@ class Switching:
 
     def __init__(self) -> None:
         self._wanted: Any = None
-        self._heard = 0.0
-        self._not_before = 0.0
-        self._passed: float | None = None
+        self._left: list[float] = []
+        self._after = ""
+        self._moved = self._put_off = 0
 
     def work(self, custodian: CustodianShell, markers: Markers) -> None:
         """Brings over what is not under the rules of its place's mode, if that may be anything."""
@@ -54,51 +53,45 @@ class Switching:
             log.warning("cases follow a switch of emergency mode later", why=str(error))
 
     def _work(self, custodian: CustodianShell, markers: Markers) -> None:
+        while self._is_due(custodian) and not is_behind(custodian, markers):
+            # What is switched back meanwhile takes no more cases along.
+            atlas = custodian.county.atlas()
+            page = custodian.store.modes(self._after, PAGE, custodian.shards)
+            cases = [case for case, facts in page if model.switches(facts, atlas)]
+            self._bring(custodian, cases, atlas)
+            self._after = page[-1][0] if len(page) == PAGE else ""
+            if not self._after:
+                self._end()
+
+    def _is_due(self, custodian: CustodianShell) -> bool:
+        """Whether a pass is to begin or to go on; what is new to it begins two."""
         atlas, now = custodian.county.atlas(), monotonic()
-        switches = _switches(atlas)
+        switches = sorted(atlas.emergencies.values(), key=lambda item: item.division)
         metrics.EMERGENCIES.set(sum(item.on for item in switches))
         profiles, divisions = sorted(atlas.profiles), atlas.directory.divisions
         wanted = switches, custodian.shards, profiles, divisions
         if wanted != self._wanted:
-            self._wanted, self._heard, self._not_before, self._passed = wanted, now, now, None
-        over = self._passed is not None and self._passed >= self._heard + LATE_SECONDS
-        if over or not switches or not custodian.shards or now < self._not_before:
-            return
-        if is_behind(custodian, markers):
-            return
-        moved, put_off = self._pass(custodian, markers)
+            self._wanted, self._after = wanted, ""
+            self._left = [now, now + LATE_SECONDS] if switches and custodian.shards else []
+        return bool(self._left) and now >= self._left[0]
+
+    def _bring(self, custodian: CustodianShell, cases: Sequence[str], atlas: Atlas) -> None:
+        outcomes = custodian.fold.run(works(cases, atlas, custodian.now))
+        self._put_off += sum(outcome.error is not None for outcome in outcomes)
+        moved = [outcome.answer["to"] for outcome in outcomes if outcome.answer]
+        self._moved += len(moved)
+        for to in moved:
+            metrics.EMERGENCY_HOPS.labels("on" if to else "off").inc()
+        if moved:
+            custodian.ring()
+
+    def _end(self) -> None:
+        moved, put_off, self._moved, self._put_off = self._moved, self._put_off, 0, 0
         if moved or put_off:
             log.info("cases follow a switch of emergency mode", moved=moved, put_off=put_off)
+        self._left = self._left[1:]
         if put_off:
-            self._not_before = now + AGAIN_SECONDS
-        else:
-            self._passed, self._not_before = now, self._heard + LATE_SECONDS
-
-    @staticmethod
-    def _pass(custodian: CustodianShell, markers: Markers) -> tuple[int, int]:
-        """Looks at all held cases, page by page; how many it moved, and could not move now.
-
-        :raises Retry: it can't go on.
-        """
-        moved, put_off, after = 0, 0, ""
-        while True:
-            # What is switched back meanwhile takes no more cases along.
-            atlas = custodian.county.atlas()
-            page = custodian.store.modes(after, PAGE, custodian.shards)
-            cases = [case for case, facts in page if model.switches(facts, atlas)]
-            if cases and is_behind(custodian, markers):
-                raise Retry("the custodian is behind with its queue")
-            outcomes = custodian.fold.run(works(cases, atlas, custodian.now))
-            put_off += sum(outcome.error is not None for outcome in outcomes)
-            for outcome in outcomes:
-                if outcome.answer:
-                    moved += 1
-                    metrics.EMERGENCY_HOPS.labels("on" if outcome.answer["to"] else "off").inc()
-            if any(outcome.answer for outcome in outcomes):
-                custodian.ring()
-            if len(page) < PAGE:
-                return moved, put_off
-            after = page[-1][0]
+            self._left = [monotonic() + AGAIN_SECONDS, *self._left]
 
 
 class _Attachment(DependencyProvider):
@@ -127,10 +120,6 @@ def works(cases: Iterable[str], atlas: Atlas, now: Instant) -> list[Work]:
             raise Refused(f"it can't be brought over: {error}") from error
 
     return [Work(case, change) for case in cases]
-
-
-def _switches(atlas: Atlas) -> list[Emergency]:
-    return sorted(atlas.emergencies.values(), key=lambda item: item.division)
 
 
 def is_behind(custodian: CustodianShell, markers: Markers) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +19,14 @@ from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.directory import Directory
 from services.grid.events import Event
-from services.grid.profile import Profile, ProfileError
+from services.grid.profile import Profile, ProfileError, load_folder
 from services.grid.tokens import Address, Token
 from services.intake import directory
 from services.intake import model as intake
-from tests.simulator.county import DIVISIONS, RULES, atlas
+from tests.simulator.county import DIVISIONS, GRID, RULES, atlas
 from tests.simulator.world import World
 
+ROOT = Path(__file__).parents[2]
 TOWNSHIP, VILLAGE = "469002104", "469002104214"
 START = FrozenClock().now()
 HOUR = 3600.0
@@ -489,7 +491,7 @@ def test_what_was_let_in_behind_the_pass_is_brought_over_too(seconds: list[float
 
 
 def test_what_is_switched_back_takes_no_more_cases_along(
-    seconds: list[float], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(switching, "PAGE", 2)
     on = atlas().switched(TOWNSHIP, on=True)
@@ -504,10 +506,9 @@ def test_what_is_switched_back_takes_no_more_cases_along(
     custodian.after_page = back
     passes = switching.Switching()
     passes.work(custodian, custodian)
-    assert custodian.emergencies() == ["469002104.1"] * 2 + [None] * 4
-    seconds[0] += 1
-    passes.work(custodian, custodian)
     assert custodian.emergencies() == [None] * 6
+    found = sorted(custodian.memory.documents().items())
+    assert [item["state"]["token"]["hop"] for _case, item in found] == [2, 2, 0, 0, 0, 0]
 
 
 def test_the_pass_waits_while_the_queue_is_not_read_and_goes_on(seconds: list[float]) -> None:
@@ -521,6 +522,40 @@ def test_the_pass_waits_while_the_queue_is_not_read_and_goes_on(seconds: list[fl
     seconds[0] += 1
     passes.work(custodian, custodian)
     assert custodian.emergencies() == ["469002104.1"]
+
+
+def test_a_pass_that_waits_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switching, "PAGE", 2)
+    custodian: Any = Custodian(atlas())
+    for number in range(6):
+        custodian.takes(f"case-{number}")
+    custodian.known = atlas().switched(TOWNSHIP, on=True)
+    custodian.after_page = lambda: setattr(custodian, "behind", True)
+    passes = switching.Switching()
+    for pages in (1, 2, 3, 4):
+        custodian.behind = False
+        passes.work(custodian, custodian)
+        assert custodian.pages == pages
+    assert custodian.emergencies() == ["469002104.1"] * 6
+
+
+def test_what_can_not_be_brought_over_now_is_tried_again(seconds: list[float]) -> None:
+    custodian: Any = Custodian(atlas())
+    custodian.publish = lambda _events: set()
+    custodian.takes("case-1")
+    custodian.takes("case-2", atlas().switched(TOWNSHIP, on=True))
+    custodian.known = atlas().switched(TOWNSHIP, on=True).switched(TOWNSHIP, on=False)
+    passes = switching.Switching()
+    passes.work(custodian, custodian)
+    # Others do not know yet who holds it.
+    assert custodian.emergencies() == [None, "469002104.1"]
+    custodian.publish = lambda events: {event.id for event in events}
+    custodian.fold.sweep(-1e9)
+    seconds[0] += switching.AGAIN_SECONDS
+    passes.work(custodian, custodian)
+    assert custodian.emergencies() == [None, None]
 
 
 def test_a_village_that_comes_into_a_switched_township_follows(seconds: list[float]) -> None:
@@ -639,3 +674,17 @@ def test_a_mistake_is_named_with_its_field(changes: Any, field: str, said: str) 
     found = {problem.field: problem.text for problem in caught.value.problems}
     assert field in found, found
     assert said in found[field]
+
+
+def test_in_qionghai_nothing_enters_lower_in_an_emergency_than_on_other_days() -> None:
+    loaded = load_folder(ROOT / "profiles/qionghai")
+    ordinary, other = loaded.profile, loaded.profile.in_emergency
+    assert other is not None
+    for category in ordinary.categories:
+        for urgency in ordinary.urgencies:
+            facts = {"category": category, "urgency": urgency, "source": "hotline"}
+            levels = [
+                rules.enter(facts, GRID, loaded.directory).address.level
+                for rules in (ordinary, other)
+            ]
+            assert levels == sorted(levels, key=ordinary.levels.index), facts
