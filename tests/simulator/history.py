@@ -154,9 +154,10 @@ def _switch(world: World, choices: Choices, _step: Step) -> str:
     return f"emergency mode of {division} is {'on' if world.switch(division) else 'off'}"
 
 
-def _hear(world: World, choices: Choices, _step: Step) -> str | None:
+def _hear(world: World, choices: Choices, step: Step) -> str | None:
     node = world.alive[choices.pick(len(world.alive))]
-    return f"{node.name} hears of the directory" if node.hear() else None
+    heard = node.replicas[step.replica].county.hear()
+    return f"{node.name} hears of the directory" if heard else None
 
 
 def _follow(world: World, _choices: Choices, step: Step) -> str | None:

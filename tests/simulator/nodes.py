@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
 
 from services.bus.errors import DatabaseAway, Refused, Retry
 from services.bus.fold import Fold, Record, Work, Write
 from services.bus.memory import MemoryStore
+from services.bus.shell import Shell
 from services.escalation.firing import MARKER, Markers
-from services.grid.atlas import Atlas
+from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant, moment, plus
 from services.grid.events import Event
+from services.grid.profile import Profile
 
 REPLICAS = 2
 """How many processes each service has."""
@@ -124,7 +127,7 @@ class HostileStore(MemoryStore):
         rival, self._rival = self._rival, None
         if rival is not None:
             # It dies or not by itself.
-            with suppress(Crash, Refused, Retry):
+            with suppress(Crash, Refused, Retry, UnknownProfile):
                 rival()
 
 
@@ -171,6 +174,29 @@ class Reached:
             raise DatabaseAway("no database")
 
 
+class Heard:
+    """A process's copy of the directory, which may be old; it asks anew for what it must know."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._atlas = bus.atlas
+
+    def atlas(self) -> Atlas:
+        """See :class:`services.bus.directory.Follower`."""
+        return self._atlas
+
+    def rules_for(self, facts: Mapping[str, Any]) -> Profile:
+        """See :class:`services.bus.directory.Follower`."""
+        if not self._atlas.knows(facts):
+            self.hear()
+        return self._atlas.rules_for(facts)
+
+    def hear(self) -> bool:
+        """Asks; whether there was anything new."""
+        before, self._atlas = self._atlas, self._bus.atlas
+        return self._atlas is not before
+
+
 class Replica:
     """One process of a service: its clock, and what it keeps in memory until it dies.
 
@@ -186,6 +212,7 @@ class Replica:
         self.fold = Fold(node.store, node.line, clock)
         self.custodians = node.reached
         self.markers = Markers(clock)
+        self.county = Heard(node.bus)
 
     @property
     def now(self) -> Instant:
@@ -203,11 +230,21 @@ class Replica:
     def ring(self) -> None:
         """Nobody sleeps in a history."""
 
-    def works(self, events: Sequence[Event], make: Callable[[Event, object], Work]) -> list[Work]:
-        """What nobody has told the node yet, an event waits for."""
+    def works(self, events: Sequence[Event], make: Callable[[Event, Atlas], Work]) -> list[Work]:
+        """See :class:`services.bus.shell.Shell`: nothing here is wrong or stays unknown."""
         for event in events:
-            self.node.learn(event)
-        return [make(event, self.node.atlas) for event in events]
+            if "case" in event.data:
+                self.county.rules_for(event.data["case"])
+        return [self.knowing(partial(make, event)) for event in events]
+
+    def knowing(self, make: Callable[[Atlas], Work]) -> Work:
+        """See :class:`services.bus.shell.Shell`, whose it is."""
+        return Shell.knowing(cast(Any, self), make, self.atlas)
+
+    @property
+    def atlas(self) -> Atlas:
+        """What this process has heard of the county."""
+        return self.county.atlas()
 
 
 class Waiting(NamedTuple):
@@ -231,30 +268,23 @@ class Node:
         name: str,
         seams: Seams,
         *,
-        atlas: Atlas,
-        work: Callable[[Event, Instant], Work],
+        work: Callable[[Event, Instant, Atlas], Work],
         clocks: Sequence[SkewedClock],
     ) -> None:
         self.name = name
-        self.atlas = atlas
+        self.bus = bus
         self.work = work
         self.cut = False
         self.queue: list[Waiting] = []
         self.store = HostileStore(seams)
         self.line = _Line(bus, self)
-        self._bus = bus
         self.reached = Reached(self.store)
         self.replicas = [Replica(self, number, clock) for number, clock in enumerate(clocks)]
 
-    def learn(self, event: Event) -> None:
-        """An event waits until the directory that it speaks of has arrived."""
-        if "case" in event.data and not self.atlas.knows(event.data["case"]):
-            self.atlas = self._bus.atlas
-
     def hear(self) -> bool:
-        """The directory's queue is read; whether there was anything new."""
-        before, self.atlas = self.atlas, self._bus.atlas
-        return self.atlas is not before
+        """All its processes hear what the directory says; whether there was anything new."""
+        heard = [replica.county.hear() for replica in self.replicas]
+        return any(heard)
 
     def readable(self) -> list[Waiting]:
         """What may be read next: anything, but a marker only once all before it was read.

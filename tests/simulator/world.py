@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 from services.bus.consumer import Batch
 from services.bus.errors import BrokerAway, Refused, Retry
-from services.bus.fold import Decision, Document, Outcome, Record, Work
+from services.bus.fold import Decision, Document, Outcome, Work
 from services.dispatch import model as dispatch
 from services.escalation import firing, switching
 from services.escalation import model as escalation
-from services.grid.atlas import Atlas
+from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant
 from services.grid.events import Event, of_consumer
 from services.intake import model as intake
@@ -108,7 +108,6 @@ class World:
                 self,
                 name,
                 self.seams,
-                atlas=atlas,
                 work=self._work(name),
                 clocks=[SkewedClock(self.clock, by) for by in ahead.get(name, [0.0] * REPLICAS)],
             )
@@ -119,13 +118,13 @@ class World:
             for name in NODES
         }
 
-    def _work(self, name: str) -> Callable[[Event, Instant], Work]:
+    def _work(self, name: str) -> Callable[[Event, Instant, Atlas], Work]:
         if name == "intake":
-            return lambda event, _now: intake.work(event, self.atlas.directory)
+            return lambda event, _now, atlas: intake.work(event, atlas.directory)
         if name in LEVELS:
-            return lambda event, now: dispatch.work(event, name, self.nodes[name].atlas, now)
+            return lambda event, now, atlas: dispatch.work(event, name, atlas, now)
         service = escalation if name == "escalation" else notify
-        return lambda event, now: service.work(event, self.nodes[name].atlas, now)
+        return lambda event, now, atlas: service.work(event, atlas, now)
 
     @property
     def alive(self) -> list[Node]:
@@ -215,9 +214,8 @@ class World:
             batch = Batch(events, acknowledge, lambda: False)
             firing.absorb(cast(Any, replica), replica.markers, batch)
             return
-        for event in events:
-            node.learn(event)
-        replica.fold.run([node.work(event, replica.now) for event in events], acknowledge)
+        works = replica.works(events, lambda event, atlas: node.work(event, replica.now, atlas))
+        replica.fold.run(works, acknowledge)
 
     def report(
         self, case: str, urgency: str = "ordinary", division: str = GRID, step: Step | None = None
@@ -231,23 +229,22 @@ class World:
             "digest": case,
             "reporter": None,
         }
-        intakes = self.nodes["intake"]
-        place = intakes.atlas.directory.division(division)
+        place = self.atlas.directory.division(division)
         assert place is not None
 
-        def change(document: Document | None, now: Instant) -> Decision:
+        def change(document: Document | None, replica: Replica) -> Decision:
             return intake.open_case(
                 document,
                 case,
                 report,
                 place,
                 certain=True,
-                profile=intakes.atlas.current[0],
-                atlas=intakes.atlas,
-                now=now,
+                profile=replica.atlas.current[0],
+                atlas=replica.atlas,
+                now=replica.now,
             )
 
-        return self._client(step or Step(), intakes, case, change)
+        return self._client(step or Step(), self.nodes["intake"], case, change)
 
     def entries(self, level: str, status: str = "live") -> list[str]:
         """The keys of a desk's docket entries with a state."""
@@ -261,9 +258,9 @@ class World:
     def act(self, level: str, entry: str, action: str, step: Step | None = None) -> bool:
         """An officer of a desk acts on an entry; whether the desk did it."""
 
-        def change(document: Document | None, now: Instant) -> Decision:
-            atlas = self.nodes[level].atlas
-            return ACTIONS[action](document, f"officer-{level}", atlas=atlas, now=now)
+        def change(document: Document | None, replica: Replica) -> Decision:
+            by, at = f"officer-{level}", {"atlas": replica.atlas, "now": replica.now}
+            return ACTIONS[action](document, by, **at)
 
         return self._client(step or Step(), self.nodes[level], entry, change)
 
@@ -275,34 +272,28 @@ class World:
     def answer(self, level: str, asked: str, *, granted: bool, step: Step | None = None) -> bool:
         """An officer of the level above grants an extension or refuses it."""
 
-        def change(document: Document | None, now: Instant) -> Decision:
-            atlas = self.nodes[level].atlas
-            return dispatch.answer_extension(
-                document or {}, f"officer-{level}", "", granted=granted, atlas=atlas, now=now
-            )
+        def change(document: Document | None, replica: Replica) -> Decision:
+            by, at = f"officer-{level}", {"atlas": replica.atlas, "now": replica.now}
+            return dispatch.answer_extension(document or {}, by, "", granted=granted, **at)
 
         return self._client(step or Step(), self.nodes[level], asked, change)
 
     def reopen(self, case: str, step: Step | None = None) -> bool:
         """Somebody is not satisfied; whether the case was taken up again."""
 
-        def change(document: Document | None, now: Instant) -> Decision:
+        def change(document: Document | None, replica: Replica) -> Decision:
             round_ = (document or {})["state"]["token"]["round"]
-            atlas = self.nodes["intake"].atlas
-            return intake.reopen(
-                document or {}, "operator", f"又坏了 {round_}", atlas=atlas, now=now
-            )
+            why, at = f"又坏了 {round_}", {"atlas": replica.atlas, "now": replica.now}
+            return intake.reopen(document or {}, "operator", why, **at)
 
         return self._client(step or Step(), self.nodes["intake"], case, change)
 
     def migrate(self, case: str, version: str, step: Step | None = None) -> bool:
         """An operator brings a case under another version of its profile."""
 
-        def change(record: Record, now: Instant) -> Decision:
-            return escalation.migrate(record, version, self.nodes["escalation"].atlas, now)
-
         def run(replica: Replica) -> None:
-            work = Work(case, lambda record: change(record, replica.now))
+            atlas, now = replica.atlas, replica.now
+            work = Work(case, lambda record: escalation.migrate(record, version, atlas, now))
             replica.fold.run([work])[0].result()
 
         return self._asked(step or Step(), self.nodes["escalation"], run)
@@ -321,7 +312,7 @@ class World:
         def follows(replica: Replica) -> None:
             if switching.is_behind(cast(Any, replica), replica.markers):
                 return
-            atlas = replica.node.atlas
+            atlas = replica.atlas
             found = replica.node.store.documents().items()
             held = [
                 (case, item) for case, item in found if item["state"]["token"]["stage"] == "held"
@@ -359,8 +350,12 @@ class World:
             due = self._due(replica, horizon, alone=alone or step.rival)
             looked.extend(due)
             now = replica.now
-            atlas = replica.node.atlas
-            replica.fold.run([escalation.due_work(case, atlas, now, horizon) for case in due])
+
+            def fired(case: str) -> Work:
+                make = partial(escalation.due_work, case)
+                return replica.knowing(lambda atlas: make(atlas, now, horizon))
+
+            replica.fold.run([fired(case) for case in due])
 
         self._done(step, self.nodes["escalation"], fires)
         return len(looked)
@@ -428,12 +423,12 @@ class World:
         step: Step,
         node: Node,
         key: str,
-        change: Callable[[Document | None, Instant], Decision],
+        change: Callable[[Document | None, Replica], Decision],
     ) -> bool:
         """A person's action: sent again if the process dies, given up if it can't be done."""
 
         def run(replica: Replica) -> None:
-            work = Work(key, lambda record: _changed(record, change, replica.now))
+            work = Work(key, lambda record: change(record.document, replica))
             replica.fold.run([work])[0].result()
 
         return self._asked(step, node, run)
@@ -444,7 +439,7 @@ class World:
                 self._step(step, node, run)
             except Crash:
                 step.fails(f"dies at seam {step.seam}, and the client sends it again")
-            except (Refused, Retry) as error:
+            except (Refused, Retry, UnknownProfile) as error:
                 step.fails(f"can't: {error}")
                 return False
             else:
@@ -482,9 +477,3 @@ class World:
 def _addressed(event: Event, name: str) -> bool:
     """Whether an event is for a desk; the other services take what comes to any level."""
     return name not in LEVELS or event.key.split(".")[2] == name
-
-
-def _changed(
-    record: Record, change: Callable[[Document | None, Instant], Decision], now: Instant
-) -> Decision:
-    return change(record.document, now)
