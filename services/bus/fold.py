@@ -179,7 +179,8 @@ class Fold:
             if not pending:
                 break
             pending = self._attempt(works, pending, outcomes, emitted)
-            metrics.CONFLICTS.inc(len(pending))
+            if pending:
+                metrics.CONFLICTS.inc(len(pending))
         else:
             raise Retry(f"{len(pending)} documents kept changing while they were written")
         done = [outcomes[index] for index in range(len(works))]

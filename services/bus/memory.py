@@ -7,6 +7,7 @@ They pass the same behaviour suite as MongoDB and RabbitMQ do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -76,8 +77,12 @@ class MemoryStore:
         return [self._record(key) for written, key in sorted(found) if written < before][:limit]
 
     def documents(self) -> dict[str, dict[str, Any]]:
-        """All documents by key: for invariants."""
-        return {key: orjson.loads(record["document"]) for key, record in self._records.items()}
+        """All documents by key, to look at: whoever wants to change one reads it."""
+        return {key: _shown(record["document"]) for key, record in self._records.items()}
+
+    def owes(self) -> bool:
+        """Whether a document keeps an event that was not published."""
+        return any(record["unpublished"] for record in self._records.values())
 
     def _check_unique(self, write: Write) -> None:
         value = write.document.get(self._unique) if self._unique is not None else None
@@ -99,6 +104,10 @@ class MemoryStore:
             ),
             stored["confirmed"],
         )
+
+
+# Far more is looked at than written, and a document's bytes never change.
+_shown = lru_cache(maxsize=1024)(orjson.loads)
 
 
 class MemoryBus:

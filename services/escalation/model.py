@@ -88,8 +88,7 @@ def shard(case: str) -> int:
 def share(replica: str, living: Iterable[str]) -> tuple[int, ...]:
     """The shards of one replica, when these live; all of them if it is alone."""
     ordered = sorted({replica, *living})
-    mine = ordered.index(replica)
-    return tuple(number for number in range(SHARDS) if number % len(ordered) == mine)
+    return tuple(range(ordered.index(replica), SHARDS, len(ordered)))
 
 
 def key(event: Event) -> str:

@@ -29,8 +29,9 @@ def instant(moment: datetime) -> Instant:
     """
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no time zone")
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
-    return Instant(text.replace("+00:00", "Z"))
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return Instant(moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z")
 
 
 def moment(value: Instant) -> datetime:
@@ -54,7 +55,7 @@ def parse(text: str) -> Instant:
 
 def plus(value: Instant, seconds: float) -> Instant:
     """``value`` moved by ``seconds`` (negative: back). Elapsed time, not calendar time."""
-    return instant(moment(value) + timedelta(seconds=seconds))
+    return instant(moment(value) + timedelta(seconds=seconds)) if seconds else value
 
 
 def seconds_between(earlier: Instant, later: Instant) -> float:

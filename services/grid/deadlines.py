@@ -439,8 +439,12 @@ def then(profile: Profile, facts: Mapping[str, Any], address: Address) -> Then |
 
 def mark(deadline: Mapping[str, Any]) -> str:
     """What identifies a firing within a hop: ``resolve@...``, ``remind:resolve:50%@...``."""
-    parts = [deadline[name] for name in ("kind", "of", "at") if deadline.get(name) is not None]
-    return f"{':'.join(parts)}@{deadline['due']}"
+    what, of, at = deadline["kind"], deadline.get("of"), deadline.get("at")
+    if of is not None:
+        what = f"{what}:{of}"
+    if at is not None:
+        what = f"{what}:{at}"
+    return f"{what}@{deadline['due']}"
 
 
 def _extend(deadline: dict[str, Any], granted: Mapping[str, Any], office: Office) -> None:

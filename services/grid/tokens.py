@@ -23,10 +23,10 @@ class Stage(IntEnum):
     @property
     def word(self) -> str:
         """The stage as events and documents write it."""
-        return self.name.lower()
+        return STAGES[self]
 
 
-STAGES = tuple(stage.word for stage in Stage)
+STAGES = tuple(stage.name.lower() for stage in Stage)
 _BY_WORD = {stage.word: stage for stage in Stage}
 
 

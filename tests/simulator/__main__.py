@@ -7,7 +7,6 @@ python -m tests.simulator --seed 4711        one history again, and what it come
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import secrets
 import sys
@@ -17,11 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from itertools import count, islice
 from typing import NamedTuple
 
-import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tests.simulator.history import Broken, of_seed, play
+from tests.simulator.quiet import quiet
 from tests.simulator.shrinking import shortest
 
 BATCH = 100
@@ -46,11 +45,6 @@ def batch(seeds: range) -> Played:
         except Broken:
             return Played(done, cases, seed)
     return Played(len(seeds), cases, None)
-
-
-def quiet() -> None:
-    """What the services log of all that breaks is not what one wants to see."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def played(first: int, workers: int) -> Iterator[Played]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
+
+from tests.simulator.quiet import quiet
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _quiet() -> Iterator[None]:
-    """Histories break everything there is: what the services say of it would be all one sees."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    restore = quiet()
     yield
-    structlog.configure(**before)
+    restore()

@@ -12,7 +12,7 @@ from services.grid.clock import Instant, plus
 from services.grid.events import Event
 from services.grid.tokens import Address, Stage, Token
 from tests.simulator.county import LEVELS
-from tests.simulator.world import World
+from tests.simulator.world import TAKES, World
 
 
 def all_hold(world: World) -> None:
@@ -172,7 +172,7 @@ def answers_in_time_count(world: World) -> None:
     custody = world.nodes["escalation"].store.documents()
     said: dict[str, list[tuple[Instant, Token, Event]]] = defaultdict(list)
     for event, at, _body in world.published:
-        if event.type in world.takes["escalation"]:
+        if event.type in TAKES["escalation"]:
             queued = plus(at, fastest + SLACK_SECONDS)
             said[event.subject].append((queued, Token.of(event.data["state"]["token"]), event))
     for event in _events(world):

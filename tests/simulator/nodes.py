@@ -293,6 +293,8 @@ class Node:
         on that: what was not acknowledged comes again before what is behind it. All else may
         come in any order.
         """
+        if not any(item.event.type == MARKER for item in self.queue):
+            return self.queue
         oldest = min((item.number for item in self.queue if not _may_pass(item)), default=None)
         return [
             item

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 from services.bus.consumer import Batch
@@ -41,6 +41,12 @@ ACTIONS: dict[str, Callable[..., Decision]] = {
     "extend": lambda entry, by, **at: dispatch.ask_extension(entry, by, "1d", "路远", **at),
 }
 """What an officer of a desk can do, by name: ``(entry, by, *, atlas, now) -> Decision``."""
+
+TAKES = {
+    name: {kind.name for kind in of_consumer("dispatch" if name in LEVELS else name)}
+    for name in NODES
+}
+"""The types of event that each node reads."""
 
 _EVER = -1e9
 """Real seconds: a sweep takes whatever is unpublished, however young."""
@@ -113,10 +119,6 @@ class World:
             )
             for name in NODES
         }
-        self.takes = {
-            name: {kind.name for kind in of_consumer("dispatch" if name in LEVELS else name)}
-            for name in NODES
-        }
 
     def _work(self, name: str) -> Callable[[Event, Instant, Atlas], Work]:
         if name == "intake":
@@ -147,9 +149,8 @@ class World:
                 continue
             body = event.body()
             self.published.append(Sent(event, self.clock.now(), body))
-            for name, reader in self.nodes.items():
-                if event.type in self.takes[name] and _addressed(event, name):
-                    self._queue(reader, _read(body))
+            for name in _takers(event.type, event.key.split(".")[2]):
+                self._queue(self.nodes[name], _read(body))
         if events and not sent:
             raise BrokerAway("nothing was confirmed")
         return {event.id for event in sent}
@@ -405,7 +406,7 @@ class World:
         self.seams.arm()
         while True:
             for node in self.alive:
-                while self.sweep(node):
+                while node.store.owes() and self.sweep(node):
                     pass
                 while self.read(node, pick):
                     pass
@@ -474,6 +475,7 @@ class World:
             self.seams.arm()
 
 
-def _addressed(event: Event, name: str) -> bool:
-    """Whether an event is for a desk; the other services take what comes to any level."""
-    return name not in LEVELS or event.key.split(".")[2] == name
+@cache
+def _takers(kind: str, level: str) -> list[str]:
+    """Who reads a type of event: a desk what is addressed to its level, the others any level's."""
+    return [name for name in NODES if kind in TAKES[name] and (name not in LEVELS or name == level)]
