@@ -7,15 +7,16 @@ import secrets
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pymongo import MongoClient
 
-from deploy.local.processes import MARK, end, free_ports, of_folder
+from deploy.local.processes import MARK, free_ports, of_folder
 from deploy.local.servers import MongoDB, RabbitMQ
 from deploy.local.stack import Stack
 from services.bus import topology
@@ -24,6 +25,43 @@ from tests.end_to_end.county import QUICK, County
 
 LEVELS = ("household", "group", "village", "township")
 _VHOSTS = 60
+_HERE = Path(__file__).parent
+_LONGEST_FIRST = ("end_to_end", "integration", "contract", "property", "unit", "simulator")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says what ``make test`` may run in two processes at once, and in which order.
+
+    Whatever uses the county runs in one of them, and else each file: so there is one county,
+    and no module's stack twice. What takes long and mostly waits comes first; the histories,
+    that can be shared in any way, come last, so that both processes end at about the same time.
+    """
+    places = {folder: place for place, folder in enumerate(_LONGEST_FIRST, 1)}
+
+    def order(item: pytest.Item) -> int:
+        return 0 if _uses_county(item) else places[item.path.relative_to(_HERE).parts[0]]
+
+    items.sort(key=order)
+    for item in items:
+        if _uses_county(item):
+            item.add_marker(pytest.mark.xdist_group("county"))
+        elif item.get_closest_marker("any_process") is None:
+            file = item.path.relative_to(_HERE).with_suffix("")
+            item.add_marker(pytest.mark.xdist_group(str(file)))
+
+
+def _uses_county(item: pytest.Item) -> bool:
+    return "county" in getattr(item, "fixturenames", ())
+
+
+def kill(folder: Path) -> None:
+    """Ends the servers and stacks of a folder as a power failure would."""
+    while processes := of_folder(folder):
+        # The supervisor would start the others again.
+        for process in sorted(processes, key=lambda each: each.create_time()):
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=10)
 
 
 @dataclass
@@ -50,9 +88,7 @@ class Server:
 
     def kill(self) -> None:
         """As a power failure would."""
-        mark = Path(self.environment[MARK])
-        for process in of_folder(mark):
-            process.kill()
+        kill(Path(self.environment[MARK]))
         assert self.process is not None
         self.process.wait()
 
@@ -100,7 +136,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     server = Server(node.command, node.environment, folder / "log", lambda: node.wait(uri))
     server.start()
     yield Broker(node, server, passwords)
-    end(of_folder(folder))
+    server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +159,7 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     server = Server(node.command, node.environment, folder / "log", lambda: node.wait(password))
     server.start()
     yield Database(node, server, password)
-    end(of_folder(folder))
+    server.kill()
 
 
 @pytest.fixture
@@ -155,7 +191,7 @@ def _stacks(factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
         yield make
     finally:
         for stack in made:
-            stack.down()
+            kill(stack.folder)
 
 
 @pytest.fixture(scope="module")

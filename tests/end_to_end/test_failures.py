@@ -108,10 +108,20 @@ def test_a_process_that_is_killed_loses_nothing(county: County, program: str) ->
         assert county.timeline(case, "case.reported"), case
 
 
-def test_a_broker_and_a_database_that_are_killed_lose_nothing(
-    make_stack: Callable[..., Stack],
-) -> None:
-    county = County(make_stack(PROFILES=QUICK, TIME_SCALE="60"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile that a test may change."""
+    return Path(shutil.copytree(QUICK, tmp_path_factory.mktemp("profile") / "quick"))
+
+
+@pytest.fixture(scope="module")
+def slow(make_stack: Callable[..., Stack], folder: Path) -> County:
+    """A county with a minute of deadlines in a second, and a profile of its own."""
+    return County(make_stack(PROFILES=str(folder), TIME_SCALE="60"))
+
+
+def test_a_broker_and_a_database_that_are_killed_lose_nothing(slow: County) -> None:
+    county = slow
     before = [county.report() for _ in range(5)]
     county.kill("rabbitmq")
     during = [county.report() for _ in range(5)]
@@ -167,11 +177,8 @@ def _fired(port: int) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def test_cases_in_flight_are_brought_under_a_new_version(
-    make_stack: Callable[..., Stack], tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(QUICK, tmp_path / "quick"))
-    county = County(make_stack(PROFILES=str(folder), TIME_SCALE="60"))
+def test_cases_in_flight_are_brought_under_a_new_version(slow: County, folder: Path) -> None:
+    county = slow
     case = county.report()
     county.arrived("household", case)
     assert county.act("household", case, "acknowledge").status_code == 200

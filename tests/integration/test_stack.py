@@ -70,7 +70,7 @@ def test_a_service_that_is_killed_is_back_on_its_port(county: County) -> None:
         except httpx.TransportError:
             return False
 
-    eventually("the desk is back", back, 10)
+    eventually("the desk is back", back)
     assert county.stack.pid("dispatch-village") != before
 
 
@@ -194,7 +194,7 @@ def test_what_a_crash_left_is_ended_and_the_data_kept_if_wanted(tmp_path: Path) 
         left = of_folder(tmp_path)
         supervisor = int((tmp_path / "supervisord.pid").read_text())
         os.kill(supervisor, signal.SIGKILL)
-        eventually("the supervisor is gone", lambda: not psutil.pid_exists(supervisor), 10)
+        eventually("the supervisor is gone", lambda: not psutil.pid_exists(supervisor))
         assert not stack.is_running()
         said: list[str] = []
         again = Stack(tmp_path, {"PROFILES": QUICK, "KEEP": "1"}, said.append)
