@@ -28,7 +28,7 @@ down: $(INSTALLED) ## end the local stack
 	@$(BIN)/python -m deploy.local down
 
 test: $(INSTALLED) ## all tests, on servers that they start themselves
-	@$(BIN)/python -m pytest -q --durations=10 -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q --durations=10 -n 2 --dist loadfile --no-loadscope-reorder
 
 simulate: $(INSTALLED) ## a million simulated cases on all processors; CASES=10000 for fewer
 	@$(BIN)/python -W ignore -m tests.simulator --cases $(or $(CASES),1000000)

@@ -26,32 +26,13 @@ from tests.end_to_end.county import QUICK, County
 LEVELS = ("household", "group", "village", "township")
 _VHOSTS = 60
 _HERE = Path(__file__).parent
-_LONGEST_FIRST = ("end_to_end", "integration", "contract", "property", "unit", "simulator")
+_LONGEST_FIRST = ("end_to_end", "integration", "simulator", "contract", "property", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says what ``make test`` may run in two processes at once, and in which order.
-
-    Whatever uses the county runs in one of them, and else each file: so there is one county,
-    and no module's stack twice. What takes long and mostly waits comes first; the histories,
-    that can be shared in any way, come last, so that both processes end at about the same time.
-    """
-    places = {folder: place for place, folder in enumerate(_LONGEST_FIRST, 1)}
-
-    def order(item: pytest.Item) -> int:
-        return 0 if _uses_county(item) else places[item.path.relative_to(_HERE).parts[0]]
-
-    items.sort(key=order)
-    for item in items:
-        if _uses_county(item):
-            item.add_marker(pytest.mark.xdist_group("county"))
-        elif item.get_closest_marker("any_process") is None:
-            file = item.path.relative_to(_HERE).with_suffix("")
-            item.add_marker(pytest.mark.xdist_group(str(file)))
-
-
-def _uses_county(item: pytest.Item) -> bool:
-    return "county" in getattr(item, "fixturenames", ())
+    """What takes long comes first: ``make test`` hands out file by file to two processes."""
+    place = {folder: number for number, folder in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: place[item.path.relative_to(_HERE).parts[0]])
 
 
 def kill(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -29,21 +29,12 @@ from tests.simulator.shrinking import HEADERS, histories, holds
 from tests.simulator.world import Step, World
 
 HISTORIES = 10_000
-PARTS = 8
-_EMPTY = 50
-"""With how many histories of hardly a step hypothesis begins, each time."""
 
 
-@pytest.mark.any_process
-@pytest.mark.parametrize("part", range(PARTS))
-def test_every_history_holds(part: int) -> None:
-    """In parts, that several processes can share."""
-    examples = _EMPTY + HISTORIES // PARTS
-    play = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(
-        given(histories())(holds)
-    )
-    # Where hypothesis draws the same each time, as it does in CI, it must not in each part.
-    (seed(part)(play) if settings().derandomize else play)()
+@settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(histories())
+def test_every_history_holds(history: bytes) -> None:
+    holds(history)
 
 
 class _Machine(RuleBasedStateMachine):
