@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo up down test simulate lint manifests bench bench-deadlines lock
+.PHONY: help demo up down test simulate lint contracts manifests bench bench-deadlines lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ lint: $(INSTALLED) ## style, types, the container file
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy services cli deploy
 	@$(BIN)/hadolint Dockerfile
+
+contracts: $(INSTALLED) ## write docs/contracts/ anew: the OpenAPI document of each service
+	@$(BIN)/python -m services.bus.contracts docs/contracts
 
 manifests: $(INSTALLED) ## render the Kubernetes manifests and validate them
 	@$(BIN)/python -m pytest -q tests/contract/test_manifests.py

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from marshmallow import ValidationError, fields, validate
 from pymongo.collection import Collection
@@ -29,10 +29,16 @@ from services.bus.auth import Identity
 from services.bus.config import Network
 from services.bus.errors import Reject, Retry
 from services.bus.fold import Document
+from services.bus.openapi import Shown
 from services.bus.paging import Cursor, PageQuery
 from services.bus.store import database_errors, page_of
 from services.grid.clock import Clock, instant, monotonic
-from services.grid.events.parts import InstantField, no_personal_number
+from services.grid.events.parts import (
+    AddressSchema,
+    InstantField,
+    TokenSchema,
+    no_personal_number,
+)
 
 # Requests without a valid token that are kept a second: anybody can send any number.
 _UNKNOWN_A_SECOND = 20
@@ -120,10 +126,70 @@ class AuditStore:
 class AuditQuery(PageQuery):
     """Filters of ``GET /v1/audit``."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "who": "officer-7",
+        "case": "0b9ab4f0-6f0e-5c41-9d5e-1f2a3b4c5d6e",
+        "from": "2026-03-01T00:00:00+08:00",
+        "to": "2026-04-01T00:00:00+08:00",
+        "limit": 20,
+    }
+
     who = fields.String(validate=validate.Length(1, 120))
     case = fields.String(validate=validate.Length(1, 80))
     from_ = InstantField(data_key="from", attribute="from")
     to = InstantField()
+
+
+class ScopeShown(Shown):
+    """How far a token reached."""
+
+    division = fields.String(allow_none=True)
+    level = fields.String(allow_none=True)
+    unit = fields.String(allow_none=True)
+
+
+class Brief(Shown):
+    """Where a case stood."""
+
+    token = fields.Nested(TokenSchema)
+    address = fields.Nested(AddressSchema)
+    status = fields.String(allow_none=True)
+
+
+class Change(Shown):
+    """What a step made of a case."""
+
+    case = fields.String()
+    before = fields.Nested(Brief, allow_none=True)
+    after = fields.Nested(Brief, allow_none=True)
+
+
+class AuditEntry(Shown):
+    """What was done or refused, by whom and from where."""
+
+    id = fields.String()
+    at = InstantField()
+    real_at = InstantField()
+    who = fields.String(allow_none=True)
+    role = fields.String()
+    scope = fields.Nested(ScopeShown)
+    from_ = fields.String(data_key="from", metadata={"description": "the sender's address"})
+    action = fields.String(metadata={"description": "the route"})
+    target = fields.Dict(keys=fields.String(), values=fields.String())
+    cases = fields.List(fields.String())
+    changes = fields.List(fields.Nested(Change))
+    said = fields.Dict(keys=fields.String())
+    status = fields.Integer()
+    why = fields.String(allow_none=True, metadata={"description": "the rule of a refusal"})
+    idempotency_key = fields.String(allow_none=True)
+    traceparent = fields.String(allow_none=True)
+
+
+class AuditPage(Shown):
+    """A page of the audit trail."""
+
+    entries = fields.List(fields.Nested(AuditEntry))
+    next = fields.String(allow_none=True)
 
 
 @dataclass(frozen=True)

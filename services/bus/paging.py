@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -60,5 +60,9 @@ class CursorField(fields.Field[Cursor]):
 class PageQuery(Schema):
     """What every list takes: ``limit`` and ``cursor``."""
 
-    cursor = CursorField(load_default=None)
+    example: ClassVar[dict[str, Any]] = {"limit": 20}
+
+    cursor = CursorField(
+        load_default=None, metadata={"description": "`next` of the page before, as it is"}
+    )
     limit = fields.Integer(load_default=50, validate=validate.Range(1, _MOST))

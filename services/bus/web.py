@@ -3,20 +3,24 @@
     class Service(Operations):
         name = "intake"
 
-        @route("POST", "/v1/cases", body=ReportSchema(), may=("reporter", "operator"),
-               touches=Touches.ANYWHERE)
-        def report(self, call: Call) -> Answer:
+        @route("POST", "/v1/cases", body=ReportBody(), may=("reporter", "operator"),
+               touches=Touches.ANYWHERE, answers=Opened(), status=201)
+        def report(self, call: Call) -> dict[str, Any]:
             ...
-            return Answer({"id": case}, 201)
+            return {"id": case}
 
-        @route("GET", "/v1/cases/<case>", may=("officer", "operator"), touches=Touches.CASES)
+        @route("GET", "/v1/cases/<case>", may=("officer", "operator"), touches=Touches.CASES,
+               answers=CaseShown())
         def show(self, call: Call, case: str) -> dict[str, Any]:
             call.guard.must_reach(atlas, address)
             ...
 
 A handler gets what was checked already, and raises :class:`Problem`, ``problems.invalid``,
 ``Refused``, ``Retry`` or ``Reject`` for the rest. It runs in a worker of the service, the
-operations (``/healthz``, ``/readyz``, ``/metrics``) do not: they answer when all are busy.
+operations (``/healthz``, ``/readyz``, ``/metrics``, ``/openapi.json``) do not: they answer when
+all are busy.
+
+What a route says of itself is also its documentation (:mod:`services.bus.openapi`).
 
 Whatever changes something, and every refusal of it, is kept in the audit trail before it is
 answered: :mod:`services.bus.audit`.
@@ -29,6 +33,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import eventlet
@@ -37,18 +42,19 @@ from eventlet import wsgi
 from eventlet.event import Event
 from marshmallow import Schema, ValidationError
 from nameko.exceptions import ContainerBeingKilled
-from nameko.extensions import DependencyProvider, Entrypoint
+from nameko.extensions import ENTRYPOINT_EXTENSIONS_ATTR, DependencyProvider, Entrypoint
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from services.bus import access, audit, auth, logs, metrics, problems
+from services.bus import access, audit, auth, logs, metrics, openapi, problems
 from services.bus.access import Guard, Touches
-from services.bus.audit import Auditor, AuditQuery, Trail
+from services.bus.audit import Auditor, AuditPage, AuditQuery, Trail
 from services.bus.auth import ANONYMOUS, Identity
 from services.bus.config import Config
 from services.bus.errors import Retry
 from services.bus.keys import PublishedKeys
+from services.bus.openapi import Page
 from services.bus.problems import Problem
 from services.bus.web_server import BODY_LIMIT, CLOSE, SAFE_HEADERS, Listener
 from services.grid import json
@@ -60,6 +66,7 @@ BODY_SECONDS = 20.0
 CHECK_SECONDS = 2.0
 _WORKERS = 100
 _NOTHING = Schema()
+_NO_PROBLEMS: Mapping[int, str] = MappingProxyType({})
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,200})"|(?P<bare>[!#-~]{1,200})')
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -88,11 +95,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A handler's answer; a handler may also return just the body for a 200."""
+    """A handler's answer, for one with headers; without them it may return just the body."""
 
     body: Mapping[str, Any]
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
 
 class Readiness:
@@ -152,11 +158,15 @@ class Route(Entrypoint):
         method: str,
         path: str,
         *,
+        answers: Schema,
+        status: int = 200,
         body: Schema | None = None,
         query: Schema | None = None,
         may: Sequence[str] = (),
         touches: Touches | None = None,
         audited: bool | None = None,
+        problems: Mapping[int, str] = _NO_PROBLEMS,
+        repeatable: bool = False,
     ) -> None:
         # Else nameko logs each refused request as an error with a traceback.
         super().__init__(expected_exceptions=(Exception,))
@@ -169,13 +179,21 @@ class Route(Entrypoint):
             )
         if method != "GET" and "auditor" in may:
             raise ValueError(f"{method} {path}: an auditor reads, and changes nothing")
+        for schema in (body, query):
+            if schema is not None and not isinstance(getattr(schema, "example", None), dict):
+                kind = type(schema).__name__
+                raise TypeError(f"{method} {path}: write example = {{...}}, sound data, in {kind}")
         self.method = method
         self.path = path
+        self.answers = answers
+        self.status = status
         self.body = body
         self.query = query
         self.may = tuple(may)
         self.touches = touches
         self.audited = method != "GET" if audited is None else audited
+        self.problems = problems
+        self.repeatable = repeatable
 
     def rules(self) -> list[Rule]:
         """Its place in the URL map."""
@@ -223,7 +241,7 @@ class Route(Entrypoint):
         except ContainerBeingKilled:
             raise problems.away("this service is stopping") from None
         answer = result if isinstance(result, Answer) else Answer(result)
-        return _response(answer.body, answer.status, headers=answer.headers)
+        return _response(answer.body, self.status, headers=answer.headers)
 
     def _admitted(self, request: Request, asked: audit.Request) -> Identity:
         """Who calls, if their token is believed, their role may, and it reaches the county.
@@ -268,8 +286,7 @@ class Route(Entrypoint):
 
     def _keep(self, asked: audit.Request, call: Call, result: Any, error: Exception | None) -> None:
         if error is None:
-            status = result.status if isinstance(result, Answer) else 200
-            self._auditor().done(asked, call.identity, call.trail, status)
+            self._auditor().done(asked, call.identity, call.trail, self.status)
             return
         problem = problems.of_error(error)
         status = problem.status.value if problem else 500
@@ -286,25 +303,64 @@ def route(
     method: str,
     path: str,
     *,
+    answers: Schema,
+    status: int = 200,
     body: Schema | None = None,
     query: Schema | None = None,
     may: Sequence[str] = (),
     touches: Touches | None = None,
     audited: bool | None = None,
+    problems: Mapping[int, str] = _NO_PROBLEMS,
+    repeatable: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a method of a service answer ``method path``.
 
+    The first line of the method's docstring becomes the summary.
+
     :param path: a werkzeug rule; its variables become keyword arguments: ``/v1/cases/<case>``.
-    :param body: loads the JSON object that is sent; an empty body counts as ``{}``.
-    :param query: loads the query parameters; without it there must be none.
+    :param answers: what a good answer looks like (``openapi.Shown``), for the documents and tests.
+    :param status: that of a good answer.
+    :param body: loads the JSON object that is sent; an empty body counts as ``{}``. Its class
+        has an ``example``.
+    :param query: loads the query parameters; without it there must be none. The same.
     :param may: the roles that may call it; without any it is public.
     :param touches: how far the caller's token must reach; not for a public one.
     :param audited: whether it is kept in the audit trail; by default unless it only reads.
+    :param problems: what it may answer besides what every route may: status and when.
+    :param repeatable: whether its handler heeds ``Idempotency-Key``.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
-        method, path, body=body, query=query, may=may, touches=touches, audited=audited
+        method,
+        path,
+        answers=answers,
+        status=status,
+        body=body,
+        query=query,
+        may=may,
+        touches=touches,
+        audited=audited,
+        problems=problems,
+        repeatable=repeatable,
     )
     return decorate
+
+
+def routes(service: type) -> list[tuple[Route, Callable[..., Any]]]:
+    """The routes of a service class, each with its handler, in their order."""
+    methods: dict[str, Any] = {}
+    for kind in service.__mro__:
+        methods |= {name: each for name, each in vars(kind).items() if name not in methods}
+    return [
+        (entrypoint, method)
+        for method in methods.values()
+        for entrypoint in getattr(method, ENTRYPOINT_EXTENSIONS_ATTR, ())
+        if isinstance(entrypoint, Route)
+    ]
+
+
+def document(service: Any) -> dict[str, Any]:
+    """The OpenAPI document of a service class."""
+    return openapi.document(service.name, routes(service), _Operations().pages())
 
 
 class _Operations(DependencyProvider):
@@ -313,19 +369,31 @@ class _Operations(DependencyProvider):
     server = Server()
 
     def setup(self) -> None:
+        # Once: it does not change, and no request waits for it.
+        self._document = json.dumps(document(self.container.service_cls))
         self.server.register_provider(self)
 
     def stop(self) -> None:
         self.server.unregister_provider(self)
 
+    def pages(self) -> list[Page]:
+        """What every service answers."""
+        return [
+            Page("/healthz", self._healthz, "application/json"),
+            Page("/readyz", self._readyz, "application/json", away=True),
+            Page("/metrics", self._metrics, "text/plain"),
+            Page("/openapi.json", self._openapi, "application/json"),
+        ]
+
     def rules(self) -> list[Rule]:
-        pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        return [Rule(path, methods=["GET"], endpoint=page) for path, page in pages.items()]
+        return [Rule(page.path, methods=["GET"], endpoint=page.handler) for page in self.pages()]
 
     def _healthz(self) -> Response:
+        """The process lives; not routed to from outside."""
         return _response({"status": "ok"})
 
     def _readyz(self) -> Response:
+        """Whether all that it needs is there; not routed to from outside."""
         checks = self.container.config["READINESS"].ask()
         away = [name for name, ready in checks.items() if not ready]
         if away:
@@ -333,10 +401,15 @@ class _Operations(DependencyProvider):
         return _response({"status": "ready", "checks": checks})
 
     def _metrics(self) -> Response:
+        """For Prometheus; not routed to from outside."""
         return Response(
             prometheus_client.generate_latest(),
             content_type=prometheus_client.CONTENT_TYPE_LATEST,
         )
+
+    def _openapi(self) -> Response:
+        """The service's description (OpenAPI 3.1)."""
+        return Response(self._document, content_type="application/json")
 
 
 class _Audited(DependencyProvider):
@@ -350,8 +423,9 @@ class _Audited(DependencyProvider):
 class Operations:
     """What every service answers: ``/healthz`` the process, ``/readyz`` what it needs.
 
-    ``/metrics`` has the metrics for Prometheus. None of the three asks for a token: they say
-    nothing of any case, and are not routed to from outside. ``/v1/audit`` is the service's trail.
+    ``/metrics`` has the metrics for Prometheus, ``/openapi.json`` the service's description. None
+    asks for a token: they say nothing of any case. The first three are not routed to from outside.
+    ``/v1/audit`` is the service's trail.
     """
 
     operations = _Operations()
@@ -363,9 +437,10 @@ class Operations:
         query=AuditQuery(),
         may=("operator", "auditor"),
         touches=Touches.COUNTY,
+        answers=AuditPage(),
     )
     def audit(self, call: Call) -> dict[str, Any]:
-        """The audit trail."""
+        """The audit trail, the latest first."""
         filters = dict(call.query)
         cursor, limit = filters.pop("cursor"), filters.pop("limit")
         entries, following = self.auditor.page(filters, cursor, limit)

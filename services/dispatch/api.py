@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from marshmallow import Schema, fields, validate
 
 from services.bus import problems
 from services.bus.fold import Decision, Document, Record, Work
+from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
 from services.bus.shell import Shell
@@ -18,7 +18,22 @@ from services.dispatch import model
 from services.dispatch.store import Docket
 from services.grid import deadlines
 from services.grid.atlas import Atlas
-from services.grid.events.parts import CODE, WORD, public_text
+from services.grid.events.case import AnswerSchema, ExtensionSchema, RequestSchema
+from services.grid.events.parts import (
+    CODE,
+    WORD,
+    AcknowledgedSchema,
+    AddressSchema,
+    AssignedSchema,
+    ClocksSchema,
+    DeadlineSchema,
+    GrantedSchema,
+    InstantField,
+    ResolutionSchema,
+    SuspensionSchema,
+    TokenSchema,
+    public_text,
+)
 from services.grid.profile import Profile
 from services.grid.scope import Scope
 from services.grid.tokens import Address
@@ -29,10 +44,14 @@ T = TypeVar("T")
 READERS = ("officer", "lead", "operator", "auditor")
 ACTORS = ("officer", "lead", "operator")
 GRANTERS = ("lead", "operator")
+MOVED_ON = {409: "The case has moved on (`held_by` has it now), or this is not possible in it."}
+ANSWERED = {409: "It was answered otherwise already, or the same person asked for it."}
 
 
 class DocketQuery(PageQuery):
     """Filters of ``GET /v1/desks/{level}/cases``."""
+
+    example: ClassVar[dict[str, Any]] = {"division": "469002104", "status": "live", "limit": 20}
 
     division = fields.String(validate=CODE)
     status = fields.String(validate=validate.OneOf(["live", "ended"]))
@@ -41,18 +60,26 @@ class DocketQuery(PageQuery):
 class AcknowledgeBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/acknowledge`` (接单)."""
 
+    example: ClassVar[dict[str, Any]] = {"note": "马上去看"}
+
     note = public_text(2000, lines=True, load_default="")
 
 
 class ResolveBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/resolve`` (办结)."""
 
-    outcome = fields.String(required=True, validate=WORD)
+    example: ClassVar[dict[str, Any]] = {"outcome": "settled", "note": "已更换灯泡"}
+
+    outcome = fields.String(
+        required=True, validate=WORD, metadata={"description": "one of the profile's"}
+    )
     note = public_text(2000, lines=True, load_default="")
 
 
 class NoteBody(Schema):
     """Body of ``…/cases/{id}/resume``, ``…/extensions/{id}/grant`` and ``…/refuse``."""
+
+    example: ClassVar[dict[str, Any]] = {"note": "材料已齐"}
 
     note = public_text(2000, lines=True, load_default="")
 
@@ -60,23 +87,121 @@ class NoteBody(Schema):
 class SuspendBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/suspend`` (挂起)."""
 
-    reason = fields.String(required=True, validate=WORD)
-    longest = fields.String(load_default=None, validate=validate.Length(1, 40))
+    example: ClassVar[dict[str, Any]] = {
+        "reason": "waiting_for_papers",
+        "longest": "2d",
+        "note": "等产权证明",
+    }
+
+    reason = fields.String(
+        required=True, validate=WORD, metadata={"description": "one of the profile's"}
+    )
+    longest = fields.String(
+        load_default=None,
+        validate=validate.Length(1, 40),
+        metadata={"description": "a duration such as 2d; by default, and at most, the profile's"},
+    )
     note = public_text(2000, lines=True, load_default="")
 
 
 class ExtendBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/extend`` (延期)."""
 
-    by = fields.String(required=True, validate=validate.Length(1, 40))
+    example: ClassVar[dict[str, Any]] = {"by": "2d", "reason": "配件还在路上"}
+
+    by = fields.String(
+        required=True,
+        validate=validate.Length(1, 40),
+        metadata={"description": "how much more, such as 2d or 3 working days"},
+    )
     reason = public_text(500, required=True, shortest=1)
 
 
 class ExtensionsQuery(PageQuery):
     """Filters of ``GET /v1/desks/{level}/extensions``."""
 
+    example: ClassVar[dict[str, Any]] = {"division": "469002104", "status": "asked", "limit": 20}
+
     division = fields.String(validate=CODE)
     status = fields.String(validate=validate.OneOf(["asked", "granted", "refused"]))
+
+
+class OwnExtension(Shown, ExtensionSchema):
+    """What more time the desk has asked for last, and what became of it."""
+
+    sometimes = ("granted_by",)
+
+    answer = fields.String(
+        allow_none=True, validate=validate.OneOf(["granted", "refused", "applied"])
+    )
+    granted_by = fields.String(metadata={"description": "who answered"})
+
+
+class RefusedRequest(Shown):
+    """What the custodian refused last of what the desk asked for."""
+
+    request = fields.Nested(RequestSchema)
+    why = fields.String()
+
+
+class EntryShown(Shown):
+    """A docket entry: one time that a case came to this desk."""
+
+    id = fields.String(metadata={"description": "the case's"})
+    tracking = fields.String()
+    title = fields.String()
+    category = fields.String()
+    urgency = fields.String()
+    division = fields.String()
+    triage = fields.Boolean()
+    emergency = fields.String(allow_none=True)
+    reported_at = InstantField()
+    round = fields.Integer()
+    hop = fields.Integer()
+    arrived_at = InstantField()
+    token = fields.Nested(TokenSchema)
+    address = fields.Nested(AddressSchema)
+    assigned = fields.Nested(AssignedSchema, allow_none=True)
+    acknowledged = fields.Nested(AcknowledgedSchema, allow_none=True)
+    clocks = fields.Nested(ClocksSchema)
+    deadlines = fields.List(fields.Nested(DeadlineSchema))
+    resolution = fields.Nested(ResolutionSchema, allow_none=True)
+    suspension = fields.Nested(SuspensionSchema, allow_none=True)
+    extensions = fields.List(fields.Nested(GrantedSchema))
+    extension = fields.Nested(OwnExtension, allow_none=True)
+    status = fields.String(validate=validate.OneOf(["live", "ended"]))
+    ended = fields.String(
+        allow_none=True, validate=validate.OneOf(["resolved", "custody", "resolution"])
+    )
+    held_by = fields.Nested(AddressSchema, allow_none=True)
+    refused = fields.Nested(RefusedRequest, allow_none=True)
+
+
+class EntriesPage(Shown):
+    """A page of the docket."""
+
+    cases = fields.List(fields.Nested(EntryShown))
+    next = fields.String(allow_none=True)
+
+
+class ExtensionShown(Shown, ExtensionSchema):
+    """What the level below asks for."""
+
+    case = fields.String()
+    tracking = fields.String()
+    title = fields.String()
+    urgency = fields.String()
+    held_by = fields.Nested(AddressSchema)
+    due = InstantField(allow_none=True)
+    status = fields.String(validate=validate.OneOf(["asked", "granted", "refused"]))
+    answer = fields.Nested(AnswerSchema, allow_none=True)
+
+
+class ExtensionsPage(Shown):
+    """A page of what the level below asks for."""
+
+    extensions = fields.List(fields.Nested(ExtensionShown))
+    next = fields.String(allow_none=True)
 
 
 def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
@@ -132,8 +257,7 @@ def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
             raise problems.invalid({"by": f"write it as the profile does: {most.text} at most"})
         if more.least > most.least:
             raise problems.invalid({"by": f"the profile allows {most.text} at once"})
-    asked = _acted(desk, call, record, model.ask_extension, more.text, body["reason"])
-    return replace(asked, status=202)
+    return _acted(desk, call, record, model.ask_extension, more.text, body["reason"])
 
 
 def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:

@@ -55,9 +55,10 @@ class Service(Operations):
         query=api.DocketQuery(),
         may=api.READERS,
         touches=Touches.CASES,
+        answers=api.EntriesPage(),
     )
     def cases(self, call: Call, level: str) -> dict[str, Any]:
-        """The docket."""
+        """The docket (案卷), the latest arrival first."""
         return api.entries(self.shell, call, level)
 
     @route(
@@ -66,9 +67,11 @@ class Service(Operations):
         body=api.AcknowledgeBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.MOVED_ON,
     )
     def acknowledge(self, call: Call, level: str, case: str) -> Answer:
-        """接单."""
+        """Accepts a case (接单)."""
         return api.acknowledge(self.shell, call, level, case)
 
     @route(
@@ -77,9 +80,11 @@ class Service(Operations):
         body=api.ResolveBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.MOVED_ON,
     )
     def resolve(self, call: Call, level: str, case: str) -> Answer:
-        """办结."""
+        """Settles a case (办结)."""
         return api.resolve(self.shell, call, level, case)
 
     @route(
@@ -88,9 +93,11 @@ class Service(Operations):
         body=api.SuspendBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.MOVED_ON,
     )
     def suspend(self, call: Call, level: str, case: str) -> Answer:
-        """挂起."""
+        """Lets a case wait (挂起)."""
         return api.suspend(self.shell, call, level, case)
 
     @route(
@@ -99,9 +106,11 @@ class Service(Operations):
         body=api.NoteBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.MOVED_ON,
     )
     def resume(self, call: Call, level: str, case: str) -> Answer:
-        """恢复."""
+        """Lets a case wait no longer (恢复)."""
         return api.resume(self.shell, call, level, case)
 
     @route(
@@ -110,9 +119,12 @@ class Service(Operations):
         body=api.ExtendBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
+        answers=api.EntryShown(),
+        status=202,
+        problems=api.MOVED_ON,
     )
     def extend(self, call: Call, level: str, case: str) -> Answer:
-        """延期."""
+        """Asks the level above for more time (延期)."""
         return api.extend(self.shell, call, level, case)
 
     @route(
@@ -121,6 +133,7 @@ class Service(Operations):
         query=api.ExtensionsQuery(),
         may=api.READERS,
         touches=Touches.CASES,
+        answers=api.ExtensionsPage(),
     )
     def extensions(self, call: Call, level: str) -> dict[str, Any]:
         """What the level below asks for."""
@@ -132,9 +145,11 @@ class Service(Operations):
         body=api.NoteBody(),
         may=api.GRANTERS,
         touches=Touches.CASES,
+        answers=api.ExtensionShown(),
+        problems=api.ANSWERED,
     )
     def grant(self, call: Call, level: str, identity: str) -> Answer:
-        """同意延期."""
+        """Grants more time (同意延期)."""
         return api.answer_extension(self.shell, call, level, identity, granted=True)
 
     @route(
@@ -143,7 +158,9 @@ class Service(Operations):
         body=api.NoteBody(),
         may=api.GRANTERS,
         touches=Touches.CASES,
+        answers=api.ExtensionShown(),
+        problems=api.ANSWERED,
     )
     def refuse(self, call: Call, level: str, identity: str) -> Answer:
-        """不同意延期."""
+        """Refuses more time (不同意延期)."""
         return api.answer_extension(self.shell, call, level, identity, granted=False)

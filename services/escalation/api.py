@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, fields, validate
 
 from services.bus import problems
 from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Outcome, Record, Work
+from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.web import Answer, Call
+from services.bus.web import Call
 from services.escalation import model
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
 from services.escalation.switching import is_behind, tried, works
 from services.grid.clock import Instant, instant, seconds_between
-from services.grid.events.parts import CODE
+from services.grid.events.parts import (
+    CODE,
+    AddressSchema,
+    ClocksSchema,
+    DeadlineSchema,
+    Flag,
+    InstantField,
+    SuspensionSchema,
+    TokenSchema,
+)
 from services.grid.problems import not_among
 from services.grid.tokens import Address
 
@@ -30,11 +40,22 @@ INSPECTORS = ("operator", "auditor")
 class MigrationBody(Schema):
     """Body of ``POST /v1/migrations``; ``after`` is ``next`` of the page before."""
 
-    to = fields.String(required=True, validate=validate.Length(1, 80))
+    example: ClassVar[dict[str, Any]] = {
+        "to": "qionghai@2b5e1c7d9f04",
+        "division": "469002104",
+        "dry_run": True,
+        "limit": 100,
+    }
+
+    to = fields.String(
+        required=True,
+        validate=validate.Length(1, 80),
+        metadata={"description": "a version of a profile"},
+    )
     division = fields.String(validate=CODE, load_default=None, allow_none=True)
-    dry_run = fields.Boolean(load_default=True)
+    dry_run = Flag(load_default=True)
     after = fields.String(load_default="", validate=validate.Length(max=200))
-    limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
+    limit = fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 500))
 
 
 class EmergencyQuery(Schema):
@@ -43,9 +64,183 @@ class EmergencyQuery(Schema):
     A page looks at ``limit`` cases in flight, and shows those that would change.
     """
 
-    on = fields.Boolean(load_default=True)
+    example: ClassVar[dict[str, Any]] = {"on": True, "limit": 100}
+
+    on = fields.Boolean(load_default=True, truthy={"true", True}, falsy={"false", False})
     after = fields.String(load_default="", validate=validate.Length(max=200))
     limit = fields.Integer(load_default=1000, validate=validate.Range(1, 1000))
+
+
+class Placed(Shown):
+    """Who holds a case, and until when."""
+
+    address = fields.Nested(AddressSchema)
+    deadlines = fields.List(fields.Nested(DeadlineSchema))
+
+
+class Migrated(Shown):
+    """What changes for a case; the versions of its profile."""
+
+    case = fields.String()
+    from_ = fields.String(data_key="from")
+    to = fields.String()
+    before = fields.Nested(Placed)
+    after = fields.Nested(Placed)
+
+
+class NotMigrated(Shown):
+    """A case that stays under its version, and why."""
+
+    case = fields.String()
+    why = fields.String()
+
+
+class MigrationShown(Shown):
+    """A page of cases: what changes for each."""
+
+    to = fields.String()
+    dry_run = fields.Boolean()
+    cases = fields.List(fields.Nested(Migrated))
+    refused = fields.List(fields.Nested(NotMigrated))
+    next = fields.String(allow_none=True)
+
+
+class Switched(Shown):
+    """What a switch changes for a case; the emergencies (战时机制) whose rules hold for it."""
+
+    case = fields.String()
+    from_ = fields.String(data_key="from", allow_none=True)
+    to = fields.String(allow_none=True)
+    before = fields.Nested(Placed)
+    after = fields.Nested(Placed)
+
+
+class SwitchShown(Shown):
+    """A page of cases: what a switch of emergency mode would change for each."""
+
+    division = fields.String()
+    on = fields.Boolean()
+    cases = fields.List(fields.Nested(Switched))
+    refused = fields.List(fields.Nested(NotMigrated))
+    next = fields.String(allow_none=True)
+
+
+class Reached(Shown):
+    """Whom a deadline would reach if it passed now."""
+
+    address = fields.Nested(AddressSchema)
+    officers = fields.List(fields.String())
+    tell = fields.List(fields.String())
+
+
+class DeadlineRow(Shown, DeadlineSchema, AddressSchema):
+    """A deadline that the case ever had, whose it was, and what became of it."""
+
+    sometimes = (
+        "of",
+        "at",
+        "unit",
+        "profile",
+        "emergency",
+        "fired_at",
+        "lateness_seconds",
+        "reaches",
+    )
+
+    round = fields.Integer()
+    hop = fields.Integer()
+    profile = fields.String()
+    emergency = fields.String(allow_none=True)
+    status = fields.String(validate=validate.OneOf(["armed", "fired", "met", "moved", "void"]))
+    fired_at = InstantField()
+    lateness_seconds = fields.Float(metadata={"description": "real seconds"})
+    reaches = fields.Nested(Reached)
+
+
+class Custody(Shown):
+    """Who holds the case (当前责任)."""
+
+    address = fields.Nested(AddressSchema)
+    token = fields.Nested(TokenSchema)
+
+
+class Supervised(Shown):
+    """How often it was supervised (督办), when last, and when next."""
+
+    times = fields.Integer()
+    last = InstantField()
+    due = InstantField(allow_none=True)
+
+
+class DeadlinesShown(Shown):
+    """Each past and coming deadline of a case with its rule, and who holds it."""
+
+    case = fields.String()
+    custody = fields.Nested(Custody)
+    profile = fields.String()
+    clocks = fields.Nested(ClocksSchema)
+    suspension = fields.Nested(SuspensionSchema, allow_none=True)
+    next_due = InstantField(allow_none=True)
+    supervised = fields.Nested(Supervised, allow_none=True)
+    late_custody = fields.Boolean()
+    deadlines = fields.List(fields.Nested(DeadlineRow))
+
+
+class Asked(Shown):
+    """The number that ``answered`` of ``GET`` reaches when the pass is done."""
+
+    asked = fields.Integer()
+
+
+def _counts() -> fields.Dict:
+    return fields.Dict(keys=fields.String(), values=fields.Integer())
+
+
+class RunningPass(Shown):
+    """How far the present pass is."""
+
+    sometimes = ("stage", "compared")
+
+    by = fields.String()
+    started = InstantField()
+    stage = fields.String()
+    compared = _counts()
+
+
+class FoundShown(Shown):
+    """One thing that was not as it should be; the tokens that the two had, as text."""
+
+    case = fields.String()
+    kind = fields.String()
+    level = fields.String(allow_none=True)
+    custodian = fields.String(allow_none=True)
+    other = fields.String(allow_none=True)
+    repaired = fields.Boolean()
+
+
+class LastPass(Shown):
+    """What the last pass came to."""
+
+    outcome = fields.String()
+    started = InstantField()
+    finished = InstantField()
+    seconds = fields.Float()
+    compared = _counts()
+    found = _counts()
+    repaired = _counts()
+    explained = fields.Integer()
+    not_asked = fields.Dict(keys=fields.String(), values=fields.String())
+    findings = fields.List(fields.Nested(FoundShown))
+
+
+class ReconciliationShown(Shown):
+    """The present pass and the last one; times are real ones."""
+
+    asked = fields.Integer()
+    answered = fields.Integer()
+    next = InstantField(allow_none=True)
+    running = fields.Nested(RunningPass, allow_none=True)
+    last = fields.Nested(LastPass, allow_none=True)
 
 
 def migrate(custodian: CustodianShell, markers: Markers, call: Call) -> dict[str, Any]:
@@ -159,11 +354,11 @@ def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
     }
 
 
-def reconcile(custodian: CustodianShell, call: Call) -> Answer:
+def reconcile(custodian: CustodianShell, call: Call) -> dict[str, Any]:
     """Asks for a pass; ``answered`` of ``GET`` reaches ``asked`` when it is done."""
     asked = custodian.passes.request()
     call.trail.about(asked=asked)
-    return Answer({"asked": asked}, 202)
+    return {"asked": asked}
 
 
 def reconciliation(custodian: CustodianShell, _call: Call) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
 from services.bus.rpc import caller
 from services.bus.shell import attach
-from services.bus.web import Answer, Call, Operations, route
+from services.bus.web import Call, Operations, route
 from services.escalation import api, firing, reconciler, switching
 from services.escalation.shell import CustodianShell
 
@@ -59,26 +59,50 @@ class Service(Operations):
         """Cases in flight go into emergency mode, and back."""
         self.switching.work(self.shell, self.markers)
 
-    @route("POST", "/v1/reconciliation", may=api.OPERATORS, touches=Touches.COUNTY)
-    def ask_to_reconcile(self, call: Call) -> Answer:
-        """A pass now."""
+    @route(
+        "POST",
+        "/v1/reconciliation",
+        may=api.OPERATORS,
+        touches=Touches.COUNTY,
+        answers=api.Asked(),
+        status=202,
+    )
+    def ask_to_reconcile(self, call: Call) -> dict[str, Any]:
+        """Asks for a reconciliation that begins after now."""
         return api.reconcile(self.shell, call)
 
-    @route("GET", "/v1/reconciliation", may=api.INSPECTORS, touches=Touches.COUNTY)
+    @route(
+        "GET",
+        "/v1/reconciliation",
+        may=api.INSPECTORS,
+        touches=Touches.COUNTY,
+        answers=api.ReconciliationShown(),
+    )
     def reconciliation(self, call: Call) -> dict[str, Any]:
-        """What the last pass found, and how far the present one is."""
+        """What the last reconciliation found, and how far the present one is."""
         return api.reconciliation(self.shell, call)
 
-    @route("GET", "/v1/cases/<case>/deadlines", may=api.READERS, touches=Touches.CASES)
+    @route(
+        "GET",
+        "/v1/cases/<case>/deadlines",
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=api.DeadlinesShown(),
+    )
     def deadlines(self, call: Call, case: str) -> dict[str, Any]:
         """Each past and coming deadline of a case."""
         return api.deadlines(self.shell, call, case)
 
     @route(
-        "POST", "/v1/migrations", body=api.MigrationBody(), may=api.OPERATORS, touches=Touches.CASES
+        "POST",
+        "/v1/migrations",
+        body=api.MigrationBody(),
+        may=api.OPERATORS,
+        touches=Touches.CASES,
+        answers=api.MigrationShown(),
     )
     def migrate(self, call: Call) -> dict[str, Any]:
-        """Cases in flight under another version of their profile; a dry run first."""
+        """Brings cases in flight under another version of their profile; a dry run by default."""
         return api.migrate(self.shell, self.markers, call)
 
     @route(
@@ -87,6 +111,7 @@ class Service(Operations):
         query=api.EmergencyQuery(),
         may=api.INSPECTORS,
         touches=Touches.CASES,
+        answers=api.SwitchShown(),
     )
     def emergency(self, call: Call, division: str) -> dict[str, Any]:
         """What a switch of emergency mode would change."""

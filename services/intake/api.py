@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import logs, problems
 from services.bus.errors import Collision
 from services.bus.fold import Decision, Document, Record, Work
+from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.directory import Division, DivisionError
+from services.grid.events.directory import EmergencySchema
 from services.grid.events.envelope import NAMESPACE
 from services.grid.events.parts import (
     CODE,
     WORD,
+    AcknowledgedSchema,
+    AddressSchema,
+    AssignedSchema,
+    ClocksSchema,
+    DeadlineSchema,
     InstantField,
+    Number,
+    ResolutionSchema,
+    SuspensionSchema,
+    TokenSchema,
     plain,
     plain_lines,
     public_text,
@@ -42,16 +53,20 @@ CONTACTERS = ("officer", "lead", "operator")
 FORGETTERS = ("operator",)
 SWITCHERS = ("operator",)
 REOPENERS = ("lead", "operator")
+NO_EMERGENCY = {409: "The profile has no emergency mode, or it was never on here."}
+
+STATUSES = ("reported", "acknowledged", "withdrawn", "resolved", "closed")
 
 _CLOCK_TOLERANCE_SECONDS = 300
 _CODE_ATTEMPTS = 10
+_PROFILES = {"description": "one of the profile's"}
 
 
 class LocationSchema(Schema):
     """WGS 84, degrees."""
 
-    lat = fields.Float(required=True, validate=validate.Range(-90, 90))
-    long = fields.Float(required=True, validate=validate.Range(-180, 180))
+    lat = Number(required=True, validate=validate.Range(-90, 90))
+    long = Number(required=True, validate=validate.Range(-180, 180))
 
 
 class AttachmentSchema(Schema):
@@ -89,15 +104,37 @@ class ExternalSchema(Schema):
 class ReportBody(Schema):
     """Body of ``POST /v1/cases``."""
 
-    division = fields.String(validate=CODE, load_default=None, allow_none=True)
+    example: ClassVar[dict[str, Any]] = {
+        "division": "46900210421403007",
+        "title": "文化广场路灯不亮",
+        "description": "东侧第三盏, 已有三天。",
+        "category": "facility",
+        "urgency": "ordinary",
+        "source": "app",
+        "occurred_at": "2026-03-02T19:40:00+08:00",
+        "location": {"lat": 19.1502, "long": 110.5823},
+        "attachments": [{"url": "https://files.example.cn/lamp.jpg", "sha256": "5f" * 32}],
+        "reporter": {"name": "林某", "phone": "0898 6282 1234"},
+        "external": {"system": "hotline", "reference": "12345-2026-0302-77"},
+    }
+
+    division = fields.String(
+        validate=CODE,
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "a code at any level; this or `address` must be there"},
+    )
     address = fields.String(
-        validate=[validate.Length(1, 200), plain], load_default=None, allow_none=True
+        validate=[validate.Length(1, 200), plain],
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "an address or the name of a place"},
     )
     title = public_text(200, required=True, shortest=1)
     description = fields.String(validate=[validate.Length(max=5000), plain_lines], load_default="")
-    category = fields.String(required=True, validate=WORD)
-    urgency = fields.String(required=True, validate=WORD)
-    source = fields.String(required=True, validate=WORD)
+    category = fields.String(required=True, validate=WORD, metadata=_PROFILES)
+    urgency = fields.String(required=True, validate=WORD, metadata=_PROFILES)
+    source = fields.String(required=True, validate=WORD, metadata=_PROFILES)
     occurred_at = InstantField(load_default=None, allow_none=True)
     location = fields.Nested(LocationSchema, load_default=None, allow_none=True)
     attachments = fields.List(
@@ -127,11 +164,15 @@ class ReportBody(Schema):
 class ReopenBody(Schema):
     """Body of ``POST /v1/cases/{id}/reopen`` (重新办理)."""
 
+    example: ClassVar[dict[str, Any]] = {"reason": "雨后又漏水, 未修好。"}
+
     reason = public_text(500, required=True, shortest=1)
 
 
 class SwitchBody(Schema):
     """Body of ``POST /v1/emergencies/{division}/begin`` and ``.../end`` (战时机制)."""
+
+    example: ClassVar[dict[str, Any]] = {"reason": "台风红色预警"}
 
     reason = public_text(500, required=True, shortest=1)
 
@@ -145,15 +186,173 @@ class TimelineQuery(PageQuery):
 class CasesQuery(PageQuery):
     """Filters of ``GET /v1/cases``."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "division": "469002104",
+        "status": "reported",
+        "level": "village",
+        "category": "facility",
+        "reported_from": "2026-03-01T00:00:00+08:00",
+        "reported_to": "2026-04-01T00:00:00+08:00",
+        "limit": 20,
+    }
+
     division = fields.String(validate=CODE, load_default=None)
     status = fields.String(
-        validate=validate.OneOf(["reported", "acknowledged", "withdrawn", "resolved", "closed"]),
+        validate=validate.OneOf(STATUSES),
         load_default=None,
     )
     level = fields.String(validate=WORD, load_default=None)
     category = fields.String(validate=WORD, load_default=None)
     reported_from = InstantField(load_default=None)
     reported_to = InstantField(load_default=None)
+
+
+class CaseLinks(Shown):
+    """Where more about a case is."""
+
+    self = fields.String()
+    timeline = fields.String()
+    tracking = fields.String()
+
+
+class Opened(Shown):
+    """The answer to a report; the same for the same case, whatever has happened since."""
+
+    id = fields.String()
+    tracking = fields.String(metadata={"description": "the code with which anybody may ask"})
+    division = fields.String()
+    triage = fields.Boolean(
+        metadata={"description": "whether the place is not certain and has to be found (分拨)"}
+    )
+    profile = fields.String(metadata={"description": "the profile's version"})
+    reported_at = InstantField()
+    links = fields.Nested(CaseLinks)
+
+
+class NamedDivision(Shown):
+    """A division's code and whole name."""
+
+    code = fields.String()
+    name = fields.String()
+
+
+class NamedAddress(Shown, AddressSchema):
+    """Where a case is (责任主体), with the division's whole name."""
+
+    name = fields.String()
+
+
+class Supervision(Shown):
+    """How often the round was supervised (督办), and when last."""
+
+    round = fields.Integer()
+    times = fields.Integer()
+    last = InstantField()
+
+
+class Reopening(Shown):
+    """Who wanted the round, and why."""
+
+    by = fields.String()
+    reason = fields.String()
+    round = fields.Integer()
+
+
+class CaseShown(Shown):
+    """A case as people see it; never who reported it."""
+
+    id = fields.String()
+    tracking = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    title = fields.String()
+    description = fields.String()
+    category = fields.String()
+    urgency = fields.String()
+    source = fields.String()
+    division = fields.Nested(NamedDivision)
+    triage = fields.Boolean()
+    address = fields.Nested(NamedAddress)
+    token = fields.Nested(TokenSchema)
+    assigned = fields.Nested(AssignedSchema, allow_none=True)
+    acknowledged = fields.Nested(AcknowledgedSchema, allow_none=True)
+    clocks = fields.Nested(ClocksSchema)
+    deadlines = fields.List(fields.Nested(DeadlineSchema))
+    resolution = fields.Nested(ResolutionSchema, allow_none=True)
+    late_custody = fields.Boolean(
+        metadata={"description": "whether who resolved it did not hold it any more"}
+    )
+    supervised = fields.Nested(Supervision, allow_none=True)
+    suspension = fields.Nested(SuspensionSchema, allow_none=True)
+    reopening = fields.Nested(Reopening, allow_none=True)
+    profile = fields.String()
+    emergency = fields.String(allow_none=True)
+    ladder = fields.String()
+    reported_at = InstantField()
+    occurred_at = InstantField(allow_none=True)
+    location = fields.Nested(LocationSchema, allow_none=True)
+    place = fields.String(allow_none=True, metadata={"description": "the address, as reported"})
+    attachments = fields.List(fields.Nested(AttachmentSchema))
+    external = fields.Nested(ExternalSchema, allow_none=True)
+    links = fields.Nested(CaseLinks)
+
+
+class CasesPage(Shown):
+    """A page of cases."""
+
+    cases = fields.List(fields.Nested(CaseShown))
+    next = fields.String(allow_none=True)
+
+
+class TimelineEvent(Shown):
+    """An event of a case, as the bus carried it, and when intake received it."""
+
+    id = fields.String()
+    type = fields.String()
+    time = InstantField()
+    received = InstantField()
+    source = fields.String()
+    data = fields.Dict(keys=fields.String())
+
+
+class TimelinePage(Shown):
+    """A page of a case's timeline."""
+
+    case = fields.String()
+    events = fields.List(fields.Nested(TimelineEvent))
+    next = fields.String(allow_none=True)
+
+
+class ReporterShown(Shown):
+    """Who reported a case; null once it is forgotten."""
+
+    case = fields.String()
+    reporter = fields.Nested(ReporterSchema, allow_none=True)
+
+
+class EmergencyShown(Shown, EmergencySchema):
+    """A division that is, or was, in emergency mode (战时机制)."""
+
+    id = fields.String(metadata={"description": "what its cases name in `emergency`"})
+    name = fields.String()
+
+
+class Emergencies(Shown):
+    """Every division that was ever switched, those that are on first."""
+
+    emergencies = fields.List(fields.Nested(EmergencyShown))
+
+
+class TrackingShown(Shown):
+    """How far a case is, and nothing about people."""
+
+    tracking = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    level = fields.String()
+    level_title = fields.String()
+    reported_at = InstantField()
+    due = InstantField(allow_none=True)
+    outcome = fields.String(allow_none=True)
+    ended_at = InstantField(allow_none=True)
 
 
 def report(intake: IntakeShell, call: Call) -> Answer:
@@ -371,7 +570,7 @@ def _answer(document: Document) -> Answer:
         "reported_at": facts["reported_at"],
         "links": links,
     }
-    return Answer(body, 201, {"Location": links["self"]})
+    return Answer(body, headers={"Location": links["self"]})
 
 
 def _order(event: dict[str, Any]) -> tuple[Any, ...]:

@@ -45,19 +45,42 @@ class Service(Operations):
         """For the reconciler: these cases."""
         return reconciliation.cases_of(self.shell.store, cases, whole=whole)
 
-    @route("POST", "/v1/cases", body=api.ReportBody(), may=api.REPORTERS, touches=Touches.ANYWHERE)
+    @route(
+        "POST",
+        "/v1/cases",
+        body=api.ReportBody(),
+        may=api.REPORTERS,
+        touches=Touches.ANYWHERE,
+        answers=api.Opened(),
+        status=201,
+        problems={409: "Another report was sent under the same Idempotency-Key."},
+        repeatable=True,
+    )
     def report(self, call: Call) -> Answer:
         """A report."""
         return api.report(self.shell, call)
 
-    @route("GET", "/v1/cases", query=api.CasesQuery(), may=api.SEEING, touches=Touches.CASES)
+    @route(
+        "GET",
+        "/v1/cases",
+        query=api.CasesQuery(),
+        may=api.SEEING,
+        touches=Touches.CASES,
+        answers=api.CasesPage(),
+    )
     def cases(self, call: Call) -> dict[str, Any]:
-        """A list of cases."""
+        """A list of cases, the latest first."""
         return api.cases(self.shell, call)
 
-    @route("GET", "/v1/cases/<case>", may=api.SEEING, touches=Touches.CASES)
+    @route(
+        "GET",
+        "/v1/cases/<case>",
+        may=api.SEEING,
+        touches=Touches.CASES,
+        answers=api.CaseShown(),
+    )
     def show(self, call: Call, case: str) -> dict[str, Any]:
-        """A case."""
+        """A case, with who holds it, its clocks and deadlines."""
         return api.show(self.shell, call, case)
 
     @route(
@@ -66,14 +89,22 @@ class Service(Operations):
         body=api.ReopenBody(),
         may=api.REOPENERS,
         touches=Touches.CASES,
+        answers=api.CaseShown(),
+        problems={409: "The case is not resolved."},
     )
     def reopen(self, call: Call, case: str) -> Answer:
-        """重新办理."""
+        """Takes a resolved case up again (重新办理)."""
         return api.reopen(self.shell, call, case)
 
-    @route("GET", "/v1/emergencies", may=api.READERS, touches=Touches.ANYWHERE)
+    @route(
+        "GET",
+        "/v1/emergencies",
+        may=api.READERS,
+        touches=Touches.ANYWHERE,
+        answers=api.Emergencies(),
+    )
     def emergencies(self, call: Call) -> dict[str, Any]:
-        """Where 战时机制 is on."""
+        """Where emergency mode (战时机制) is on, or was."""
         return api.emergencies(self.shell, call)
 
     @route(
@@ -82,9 +113,11 @@ class Service(Operations):
         body=api.SwitchBody(),
         may=api.SWITCHERS,
         touches=Touches.CASES,
+        answers=api.EmergencyShown(),
+        problems=api.NO_EMERGENCY,
     )
     def begin_emergency(self, call: Call, division: str) -> Answer:
-        """启动战时机制."""
+        """Switches a division with all below it to emergency mode (启动战时机制)."""
         return api.switch(self.shell, call, division, on=True)
 
     @route(
@@ -93,9 +126,11 @@ class Service(Operations):
         body=api.SwitchBody(),
         may=api.SWITCHERS,
         touches=Touches.CASES,
+        answers=api.EmergencyShown(),
+        problems=api.NO_EMERGENCY,
     )
     def end_emergency(self, call: Call, division: str) -> Answer:
-        """结束战时机制."""
+        """Switches a division back (结束战时机制)."""
         return api.switch(self.shell, call, division, on=False)
 
     @route(
@@ -104,24 +139,40 @@ class Service(Operations):
         query=api.TimelineQuery(),
         may=api.READERS,
         touches=Touches.CASES,
+        answers=api.TimelinePage(),
     )
     def timeline(self, call: Call, case: str) -> dict[str, Any]:
         """What happened to a case."""
         return api.timeline(self.shell, call, case)
 
     @route(
-        "GET", "/v1/cases/<case>/reporter", may=api.CONTACTERS, touches=Touches.CASES, audited=True
+        "GET",
+        "/v1/cases/<case>/reporter",
+        may=api.CONTACTERS,
+        touches=Touches.CASES,
+        audited=True,
+        answers=api.ReporterShown(),
     )
     def reporter(self, call: Call, case: str) -> Answer:
         """Who reported a case."""
         return api.reporter(self.shell, call, case)
 
-    @route("DELETE", "/v1/cases/<case>/reporter", may=api.FORGETTERS, touches=Touches.CASES)
+    @route(
+        "DELETE",
+        "/v1/cases/<case>/reporter",
+        may=api.FORGETTERS,
+        touches=Touches.CASES,
+        answers=api.ReporterShown(),
+    )
     def forget(self, call: Call, case: str) -> Answer:
-        """A reporter who wants to be forgotten."""
+        """Forgets a reporter: nobody can read any more what they ever told of themselves."""
         return api.forget(self.shell, call, case)
 
-    @route("GET", "/v1/tracking/<code>")
+    @route(
+        "GET",
+        "/v1/tracking/<code>",
+        answers=api.TrackingShown(),
+    )
     def tracking(self, call: Call, code: str) -> dict[str, Any]:
         """How far a case is, for whoever knows its code."""
         return api.tracking(self.shell, call, code)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any, ClassVar
 
 from marshmallow import Schema, fields
 
 from services.bus import problems
+from services.bus.openapi import Shown
 from services.bus.web import Answer, Call
 from services.notify.shell import NotifyShell
 
@@ -20,9 +22,18 @@ _RECIPIENT = re.compile(
 class ContactBody(Schema):
     """Body of ``PUT /v1/contacts/{recipient}``; a webhook of null forgets it."""
 
+    example: ClassVar[dict[str, Any]] = {"webhook": "https://town.example.cn/huashi"}
+
     webhook = fields.Url(
         required=True, allow_none=True, schemes={"http", "https"}, require_tld=False
     )
+
+
+class ContactShown(Shown):
+    """How a recipient is reached."""
+
+    recipient = fields.String()
+    webhook = fields.Url(allow_none=True)
 
 
 def put_contact(notify: NotifyShell, call: Call, recipient: str) -> Answer:

@@ -46,6 +46,7 @@ class Service(Operations):
         body=api.ContactBody(),
         may=api.KEEPERS,
         touches=Touches.COUNTY,
+        answers=api.ContactShown(),
     )
     def put_contact(self, call: Call, recipient: str) -> Answer:
         """Keeps how a recipient is reached."""

@@ -67,6 +67,7 @@ def fields_of(answer: httpx.Response) -> set[str]:
         ({"occurred_at": "2999-01-01T00:00:00Z"}, "occurred_at"),
         ({"location": {"lat": 91, "long": 0}}, "location.lat"),
         ({"location": {"lat": 19.2}}, "location.long"),
+        ({"location": {"lat": "19.2", "long": 110}}, "location.lat"),
         ({"attachments": [{"url": "ftp://x/y", "sha256": "0" * 64}]}, "attachments.0.url"),
         ({"attachments": [{"url": "https://x.cn/y", "sha256": "abc"}]}, "attachments.0.sha256"),
         ({"reporter": {"phone": "call me"}}, "reporter.phone"),
@@ -250,6 +251,24 @@ def test_a_query_with_a_mistake_gets_the_field(county: County, query: str, field
     answer = county.ask("GET", f"{county.about['intake']}/v1/cases?{query}")
     assert answer.status_code == 422, answer.text
     assert field in fields_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"dry_run": 0}, "dry_run"),
+        ({"dry_run": "no"}, "dry_run"),
+        ({"limit": "5"}, "limit"),
+        ({"limit": 2.5}, "limit"),
+    ],
+)
+def test_what_only_looks_like_a_truth_or_a_number_migrates_nothing(
+    county: County, change: dict[str, Any], field: str
+) -> None:
+    version = county.case(county.report())["profile"]
+    url = f"{county.about['escalation']}/v1/migrations"
+    answer = county.ask("POST", url, json={"to": version, **change})
+    assert (answer.status_code, fields_of(answer)) == (422, {field})
 
 
 def test_what_is_not_there_is_a_404(county: County) -> None:

@@ -16,6 +16,7 @@ import httpx
 from deploy.local.stack import Stack
 from services.grid.clock import Instant, ScaledClock, moment, parse
 from services.grid.scope import Scope
+from tests.contract import documented
 
 GRID = "46900210421403007"
 LEVELS = ("household", "group", "village", "township")
@@ -37,7 +38,10 @@ def eventually(what: str, ask: Callable[[], T], seconds: float = _PATIENCE_SECON
 
 
 class County:
-    """A client of a running stack; it tries again while a service is away."""
+    """A client of a running stack; it tries again while a service is away.
+
+    Every answer must be as the service's OpenAPI document says.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -64,9 +68,14 @@ class County:
                 answer = self._http.request(method, url, headers=headers, **more)
             except httpx.TransportError:
                 return None
+            documented.check(self._service(url), answer)
             return None if answer.status_code == 503 else answer
 
         return eventually(f"an answer to {method} {url}", answered)
+
+    def _service(self, url: str) -> str:
+        known = {self.about[name]: name for name in ("intake", "escalation", "notify")}
+        return known.get("/".join(url.split("/")[:3]), "dispatch")
 
     def report(self, division: str | None = GRID, **more: Any) -> str:
         """Reports a case and returns its id."""

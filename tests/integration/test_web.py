@@ -380,7 +380,7 @@ def test_a_surprise_can_be_found_in_the_log(tiny: Tiny) -> None:
     lines = tiny.log.read_text().splitlines()
     line = next(json.loads(line) for line in lines if instance in line)
     assert "RuntimeError" in line["exception"]
-    assert (line["service"], line["route"]) == ("tiny", "/v1/fail/<how>")
+    assert (line["service"], line["route"]) == ("tiny", "/v1/fail/<code>")
 
 
 def test_no_tracking_code_and_no_body_reaches_the_log(tiny: Tiny) -> None:

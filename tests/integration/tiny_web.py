@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # First: it patches the standard library.
 from services.bus import run
@@ -21,6 +21,7 @@ from services.bus.audit import Auditor
 from services.bus.auth import Identity
 from services.bus.config import Config
 from services.bus.errors import DatabaseAway, Refused, Reject
+from services.bus.openapi import Shown
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call, Operations, route
 from services.grid.atlas import Atlas
@@ -66,6 +67,8 @@ class ReporterSchema(Schema):
 class ReportSchema(Schema):
     """A body."""
 
+    example: ClassVar[dict[str, Any]] = {"title": "路灯不亮"}
+
     title = fields.String(required=True, validate=validate.Length(1, 200))
     reporter = fields.Nested(ReporterSchema)
     tags = fields.List(fields.String(validate=validate.Length(1, 5)))
@@ -74,7 +77,13 @@ class ReportSchema(Schema):
 class PageSchema(Schema):
     """Query parameters."""
 
+    example: ClassVar[dict[str, Any]] = {"limit": 10}
+
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 100))
+
+
+class Echo(Shown):
+    """Whatever it is."""
 
 
 class Waits(DependencyProvider):  # type: ignore[misc]
@@ -110,40 +119,52 @@ class Service(Operations):
         body=ReportSchema(),
         may=("reporter", "operator"),
         touches=Touches.ANYWHERE,
+        answers=Echo(),
+        status=201,
     )
     def make(self, call: Call) -> Answer:
         """Echoes what passed the checks."""
         call.trail.about("case-1", thing="made")
         echo = {"body": call.body, "key": call.idempotency_key, "trace": call.traceparent}
-        return Answer({**echo, "by": call.identity.subject}, 201, {"Location": "/v1/things/1"})
+        said = {**echo, "by": call.identity.subject}
+        return Answer(said, headers={"Location": "/v1/things/1"})
 
-    @route("GET", "/v1/things", query=PageSchema(), may=("operator",), touches=Touches.COUNTY)
+    @route(
+        "GET",
+        "/v1/things",
+        query=PageSchema(),
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=Echo(),
+    )
     def page(self, call: Call) -> dict[str, Any]:
         """Echoes the query."""
         return dict(call.query)
 
-    @route("POST", "/v1/places/<code>", may=("officer", "lead"), touches=Touches.CASES)
+    @route(
+        "POST", "/v1/places/<code>", may=("officer", "lead"), touches=Touches.CASES, answers=Echo()
+    )
     def place(self, call: Call, code: str) -> dict[str, Any]:
         """Asks the guard."""
         call.guard.must_reach(ATLAS, Address("group", code))
         return {"code": code}
 
-    @route("GET", "/v1/forgetful", may=("operator",), touches=Touches.CASES)
+    @route("GET", "/v1/forgetful", may=("operator",), touches=Touches.CASES, answers=Echo())
     def forgetful(self, call: Call) -> dict[str, Any]:
         """Forgets to ask the guard."""
         return {"secret": "of another village"}
 
-    @route("GET", "/v1/tracking/<code>")
+    @route("GET", "/v1/tracking/<code>", answers=Echo())
     def tracking(self, call: Call, code: str) -> dict[str, Any]:
         """Public."""
         return {"code": code, "anonymous": call.identity == Identity("", "anonymous")}
 
-    @route("POST", "/v1/fail/<how>")
-    def fail(self, call: Call, how: str) -> dict[str, Any]:
-        """Raises what ``how`` names."""
-        if how == "never":
+    @route("POST", "/v1/fail/<code>", answers=Echo())
+    def fail(self, call: Call, code: str) -> dict[str, Any]:
+        """Raises what ``code`` names."""
+        if code == "never":
             eventlet.sleep(3600)
-        if how == "late":
+        if code == "late":
             logs.get("tiny").info("a late answer begins")
             eventlet.sleep(0.5)
             return {"late": True}
@@ -152,7 +173,7 @@ class Service(Operations):
             "away": DatabaseAway("MongoDB: secret-host:27017"),
             "reject": Reject("unstorable", "this can't be kept"),
             "missing": Problem(404, "no such case"),
-        }.get(how, RuntimeError("inside: secret"))
+        }.get(code, RuntimeError("inside: secret"))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,28 @@ class InstantField(fields.Field[Instant]):
             raise ValidationError(f"{error}.") from error
 
 
+class Flag(fields.Boolean):
+    """True or false, and nothing that may be taken for one: 0, "no" or "off" are refused."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Number(fields.Float):
+    """A JSON number, and no text that looks like one."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> float:
+        if isinstance(value, str):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 def plain(text: str) -> None:
     """Refuses control characters: they would act on the terminal of whoever reads them."""
     if _CONTROL.search(text):

@@ -1,0 +1,336 @@
+"""The OpenAPI 3.1 document of a service, made from its table of routes and their schemas.
+
+Nothing is said twice: a path, its roles and statuses come from ``@route``, the summary from the
+handler's docstring, fields from the marshmallow schemas, and what every route may answer (no
+token, a wrong field, away) from here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import Schema, fields
+
+from services.bus import problems
+from services.bus.access import Touches
+from services.bus.paging import CursorField
+from services.grid.events.parts import InstantField, Kept, plain, plain_lines
+
+_VERSION = "1"
+"""That of the paths, ``/v1``."""
+
+_ABOUT = """\
+One of Huashi's services: events and HTTP that coordinate a county's cases. JSON in and out, UTF-8.
+
+Whatever goes wrong is a problem document (RFC 9457): `detail` says what and the cure, `errors`
+lists each wrong field. A request whose head can't be read gets 400, 414, 431 or 501 before any
+operation; a path that is not here 404, a method that a path does not know 405 with `Allow`."""
+
+_PARAMETERS = {
+    "case": ("The case's id.", "0b9ab4f0-6f0e-5c41-9d5e-1f2a3b4c5d6e"),
+    "code": ("The tracking code, as it was told or written down.", "7K3M9QXW2A"),
+    "division": ("The division's code.", "469002104"),
+    "identity": ("The id of what is asked for.", "6a1d2b9c-3e4f-5a6b-8c7d-9e0f1a2b3c4d"),
+    "level": ("The desk's level.", "household"),
+    "recipient": (
+        "`officer:<id>`, `desk:<level>:<division>` or `division:<code>`.",
+        "desk:village:469002104214",
+    ),
+}
+"""What the variables of paths mean, each with an example."""
+
+_PATTERNS: Mapping[Any, str] = {
+    plain: r"^[^\x00-\x1f\x7f-\x9f]*$",
+    plain_lines: r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$",
+}
+"""What checks of text that are functions come to."""
+
+_VARIABLE = re.compile(r"<(\w+)>")
+_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
+
+_PROBLEMS = {
+    400: "The request can't be read: it is not JSON, broke off, or a header is malformed.",
+    401: "There is no token, or it can't be believed.",
+    403: "The caller may not do this: `rule` says why.",
+    404: "It is not there.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    415: "The body is not plain `application/json`.",
+    422: "A field is wrong or unknown; `errors` names each.",
+    500: "A defect of ours; `instance` finds it in the log.",
+    503: "Something that the service needs is away; the same request may be sent again.",
+}
+"""What a route may answer without saying so itself."""
+
+_PROBLEM_HEADERS = {
+    401: ("WWW-Authenticate", "How to prove who calls (RFC 6750)."),
+    503: ("Retry-After", "Seconds."),
+}
+
+
+class RouteLike(Protocol):
+    """What is read of a route; see :class:`services.bus.web.Route`."""
+
+    method: str
+    path: str
+    body: Schema | None
+    query: Schema | None
+    may: tuple[str, ...]
+    touches: Touches | None
+    answers: Schema
+    status: int
+    problems: Mapping[int, str]
+    repeatable: bool
+
+
+class Page(NamedTuple):
+    """What every service answers besides its routes: ``GET path``, without a token."""
+
+    path: str
+    handler: Callable[[], Any]
+    content_type: str
+    away: bool = False
+    """Whether it may answer 503."""
+
+
+class Shown(Kept):
+    """The base of answers: each field is there (null where there is nothing), but ``sometimes``.
+
+    Answers are not dumped through it: it says what they look like, and the tests hold every
+    real answer against it, in both directions.
+    """
+
+    sometimes: ClassVar[tuple[str, ...]] = ()
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """See marshmallow."""
+        field_obj.required = field_name not in self.sometimes
+
+
+class WrongFieldSchema(Shown):
+    """One wrong field: its path, what is wrong and the cure."""
+
+    field = fields.String()
+    detail = fields.String()
+
+
+class ProblemSchema(Shown):
+    """A problem document (RFC 9457); some have further members, such as `held_by`."""
+
+    sometimes = ("instance", "errors")
+
+    type = fields.String(metadata={"example": "urn:huashi:problem:refused"})
+    title = fields.String()
+    status = fields.Integer()
+    detail = fields.String(metadata={"description": "what is wrong here, and the cure"})
+    instance = fields.String(metadata={"description": "what an operator finds in the log"})
+    errors = fields.List(fields.Nested(WrongFieldSchema))
+
+
+class _Converter(OpenAPIConverter):
+    """apispec's reading of a schema, with its docstring, and texts that other languages read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.field_mapping = {
+            **self.field_mapping,
+            InstantField: ("string", "date-time"),
+            CursorField: ("string", None),
+            # Chinese file names are no URI as they stand.
+            fields.Url: ("string", "iri"),
+        }
+
+    def schema2jsonschema(self, schema: Schema) -> dict[str, Any]:
+        made: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        return {"description": _prose(type(schema)), **made}
+
+    def field2pattern(self, field: fields.Field[Any], **kwargs: Any) -> dict[str, Any]:
+        made: dict[str, Any] = super().field2pattern(field, **kwargs)
+        for check in field.validators:
+            if check in _PATTERNS:
+                made = {"pattern": _PATTERNS[check]}
+        # Python's end of a text; in JSON Schema (ECMA-262) it is a plain $.
+        return {name: pattern.replace(r"\Z", "$") for name, pattern in made.items()}
+
+
+class _Plugin(MarshmallowPlugin):
+    Converter = _Converter
+
+
+def document(
+    name: str, routes: Iterable[tuple[RouteLike, Any]], pages: Iterable[Page]
+) -> dict[str, Any]:
+    """The OpenAPI document of a service.
+
+    :param name: the service's.
+    :param routes: each route with its handler.
+    :param pages: what every service has besides.
+    """
+    plugin = _Plugin()
+    spec = APISpec(
+        title=f"Huashi 化事: {name}",
+        version=_VERSION,
+        openapi_version="3.1.0",
+        info={"description": _ABOUT},
+        plugins=[plugin],
+    )
+    bearer = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    spec.components.security_scheme("bearer", bearer)
+    for status, said in _PROBLEMS.items():
+        spec.components.response(str(status), _problem(status, said))
+    converter = plugin.converter
+    assert isinstance(converter, _Converter)  # noqa: S101 - init_spec made it
+    paths: dict[str, dict[str, Any]] = {}
+    for route, handler in routes:
+        path = _VARIABLE.sub(r"{\1}", route.path)
+        operation = {"tags": [name], **_operation(route, handler, converter)}
+        paths.setdefault(path, {})[route.method.lower()] = operation
+    for page in pages:
+        paths[page.path] = {"get": _page(page)}
+    for path, operations in paths.items():
+        spec.path(path, operations=operations)
+    made = spec.to_dict()
+    return {"openapi": made.pop("openapi"), **made}
+
+
+def _operation(route: RouteLike, handler: Any, converter: _Converter) -> dict[str, Any]:
+    summary, description = _said(handler)
+    if route.touches is not None:
+        rule = f"For {', '.join(route.may)}; it touches {route.touches.value}."
+        description = f"{description}\n\n{rule}".strip()
+    made: dict[str, Any] = {
+        "operationId": handler.__name__,
+        "summary": summary,
+        "description": description or "Without a token.",
+        "security": [{"bearer": []}] if route.may else [],
+        "x-roles": list(route.may),
+        "parameters": _parameters(route, converter),
+    }
+    if route.body is not None:
+        content = {"schema": route.body, "example": _example(route.body)}
+        # An empty body counts as {}.
+        needed = any(field.required for field in route.body.fields.values())
+        made["requestBody"] = {"required": needed, "content": {"application/json": content}}
+    answer: dict[str, Any] = {
+        "description": HTTPStatus(route.status).phrase,
+        "content": {"application/json": {"schema": route.answers}},
+    }
+    if route.status == HTTPStatus.CREATED:
+        answer["headers"] = {"Location": _header("Where it is from now on.")}
+    made["responses"] = {str(route.status): answer, **_problems(route)}
+    return made
+
+
+def _parameters(route: RouteLike, converter: _Converter) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for name in _VARIABLE.findall(route.path):
+        if name not in _PARAMETERS:
+            raise ValueError(
+                f"{route.method} {route.path}: say in _PARAMETERS of {__name__} what {name} means"
+            )
+        meaning, example = _PARAMETERS[name]
+        found.append(
+            {
+                "in": "path",
+                "name": name,
+                "required": True,
+                "description": meaning,
+                "schema": {"type": "string", "minLength": 1},
+                "example": example,
+            }
+        )
+    if route.query is not None:
+        examples = _example(route.query)
+        for parameter in converter.schema2parameters(route.query, location="query"):
+            schema = parameter["schema"]
+            if isinstance(schema.get("type"), list):
+                # A query has no null: what is none is left out.
+                schema["type"] = next(kind for kind in schema["type"] if kind != "null")
+            if "enum" in schema:
+                schema["enum"] = [value for value in schema["enum"] if value is not None]
+            if schema.get("default", ...) is None:
+                del schema["default"]
+            if parameter["name"] in examples:
+                parameter["example"] = examples[parameter["name"]]
+            found.append(parameter)
+    if route.repeatable:
+        found.append(
+            {
+                "in": "header",
+                "name": "Idempotency-Key",
+                "required": False,
+                "description": "The same key with the same body gives the first answer again.",
+                "schema": {"type": "string", "pattern": "^[!#-~]{1,200}$"},
+                "example": "4f1c9a52-2a4e-4b8e-9d0a-0f5f8d1c7b11",
+            }
+        )
+    return found
+
+
+def _problems(route: RouteLike) -> dict[str, Any]:
+    """What else it may answer."""
+    # Each refuses unknown query parameters (422) and a broken head (400).
+    common = {400, 422, 500, 503}
+    if route.may:
+        common |= {401, 403}
+    if _VARIABLE.search(route.path):
+        common.add(404)
+    if route.body is not None:
+        common |= {408, 413, 415}
+    # A name stands for a component.
+    answers: dict[int, Any] = {status: str(status) for status in common}
+    answers |= {status: _problem(status, said) for status, said in route.problems.items()}
+    return {str(status): answers[status] for status in sorted(answers)}
+
+
+def _problem(status: int, said: str) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "description": said,
+        "content": {problems.CONTENT_TYPE: {"schema": ProblemSchema}},
+    }
+    if status in _PROBLEM_HEADERS:
+        name, meaning = _PROBLEM_HEADERS[status]
+        made["headers"] = {name: _header(meaning)}
+    return made
+
+
+def _page(page: Page) -> dict[str, Any]:
+    summary, description = _said(page.handler)
+    responses: dict[str, Any] = {"200": {"description": "OK", "content": {page.content_type: {}}}}
+    if page.away:
+        responses["503"] = "503"
+    return {
+        "operationId": page.handler.__name__.strip("_"),
+        "tags": ["operations"],
+        "summary": summary,
+        "description": description or "Without a token.",
+        "security": [],
+        "responses": responses,
+    }
+
+
+def _header(meaning: str) -> dict[str, Any]:
+    return {"description": meaning, "schema": {"type": "string"}}
+
+
+def _said(handler: Any) -> tuple[str, str]:
+    """The first line of a docstring without its full stop, and the rest."""
+    summary, _, rest = _prose(handler).partition("\n")
+    return summary.removesuffix("."), rest.strip()
+
+
+def _prose(of: Any) -> str:
+    """A docstring in Markdown."""
+    text = inspect.cleandoc(of.__doc__ or "")
+    return _ROLE.sub(r"`\1`", text).replace("``", "`")
+
+
+def _example(schema: Schema) -> Any:
+    return schema.example  # type: ignore[attr-defined]

@@ -1,0 +1,167 @@
+"""Schemathesis against the real services: no 5xx, and no answer that the documents don't tell."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.local.stack import Stack
+from services.bus.web import routes
+from tests.contract import documented, fuzz_checks
+from tests.end_to_end.county import GRID, QUICK, County, eventually
+
+_EXAMPLES = 20
+_SECONDS = 300
+# Whether what the schema accepts is accepted: our rules know more than a schema can say.
+_NOT_CHECKED = "positive_data_acceptance,not_a_server_error"
+
+VILLAGE = "469002104205"
+GROUP = "46900210420503"
+ELSEWHERE = "469002104214"
+
+Known = dict[str, list[Any]]
+
+
+@pytest.fixture(scope="module")
+def own(make_stack: Callable[..., Stack]) -> County:
+    """A county of its own, for what happens here is good for nobody else; in real time."""
+    return County(make_stack(PROFILES=QUICK))
+
+
+@pytest.fixture(scope="module")
+def known(own: County) -> Known:
+    """What there is to be asked for, for each action something that it can be done to."""
+    person = {"name": "林某", "phone": "0898 6282 1234"}
+    actions = ("acknowledge", "resolve", "extend", "suspend", "resume", "reopen")
+    cases = {name: own.report(VILLAGE, reporter=person) for name in actions}
+    for case in cases.values():
+        own.arrived("village", case)
+    assert own.act("village", cases["resume"], "suspend", reason="waiting").status_code == 200
+    assert own.act("village", cases["reopen"], "resolve", outcome="settled").status_code == 200
+    asked = [asked_of_the_village(own) for _ in range(2)]
+    eventually("all know them", lambda: all(map(own.custody, cases.values())))
+    eventually("the end", lambda: own.case(cases["reopen"])["status"] == "resolved")
+    shown = own.case(cases["resolve"])
+    nowhere = "00000000-0000-0000-0000-000000000000"
+    return {
+        "case": [*cases.values(), nowhere],
+        **{f"{name}.case": [case] for name, case in cases.items()},
+        "identity": [*asked, nowhere],
+        "grant.identity": asked[:1],
+        "refuse.identity": asked[1:],
+        "code": [shown["tracking"]],
+        "level": ["village"],
+        "recipient": ["desk:village:469002104214", "officer:甲", "division:469002"],
+        "division": [GRID, VILLAGE, "469002104"],
+        "begin_emergency.division": [ELSEWHERE],
+        "end_emergency.division": [ELSEWHERE],
+        "category": ["facility"],
+        "urgency": ["ordinary", "urgent"],
+        "source": ["app"],
+        "outcome": ["settled", "explained"],
+        "SuspendBody.reason": ["waiting"],
+        "to": [shown["profile"]],
+        "by": ["2h", "3d"],
+        "longest": ["5d"],
+    }
+
+
+def asked_of_the_village(county: County) -> str:
+    """More time that a group asks the village for."""
+    case = county.report(GROUP)
+    county.arrived("group", case)
+    answer = county.act("group", case, "extend", by="1h", reason="等配件")
+    extension = answer.json()["extension"]["id"]
+    url = f"{county.about['desks']['village']}/v1/desks/village/extensions"
+
+    def there() -> bool:
+        found = county.ask("GET", url, params={"limit": 200}).json()["extensions"]
+        return extension in {item["id"] for item in found}
+
+    eventually("the extension at the village desk", there)
+    return str(extension)
+
+
+@pytest.mark.parametrize("service", ["intake", "dispatch", "escalation", "notify"])
+def test_no_request_gets_an_answer_that_is_not_documented(
+    service: str, own: County, known: Known, tmp_path: Path
+) -> None:
+    url = own.about["desks"]["village"] if service == "dispatch" else own.about[service]
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(of_this_county(documented.document(service), known)))
+    command = [
+        *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", str(path)),
+        *("--url", url, "--header", f"Authorization: Bearer {own.about['tokens']['operator']}"),
+        *("--checks", "all", "--exclude-checks", _NOT_CHECKED),
+        *("--phases", "examples,coverage,fuzzing", "--max-examples", str(_EXAMPLES)),
+        *("--generation-deterministic", "--continue-on-failure"),
+    ]
+    root = str(Path(__file__).parents[2])
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": fuzz_checks.__name__,
+        "PYTHONPATH": root,
+        "NO_COLOR": "1",
+    }
+    before = good_answers(service, url)
+    run = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if run.returncode != 0:
+        pytest.fail(run.stdout + run.stderr, pytrace=False)
+    # Else it would have knocked at the door only.
+    after = good_answers(service, url)
+    assert [name for name, count in after.items() if count <= before[name]] == []
+
+
+def good_answers(service: str, url: str) -> dict[str, float]:
+    """How often each route has given the answer that it is there for."""
+    counted = {
+        (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+        for sample in family.samples
+        if sample.name == "huashi_http_requests_total"
+    }
+    return {
+        f"{found.method} {found.path}": counted.get(
+            (found.method, found.path, str(found.status)), 0
+        )
+        for found, _ in routes(documented.service_class(service))
+    }
+
+
+def of_this_county(document: dict[str, Any], known: Known) -> dict[str, Any]:
+    """The document, with what there is in this county as the values that there are."""
+    document = copy.deepcopy(document)
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                name = parameter["name"]
+                values = known.get(f"{operation['operationId']}.{name}", known.get(name))
+                if values is not None:
+                    parameter["schema"] = {"enum": values}
+                    parameter["example"] = values[0]
+    for kind, schema in document["components"]["schemas"].items():
+        if kind.endswith("Body"):
+            for name, field in schema["properties"].items():
+                values = known.get(f"{kind}.{name}", known.get(name))
+                if values is not None:
+                    nothing = [None] if "null" in field["type"] else []
+                    schema["properties"][name] = {"enum": values + nothing}
+    return document
