@@ -155,8 +155,9 @@ def of_this_county(document: dict[str, Any], known: Known) -> dict[str, Any]:
                 name = parameter["name"]
                 values = known.get(f"{operation['operationId']}.{name}", known.get(name))
                 if values is not None:
-                    parameter["schema"] = {"enum": values}
                     parameter["example"] = values[0]
+                if values is not None and parameter["in"] == "path":
+                    parameter["schema"] = {"enum": values}
     for kind, schema in document["components"]["schemas"].items():
         if kind.endswith("Body"):
             for name, field in schema["properties"].items():
