@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from marshmallow import Schema
 
 from services.bus import auth
 from services.bus.access import Touches
@@ -87,7 +88,7 @@ def test_a_route_that_says_too_little_is_no_route() -> None:
         {"may": ("auditor",), "touches": Touches.CASES},
     ):
         with pytest.raises(ValueError, match="POST /v1/x"):
-            route("POST", "/v1/x", **wrong)(lambda: None)  # type: ignore[arg-type]
+            route("POST", "/v1/x", answers=Schema(), **wrong)(lambda: None)  # type: ignore[arg-type]
 
 
 def table() -> str:
