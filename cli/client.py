@@ -71,10 +71,26 @@ class Client:
         """Entries of a desk's docket, page after page."""
         return self._pages(f"{self._desk(level)}/cases", filters)
 
-    def act(self, level: str, case: str, action: str, body: Json) -> Json:
-        """An officer's action at a desk: ``acknowledge`` or ``resolve``."""
+    def act(self, level: str, case: str, action: str, body: Json, key: str | None = None) -> Json:
+        """An officer's action at a desk, such as ``acknowledge``.
+
+        :param key: tells two acts apart that say the same; without it they are one.
+        """
         url = f"{self._desk(level)}/cases/{quote(case, safe='')}/{action}"
-        return self._ask("POST", url, (f"officer:{level}", "officer", "operator"), body=body)
+        headers = {"Idempotency-Key": key} if key else None
+        roles = (f"officer:{level}", "officer", "operator")
+        return self._ask("POST", url, roles, body=body, headers=headers)
+
+    def supervise(self, case: str, reason: str) -> Json:
+        """Has a case supervised; who holds it, and how often it was told upwards."""
+        url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/supervise"
+        return self._ask("POST", url, ("operator", "officer"), body={"reason": reason})
+
+    def watch(self, case: str, who: Json, *, away: bool) -> Json:
+        """Somebody is told of what happens to a case, or no longer; who all is."""
+        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}"
+        action = "unwatch" if away else "watch"
+        return self._ask("POST", f"{url}/{action}", ("operator", "officer"), body=who)
 
     def deadlines(self, case: str) -> Json:
         """Every deadline of a case with its rule and what became of it."""

@@ -65,6 +65,10 @@ app.add_typer(export_app, name="export")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 CaseArgument = Annotated[str, typer.Argument(help="A case id or a tracking code.")]
+CaseId = Annotated[str, typer.Argument(help="The case's id.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept, and everybody sees it.")]
+To = Annotated[str, typer.Option("--to", help="The code of a division.")]
+ToUnit = Annotated[str, typer.Option("--unit", help="The id of a unit.")]
 
 _WIDE = 160
 _WATCH_SECONDS = 1.0
@@ -296,38 +300,141 @@ def desk_list(
 @desk_app.command()
 def acknowledge(
     context: typer.Context,
-    case: Annotated[str, typer.Argument(help="The case's id.")],
+    case: CaseId,
     note: Annotated[str, typer.Option(help="A note.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Accept a case (接单)."""
-    _act(context.obj, case, "acknowledge", {"note": note} if note else {}, as_json)
+    _act(context.obj, case, "acknowledge", {"note": note} if note else {}, as_json=as_json)
 
 
 @desk_app.command()
 def resolve(
     context: typer.Context,
-    case: Annotated[str, typer.Argument(help="The case's id.")],
+    case: CaseId,
     outcome: Annotated[str, typer.Option(help="An outcome of the profile.")] = "settled",
     note: Annotated[str, typer.Option(help="What was done.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Settle a case (办结)."""
     body = {"outcome": outcome, **({"note": note} if note else {})}
-    _act(context.obj, case, "resolve", body, as_json)
+    _act(context.obj, case, "resolve", body, as_json=as_json)
 
 
-def _act(level: str, case: str, action: str, body: dict[str, Any], as_json: bool) -> None:
+@desk_app.command()
+def note(
+    context: typer.Context,
+    case: CaseId,
+    text: Annotated[str, typer.Argument(help="How far it is.")],
+    key: Annotated[
+        str, typer.Option(help="Idempotency-Key: the same again writes nothing new.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a case is (进展)."""
+    _act(context.obj, case, "note", {"note": text}, as_json=as_json, key=key or str(uuid.uuid4()))
+
+
+@desk_app.command()
+def escalate(context: typer.Context, case: CaseId, reason: Reason, as_json: AsJson = False) -> None:
+    """Ask for a case to go one level up (提级): why this level can't settle it."""
+    _act(context.obj, case, "escalate", {"reason": reason}, as_json=as_json)
+
+
+@desk_app.command()
+def delegate(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    reason: Reason,
+    to: To = "",
+    unit: ToUnit = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a case to go down (下派), to a division below or a unit."""
+    _act(context.obj, case, "delegate", {"reason": reason, "to": _to(to, unit)}, as_json=as_json)
+
+
+@desk_app.command()
+def transfer(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    reason: Reason,
+    to: To = "",
+    unit: ToUnit = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a case to go sideways (转办), to another division or unit of this level."""
+    _act(context.obj, case, "transfer", {"reason": reason, "to": _to(to, unit)}, as_json=as_json)
+
+
+@desk_app.command("return")
+def send_back(
+    context: typer.Context, case: CaseId, reason: Reason, as_json: AsJson = False
+) -> None:
+    """Ask for a case to go back to who sent it (退回)."""
+    _act(context.obj, case, "return", {"reason": reason}, as_json=as_json)
+
+
+def _to(division: str, unit: str) -> dict[str, str]:
+    return {name: said for name, said in (("division", division), ("unit", unit)) if said}
+
+
+def _act(
+    level: str,
+    case: str,
+    action: str,
+    body: dict[str, Any],
+    *,
+    as_json: bool,
+    key: str | None = None,
+) -> None:
     with _client(as_json) as client:
-        entry = client.act(level, case, action, body)
+        entry = client.act(level, case, action, body, key)
         if as_json:
             _print(entry)
+            return
+        words = [entry["tracking"], entry["status"]]
+        asked = entry.get("request")
+        if asked is not None and asked["action"] == action:
+            # What is refused is a failure; what is not answered yet, one may look at.
+            held_by = entry["held_by"] or entry["address"]
+            words += [asked["answer"] or "asked", f"held by {render.holder(held_by)}"]
+        typer.echo("  ".join(words))
+
+
+@app.command()
+def supervise(case: CaseId, reason: Reason, as_json: AsJson = False) -> None:
+    """Have a case supervised (督办): it is told upwards now, and repeated until it has ended."""
+    with _client(as_json) as client:
+        found = client.supervise(case, reason)
+        if as_json:
+            _print(found)
         else:
-            typer.echo(f"{entry['tracking']}  {entry['status']}")
+            holder = render.holder(found["custody"]["address"])
+            typer.echo(f"supervised {found['supervised']['times']} times, held by {holder}")
+
+
+@app.command()
+def watchers(  # noqa: PLR0917 - typer reads its options from here
+    case: CaseId,
+    officer: Annotated[str, typer.Option(help="An officer's id.")] = "",
+    level: Annotated[str, typer.Option(help="A desk: its level, ...")] = "",
+    division: Annotated[str, typer.Option(help="... and its division.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Tell them no longer.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have somebody told of what happens to a case (关注), or no longer; says who all is."""
+    with _client(as_json) as client:
+        said = {"officer": officer, "level": level, "division": division}
+        who = {name: value for name, value in said.items() if value}
+        found = client.watch(case, who, away=remove)
+        if as_json:
+            _print(found)
+        else:
+            typer.echo("\n".join(found["watchers"]) or "nobody watches this case")
 
 
 DivisionArgument = Annotated[str, typer.Argument(help="A division code: it and all below it.")]
-Reason = Annotated[str, typer.Option(help="Why; it is kept, and everybody sees it.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only what would change.")]
 
 

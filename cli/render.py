@@ -80,6 +80,11 @@ def address(case: Json) -> str:
     return " ".join(filter(None, (found["level"], name, found.get("unit"))))
 
 
+def holder(found: Json) -> str:
+    """Who holds a case, as a token or a problem names it."""
+    return " ".join(filter(None, (found["level"], found["division"], found.get("unit"))))
+
+
 def next_due(case: Json) -> str | None:
     """When the earliest deadline that is not a reminder is due."""
     dues = [item["due"] for item in case.get("deadlines", []) if item["kind"] != "remind"]
@@ -169,7 +174,7 @@ def deadlines(rows: Iterable[Json], now: Instant, zone: ZoneInfo) -> Table:
 
 def events(found: Iterable[Json], zone: ZoneInfo) -> Table:
     """The timeline (流转记录) of a case."""
-    table = Table("time", "event", "at", "token", box=None, header_style="bold")
+    table = Table("time", "event", "at", "token", "said", box=None, header_style="bold")
     for event in found:
         state = event.get("data", {}).get("state", {})
         token, where = state.get("token"), state.get("address", {})
@@ -180,8 +185,17 @@ def events(found: Iterable[Json], zone: ZoneInfo) -> Table:
             ".".join(str(token[name]) for name in ("round", "stage", "hop", "seq"))
             if token
             else "",
+            _said(event.get("data", {})),
         )
     return table
+
+
+def _said(data: Json) -> str:
+    """What a person wrote with an act, or why they asked for something."""
+    note = data.get("note", "")
+    told = [note["text"] if isinstance(note, Mapping) else note]
+    told += [data[name]["reason"] for name in ("request", "supervisor") if name in data]
+    return " ".join(filter(None, told))
 
 
 def preview(found: Preview, zone: ZoneInfo) -> RenderableType:

@@ -61,6 +61,7 @@ _PROBLEMS = {
     403: "The caller may not do this: `rule` says why.",
     404: "It is not there.",
     408: "The body came too slowly.",
+    412: "It has changed since; `now` is what it is.",
     413: "The body is too large.",
     415: "The body is not plain `application/json`.",
     422: "A field is wrong or unknown; `errors` names each.",
@@ -88,6 +89,8 @@ class RouteLike(Protocol):
     status: int
     problems: Mapping[int, str]
     repeatable: bool
+    tagged: bool
+    waits: bool
 
 
 class Page(NamedTuple):
@@ -224,7 +227,13 @@ def _operation(route: RouteLike, handler: Any, converter: _Converter) -> dict[st
     }
     if route.status == HTTPStatus.CREATED:
         answer["headers"] = {"Location": _header("Where it is from now on.")}
+    if route.tagged:
+        answer["headers"] = {"ETag": _header("Which version this is, for `If-Match`.")}
     made["responses"] = {str(route.status): answer, **_problems(route)}
+    if route.waits:
+        where = {"Location": _header("Where the answer is to be seen once it is there.")}
+        asked = {**answer, "description": "It is asked for, and not answered yet."}
+        made["responses"]["202"] = {**asked, "headers": {**answer.get("headers", {}), **where}}
     return made
 
 
@@ -271,6 +280,17 @@ def _parameters(route: RouteLike, converter: _Converter) -> list[dict[str, Any]]
                 "example": "4f1c9a52-2a4e-4b8e-9d0a-0f5f8d1c7b11",
             }
         )
+    if route.tagged and route.method != "GET":
+        found.append(
+            {
+                "in": "header",
+                "name": "If-Match",
+                "required": False,
+                "description": "The `ETag` of what was seen: it is done only if that still holds.",
+                "schema": {"type": "string"},
+                "example": '"9f2c4e1b7a605d83c1e4f7a2"',
+            }
+        )
     return found
 
 
@@ -284,6 +304,8 @@ def _problems(route: RouteLike) -> dict[str, Any]:
         common.add(404)
     if route.body is not None:
         common |= {408, 413, 415}
+    if route.tagged and route.method != "GET":
+        common.add(412)
     # A name stands for a component.
     answers: dict[int, Any] = {status: str(status) for status in common}
     answers |= {status: _problem(status, said) for status, said in route.problems.items()}

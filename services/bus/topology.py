@@ -49,7 +49,7 @@ COLLECTIONS: dict[str, tuple[str, ...]] = {
     "intake": ("register", "timeline", "reporters", "directory"),
     "dispatch": ("docket_{level}", "directory_{level}"),
     "escalation": ("custody", "custodians", "directory_escalation"),
-    "notify": ("notifications", "contacts", "directory_notify"),
+    "notify": ("notifications", "contacts", "subscriptions", "directory_notify"),
 }
 """What each service owns in MongoDB; no other user reads it."""
 

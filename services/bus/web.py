@@ -80,8 +80,9 @@ class Call:
 
     ``body`` and ``query`` are what the route's schemas loaded, ``{}`` without a schema.
     ``identity`` is ``ANONYMOUS`` on a public route. ``idempotency_key`` and ``traceparent``
-    are None if the caller sent none (or, for a trace, none that is valid). ``guard`` says what
-    the caller may reach, ``trail`` is told what was changed.
+    are None if the caller sent none (or, for a trace, none that is valid). ``if_match`` are the
+    entity tags of which one must still be that of what is acted upon, None if any will do.
+    ``guard`` says what the caller may reach, ``trail`` is told what was changed.
     """
 
     body: dict[str, Any] = field(default_factory=dict)
@@ -89,16 +90,21 @@ class Call:
     identity: Identity = ANONYMOUS
     idempotency_key: str | None = None
     traceparent: str | None = None
+    if_match: frozenset[str] | None = None
     guard: Guard = field(default_factory=Guard)
     trail: Trail = field(default_factory=Trail)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A handler's answer, for one with headers; without them it may return just the body."""
+    """A handler's answer, for one with headers; without them it may return just the body.
+
+    ``pending``: what was asked for is not answered yet (202; the route says that it ``waits``).
+    """
 
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    pending: bool = field(default=False, kw_only=True)
 
 
 class Readiness:
@@ -167,6 +173,8 @@ class Route(Entrypoint):
         audited: bool | None = None,
         problems: Mapping[int, str] = _NO_PROBLEMS,
         repeatable: bool = False,
+        tagged: bool = False,
+        waits: bool = False,
     ) -> None:
         # Else nameko logs each refused request as an error with a traceback.
         super().__init__(expected_exceptions=(Exception,))
@@ -194,6 +202,8 @@ class Route(Entrypoint):
         self.audited = method != "GET" if audited is None else audited
         self.problems = problems
         self.repeatable = repeatable
+        self.tagged = tagged
+        self.waits = waits
 
     def rules(self) -> list[Rule]:
         """Its place in the URL map."""
@@ -224,6 +234,7 @@ class Route(Entrypoint):
             body=_body(request, self.body) if self.body is not None else {},
             idempotency_key=_idempotency_key(request),
             traceparent=asked.traceparent,
+            if_match=_if_match(request),
             guard=Guard(identity),
         )
         self.check_signature((call,), dict(parameters))
@@ -241,7 +252,11 @@ class Route(Entrypoint):
         except ContainerBeingKilled:
             raise problems.away("this service is stopping") from None
         answer = result if isinstance(result, Answer) else Answer(result)
-        return _response(answer.body, self.status, headers=answer.headers)
+        return _response(answer.body, self.status_of(answer), headers=answer.headers)
+
+    def status_of(self, result: Any) -> int:
+        """The status of what the handler returned."""
+        return 202 if isinstance(result, Answer) and result.pending else self.status
 
     def _admitted(self, request: Request, asked: audit.Request) -> Identity:
         """Who calls, if their token is believed, their role may, and it reaches the county.
@@ -286,7 +301,8 @@ class Route(Entrypoint):
 
     def _keep(self, asked: audit.Request, call: Call, result: Any, error: Exception | None) -> None:
         if error is None:
-            self._auditor().done(asked, call.identity, call.trail, self.status)
+            status = self.status_of(result)
+            self._auditor().done(asked, call.identity, call.trail, status)
             return
         problem = problems.of_error(error)
         status = problem.status.value if problem else 500
@@ -312,6 +328,8 @@ def route(
     audited: bool | None = None,
     problems: Mapping[int, str] = _NO_PROBLEMS,
     repeatable: bool = False,
+    tagged: bool = False,
+    waits: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a method of a service answer ``method path``.
 
@@ -328,6 +346,8 @@ def route(
     :param audited: whether it is kept in the audit trail; by default unless it only reads.
     :param problems: what it may answer besides what every route may: status and when.
     :param repeatable: whether its handler heeds ``Idempotency-Key``.
+    :param tagged: whether good answers have an ``ETag``, and its handler heeds ``If-Match``.
+    :param waits: whether it may answer that what is asked for is not answered yet: with a 202.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
         method,
@@ -341,6 +361,8 @@ def route(
         audited=audited,
         problems=problems,
         repeatable=repeatable,
+        tagged=tagged,
+        waits=waits,
     )
     return decorate
 
@@ -655,6 +677,14 @@ def _traceparent(request: Request) -> str | None:
     """A W3C trace context; an invalid one is ignored, as the recommendation says."""
     text = request.headers.get("traceparent", "")
     return text if _TRACEPARENT.fullmatch(text) else None
+
+
+def _if_match(request: Request) -> frozenset[str] | None:
+    """The strong tags, with their quotes: a weak one never matches."""
+    sent = request.if_match
+    if "If-Match" not in request.headers or sent.star_tag:
+        return None
+    return frozenset(f'"{tag}"' for tag in sent.as_set())
 
 
 def nameko_config(config: Config) -> dict[str, Any]:

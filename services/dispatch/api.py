@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
 
 from marshmallow import Schema, fields, validate
 
 from services.bus import problems
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
 from services.bus.shell import Shell
+from services.bus.versions import must_match, tagged
 from services.bus.web import Answer, Call
 from services.dispatch import model
 from services.dispatch.store import Docket
-from services.grid import deadlines
+from services.grid import deadlines, json
 from services.grid.atlas import Atlas
-from services.grid.events.case import AnswerSchema, ExtensionSchema, RequestSchema
+from services.grid.clock import monotonic
+from services.grid.events.case import AnswerSchema, ExtensionSchema, NoteSchema, RequestSchema
 from services.grid.events.parts import (
     CODE,
     WORD,
@@ -32,8 +38,10 @@ from services.grid.events.parts import (
     ResolutionSchema,
     SuspensionSchema,
     TokenSchema,
+    attachments,
     public_text,
 )
+from services.grid.moving import WrongPlace
 from services.grid.profile import Profile
 from services.grid.scope import Scope
 from services.grid.tokens import Address
@@ -45,7 +53,23 @@ READERS = ("officer", "lead", "operator", "auditor")
 ACTORS = ("officer", "lead", "operator")
 GRANTERS = ("lead", "operator")
 MOVED_ON = {409: "The case has moved on (`held_by` has it now), or this is not possible in it."}
+ASKED = {409: "The custodian refused it (`why`), or the case has moved on: `held_by` has it now."}
 ANSWERED = {409: "It was answered otherwise already, or the same person asked for it."}
+
+ANSWER_SECONDS = 5.0
+"""Real seconds for which a desk waits for the custodian's answer before it says 202."""
+_PICTURE = {
+    "url": "https://files.example.org/lamp.jpg",
+    "sha256": "0f" * 32,
+    "name": "路灯.jpg",
+}
+_REFUSALS = {
+    "too_late": "the case had moved on, or ended, before",
+    "last_level": "there is no level above",
+    "nobody_sent_it": "nobody sent it here",
+    "returned_too_often": "it was sent back as often as its profile lets it be",
+    "no_such_place": "the custodian knows no such place, or it is no longer on the ladder",
+}
 
 
 class DocketQuery(PageQuery):
@@ -57,15 +81,33 @@ class DocketQuery(PageQuery):
     status = fields.String(validate=validate.OneOf(["live", "ended"]))
 
 
-class AcknowledgeBody(Schema):
-    """Body of ``POST /v1/desks/{level}/cases/{id}/acknowledge`` (接单)."""
+class AnswerBody(Schema):
+    """Body of ``POST /v1/desks/{level}/extensions/{id}/grant`` and ``…/refuse``."""
 
-    example: ClassVar[dict[str, Any]] = {"note": "马上去看"}
+    example: ClassVar[dict[str, Any]] = {"note": "同意"}
 
     note = public_text(2000, lines=True, load_default="")
 
 
-class ResolveBody(Schema):
+class ActBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/acknowledge`` (接单) and ``…/resume`` (恢复)."""
+
+    example: ClassVar[dict[str, Any]] = {"note": "马上去看"}
+
+    note = public_text(2000, lines=True, load_default="")
+    attachments = attachments("raise", load_default=list)
+
+
+class NoteBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/note`` (进展)."""
+
+    example: ClassVar[dict[str, Any]] = {"note": "已到现场, 灯杆漏电。", "attachments": [_PICTURE]}
+
+    note = public_text(2000, lines=True, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
+
+
+class ResolveBody(ActBody):
     """Body of ``POST /v1/desks/{level}/cases/{id}/resolve`` (办结)."""
 
     example: ClassVar[dict[str, Any]] = {"outcome": "settled", "note": "已更换灯泡"}
@@ -73,18 +115,9 @@ class ResolveBody(Schema):
     outcome = fields.String(
         required=True, validate=WORD, metadata={"description": "one of the profile's"}
     )
-    note = public_text(2000, lines=True, load_default="")
 
 
-class NoteBody(Schema):
-    """Body of ``…/cases/{id}/resume``, ``…/extensions/{id}/grant`` and ``…/refuse``."""
-
-    example: ClassVar[dict[str, Any]] = {"note": "材料已齐"}
-
-    note = public_text(2000, lines=True, load_default="")
-
-
-class SuspendBody(Schema):
+class SuspendBody(ActBody):
     """Body of ``POST /v1/desks/{level}/cases/{id}/suspend`` (挂起)."""
 
     example: ClassVar[dict[str, Any]] = {
@@ -101,7 +134,34 @@ class SuspendBody(Schema):
         validate=validate.Length(1, 40),
         metadata={"description": "a duration such as 2d; by default, and at most, the profile's"},
     )
-    note = public_text(2000, lines=True, load_default="")
+
+
+class RequestBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/escalate`` (提级) and ``…/return`` (退回)."""
+
+    example: ClassVar[dict[str, Any]] = {"reason": "需要电工"}
+
+    reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
+
+
+class ToSchema(Schema):
+    """Where to: a unit says its division and level by itself, and a division its level."""
+
+    level = fields.String(validate=WORD, allow_none=True)
+    division = fields.String(validate=CODE, allow_none=True)
+    unit = fields.String(validate=validate.Length(1, 80), allow_none=True)
+
+
+class MoveBody(RequestBody):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/delegate`` (下派) and ``…/transfer`` (转办)."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "reason": "就近处理",
+        "to": {"division": "469002104205"},
+    }
+
+    to = fields.Nested(ToSchema, required=True)
 
 
 class ExtendBody(Schema):
@@ -137,6 +197,17 @@ class OwnExtension(Shown, ExtensionSchema):
     granted_by = fields.String(metadata={"description": "who answered"})
 
 
+class OwnRequest(Shown, RequestSchema):
+    """The change of custody that the desk has asked for last, and what the custodian said."""
+
+    sometimes = ("attachments", "why", "held_by")
+
+    at = InstantField()
+    answer = fields.String(allow_none=True, validate=validate.OneOf(["granted", "refused"]))
+    why = fields.String(metadata={"description": "why it was refused"})
+    held_by = fields.Nested(AddressSchema, metadata={"description": "who held the case then"})
+
+
 class RefusedRequest(Shown):
     """What the custodian refused last of what the desk asked for."""
 
@@ -169,6 +240,8 @@ class EntryShown(Shown):
     suspension = fields.Nested(SuspensionSchema, allow_none=True)
     extensions = fields.List(fields.Nested(GrantedSchema))
     extension = fields.Nested(OwnExtension, allow_none=True)
+    request = fields.Nested(OwnRequest, allow_none=True)
+    notes = fields.List(fields.Nested(NoteSchema), metadata={"description": "the last of them"})
     status = fields.String(validate=validate.OneOf(["live", "ended"]))
     ended = fields.String(
         allow_none=True, validate=validate.OneOf(["resolved", "custody", "resolution"])
@@ -208,28 +281,81 @@ def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
     """A page of the docket, the latest arrival first."""
     part, query = _part(desk, call, level), call.query
     records, cursor = desk.store.entries(part, query.get("status"), query["cursor"], query["limit"])
-    return {"cases": [shown(record.document or {}) for record in records], "next": cursor}
+    found = [shown(record.document or {}) for record in records]
+    # A page of whole entries could be very long.
+    return {"cases": [{**item, "notes": item["notes"][-1:]} for item in found], "next": cursor}
+
+
+def entry(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """The entry of the last time that a case came to this desk, with its tag."""
+    found = _arrived(_of_case(desk, level, case)[-1])
+    _must_reach(desk, call, found)
+    return tagged(shown(found))
 
 
 def acknowledge(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer accepts a case."""
-    record = _latest(desk, call, level, case)
-    return _acted(desk, call, record, model.acknowledge, call.body["note"])
+    record, body = _record(desk, call, level, case), call.body
+    return _acted(desk, call, record, model.acknowledge, body["note"], body["attachments"])
+
+
+def note(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """An officer says how far a case is."""
+    record, body = _record(desk, call, level, case), call.body
+    another = call.idempotency_key is not None
+    said = body["note"], body["attachments"]
+    return _acted(desk, call, record, model.note, *said, another=another)
+
+
+def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answer:
+    """Asks the custodian to change who holds a case, and says what it answered."""
+    body, by = call.body, call.identity.subject
+    records = _of_case(desk, level, case)
+    record = _chosen(call, records)
+    if call.idempotency_key is None and len(records) > 1:
+        # Sent again after it was granted, to another place that this desk serves.
+        before, after = (item.document or {} for item in records[-2:])
+        follows = (before["round"], before["hop"] + 1) == (after["round"], after["hop"])
+        if follows and model.asked_before(before, by, action, body.get("to"), body["reason"]):
+            record = records[-2]
+    _must_reach(desk, call, _arrived(record))
+    asked = _acted(
+        desk,
+        call,
+        record,
+        model.request,
+        action,
+        body["reason"],
+        body["attachments"],
+        to=body.get("to"),
+    )
+    answered = _answered(desk, record.key)
+    told = answered["request"]
+    if told["answer"] == "refused":
+        held_by = told["held_by"]
+        why = _REFUSALS.get(told["why"], told["why"])
+        where = " ".join(filter(None, (held_by["level"], held_by["division"], held_by["unit"])))
+        said = f"the custodian refused it: {why}; {where} holds the case"
+        raise Refused(said, why=told["why"], request=told, held_by=held_by)
+    if told["answer"] is None:
+        headers = {**asked.headers, "Location": _own(level, case)}
+        return replace(asked, headers=headers, pending=True)
+    return tagged(shown(answered))
 
 
 def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer settles a case, with one of the outcomes of its profile."""
-    record, body = _latest(desk, call, level, case), call.body
+    record, body = _record(desk, call, level, case), call.body
     outcome, allowed = body["outcome"], _profile(desk, record).outcomes
     if outcome not in allowed:
         said = f"{outcome!r} is not in the profile: write {', '.join(allowed)}"
         raise problems.invalid({"outcome": said})
-    return _acted(desk, call, record, model.resolve, outcome, body["note"])
+    return _acted(desk, call, record, model.resolve, outcome, body["note"], body["attachments"])
 
 
 def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """A case waits for something, for a reason that its profile knows."""
-    record, body = _latest(desk, call, level, case), call.body
+    record, body = _record(desk, call, level, case), call.body
     reason, allowed, longest = body["reason"], _profile(desk, record).suspensions, None
     if reason not in allowed:
         known = f"write {', '.join(allowed)}" if allowed else "it lets no case wait"
@@ -238,18 +364,19 @@ def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
         longest = _read("longest", body["longest"], deadlines.duration)
         if longest > allowed[reason].longest:
             raise problems.invalid({"longest": f"for {reason} the profile allows less"})
-    return _acted(desk, call, record, model.suspend, reason, body["note"], longest=longest)
+    said = reason, body["note"], body["attachments"]
+    return _acted(desk, call, record, model.suspend, *said, longest=longest)
 
 
 def resume(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """A case waits no longer."""
-    record = _latest(desk, call, level, case)
-    return _acted(desk, call, record, model.resume, call.body["note"])
+    record, body = _record(desk, call, level, case), call.body
+    return _acted(desk, call, record, model.resume, body["note"], body["attachments"])
 
 
 def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """Asks the level above for more time."""
-    record, body = _latest(desk, call, level, case), call.body
+    record, body = _record(desk, call, level, case), call.body
     more, rule = _read("by", body["by"], deadlines.extension), _profile(desk, record).extension
     if rule is not None:
         most = rule.longest
@@ -307,13 +434,63 @@ def extension_shown(document: Document) -> dict[str, Any]:
 def _acted(
     desk: Desk, call: Call, record: Record, act: Callable[..., Decision], *said: Any, **more: Any
 ) -> Answer:
-    """Runs an action of the model on an entry, and shows the entry."""
+    """Runs an action of the model on an entry, and shows the entry.
+
+    What was done under the same Idempotency-Key, or what the model takes for the same once more,
+    is answered as it was; anything else only if the entry is still what ``If-Match`` says.
+    """
     by, atlas, now = call.identity.subject, desk.county.atlas(), desk.now
+    key, digest = _key(call), _digest([act.__name__, said, more])
 
     def change(record: Record) -> Decision:
-        return act(_arrived(record), by, *said, atlas=atlas, now=now, **more)
+        found = _arrived(record)
+        known = model.done(found, key) if key is not None else None
+        if known == digest:
+            return Decision(found, answer=found)
+        if known is not None:
+            raise Refused("this Idempotency-Key was used for another action: use a new key")
+        try:
+            decision = act(found, by, *said, atlas=atlas, now=now, **more)
+        except WrongPlace as error:
+            raise problems.invalid(error.errors) from error
+        except Refused:
+            must_match(call, shown(found))
+            raise
+        if decision.events:
+            must_match(call, shown(found))
+        if key is None:
+            return decision
+        kept = model.remembered(decision.document or found, key, digest)
+        return replace(decision, document=kept, answer=kept)
 
-    return Answer(shown(desk.act(Work(record.key, change), call.trail)))
+    return tagged(shown(desk.act(Work(record.key, change), call.trail)))
+
+
+def _answered(desk: Desk, key: str) -> Document:
+    """The entry once the custodian has answered its request, or after some seconds as it is."""
+    until, pause = monotonic() + ANSWER_SECONDS, 0.05
+    while True:
+        # Any replica of this desk may be the one that hears of the answer.
+        found = _arrived(desk.store.read([key])[key])
+        if found["request"]["answer"] is not None or monotonic() > until:
+            return found
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+
+
+def _key(call: Call) -> str | None:
+    """A caller's Idempotency-Key, as an entry remembers it."""
+    if call.idempotency_key is None:
+        return None
+    return _digest([call.identity.subject, call.idempotency_key])
+
+
+def _digest(value: Any) -> str:
+    return blake2b(json.dumps(value), digest_size=12).hexdigest()
+
+
+def _own(level: str, case: str) -> str:
+    return f"/v1/desks/{level}/cases/{case}"
 
 
 def _profile(desk: Desk, record: Record) -> Profile:
@@ -353,6 +530,8 @@ def shown(entry: Document) -> dict[str, Any]:
         "suspension": state.get("suspension"),
         "extensions": state.get("extensions", []),
         "extension": entry.get("extension"),
+        "request": entry.get("request"),
+        "notes": entry.get("notes", []),
         "status": entry["status"],
         "ended": entry["ended"],
         "held_by": entry["held"] and entry["held"]["address"],
@@ -360,15 +539,34 @@ def shown(entry: Document) -> dict[str, Any]:
     }
 
 
-def _latest(desk: Desk, call: Call, level: str, case: str) -> Record:
-    """The entry of the last time that the case came to this desk; its address never changes."""
+def _record(desk: Desk, call: Call, level: str, case: str) -> Record:
+    """The entry to act on, which the caller reaches; its address never changes."""
+    record = _chosen(call, _of_case(desk, level, case))
+    _must_reach(desk, call, _arrived(record))
+    return record
+
+
+def _chosen(call: Call, records: list[Record]) -> Record:
+    """The latest of a case's entries, or where this Idempotency-Key was used before."""
+    key = _key(call)
+    if key is not None:
+        for record in records:
+            if model.done(record.document or {}, key) is not None:
+                return record
+    return records[-1]
+
+
+def _must_reach(desk: Desk, call: Call, found: Document) -> None:
+    call.guard.must_reach(desk.county.atlas(), Address.of(found["state"]["address"]))
+
+
+def _of_case(desk: Desk, level: str, case: str) -> list[Record]:
+    """The entries of each time that the case came to this desk, the latest last."""
     _serves(desk, level)
-    latest = desk.store.latest(case)
-    if latest is None:
+    found = desk.store.of_case(case)
+    if not found:
         raise Problem(404, f"case {case} has not come to the {level} desk")
-    address = Address.of(_arrived(latest)["state"]["address"])
-    call.guard.must_reach(desk.county.atlas(), address)
-    return latest
+    return found
 
 
 def _part(desk: Desk, call: Call, level: str) -> Scope:

@@ -1,6 +1,7 @@
 """A desk's docket as a fold: one entry for each time a case came to this desk.
 
-An entry is ``{case, round, hop, facts, state, arrived, status, ended, held, refused, under}``:
+An entry is ``{case, round, hop, facts, state, arrived, status, ended, held, refused, under}``, and
+what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
 
 - ``status`` is ``live`` until the desk resolves the case or the custodian releases it;
   ``ended`` then says why: ``resolved``, ``custody`` or ``resolution`` (another's counts);
@@ -8,6 +9,10 @@ An entry is ``{case, round, hop, facts, state, arrived, status, ended, held, ref
 - ``held`` is who holds the case now, as the release told it;
 - ``refused`` is the custodian's last refusal of what this desk asked;
 - ``under`` are the codes of the division and all above it, for queries by subtree;
+- ``request`` is the change of custody that this desk has asked for last, ``{id, action, to, reason,
+  by, at, answer}``: ``answer`` none, ``granted``, or ``refused`` with ``why`` and ``held_by``;
+- ``notes`` are the last of those that were written here (the timeline has all);
+- ``done`` is what was done here under an Idempotency-Key, ``{key: digest of the act}``;
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
   asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
   the deadlines have it.
@@ -21,11 +26,12 @@ asked_in, extension, status, answer, under}``, with the key ``extension:<id>``; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from services.bus.errors import Refused, Reject
 from services.bus.fold import Decision, Document, Work, failing
-from services.grid import clocks, deadlines
+from services.grid import clocks, deadlines, moving
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
@@ -34,10 +40,21 @@ from services.grid.events.making import case_event
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
 
-ARRIVALS = frozenset({"case.reported", "case.escalated", "case.transferred", "case.reopened"})
+ARRIVALS = frozenset(
+    {
+        *("case.reported", "case.reopened", "case.escalated"),
+        *("case.delegated", "case.transferred", "case.returned"),
+    }
+)
 RECONCILED = "case.reconciled"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
+NOTES = 50
+"""How many notes an entry shows."""
+REMEMBERED = 100
+"""How many Idempotency-Keys an entry remembers."""
+
+Attachments = Sequence[dict[str, Any]]
 
 
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
@@ -127,11 +144,22 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
         _event("case.assigned", document, atlas, now, deputy=why == "deputy", unstaffed=unstaffed)
     ]
     if unstaffed == "skip":
-        events.append(_request(document, atlas, now, "escalate", "unstaffed"))
+        said = {"action": "escalate", "to": None, "reason": "unstaffed"}
+        asked = _asking(document, f"desk:{address.level}", said, now)
+        document = {**document, "request": asked}
+        events.append(_request(document, atlas, now, "escalate"))
     return Decision(document, events)
 
 
-def acknowledge(document: Document, by: str, note: str, *, atlas: Atlas, now: Instant) -> Decision:
+def acknowledge(
+    document: Document,
+    by: str,
+    note: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
+) -> Decision:
     """An officer accepts the case (接单); to do it again changes nothing.
 
     :raises Refused: the desk no longer holds the case, or another officer accepted it.
@@ -147,12 +175,45 @@ def acknowledge(document: Document, by: str, note: str, *, atlas: Atlas, now: In
     state = {**document["state"], "acknowledged": {"by": by, "at": now}}
     kept = deadlines.open_of(state["deadlines"], state)
     document = _acted(document, acknowledged=state["acknowledged"], deadlines=kept)
-    event = _event("case.acknowledged", document, atlas, now, note=note)
+    event = _event("case.acknowledged", document, atlas, now, note=note, **_attached(attachments))
     return Decision(document, [event], document)
 
 
+def note(
+    document: Document,
+    by: str,
+    text: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
+    another: bool = False,
+) -> Decision:
+    """The holder says how far it is (进展); the last note again changes nothing.
+
+    :param another: it is known not to be the last one again, though it may say the same.
+    :raises Refused: the desk no longer holds the case.
+    """
+    _must_be_live(document)
+    notes, said = document.get("notes", []), {"by": by, "text": text, **_attached(attachments)}
+    if not another and notes and _same(notes[-1], said):
+        return Decision(document, answer=document)
+    document = _acted(document)
+    token = Token.of(document["state"]["token"])
+    made = {"id": event_id(document["case"], token, "note"), "at": now, **said}
+    document = {**document, "notes": [*notes, made][-NOTES:]}
+    return Decision(document, [_event("case.noted", document, atlas, now, note=made)], document)
+
+
 def resolve(
-    document: Document, by: str, outcome: str, note: str, *, atlas: Atlas, now: Instant
+    document: Document,
+    by: str,
+    outcome: str,
+    note: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
 ) -> Decision:
     """An officer settles the case (办结); the same again changes nothing.
 
@@ -177,7 +238,8 @@ def resolve(
         "status": "ended",
         "ended": "resolved",
     }
-    return Decision(document, [_event("case.resolved", document, atlas, now)], document)
+    event = _event("case.resolved", document, atlas, now, **_attached(attachments))
+    return Decision(document, [event], document)
 
 
 def suspend(
@@ -185,6 +247,7 @@ def suspend(
     by: str,
     reason: str,
     note: str,
+    attachments: Attachments = (),
     *,
     atlas: Atlas,
     now: Instant,
@@ -213,12 +276,19 @@ def suspend(
     stopped = clocks.paused(state["clocks"], rule.stops, now, until, reason)
     suspension = {"reason": reason, "by": by, "at": now, "until": until}
     document = _retimed(document, atlas, clocks=stopped, suspension=suspension)
-    return Decision(
-        document, [_event("case.suspended", document, atlas, now, by=by, note=note)], document
-    )
+    said = {"by": by, "note": note, **_attached(attachments)}
+    return Decision(document, [_event("case.suspended", document, atlas, now, **said)], document)
 
 
-def resume(document: Document, by: str, note: str, *, atlas: Atlas, now: Instant) -> Decision:
+def resume(
+    document: Document,
+    by: str,
+    note: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
+) -> Decision:
     """The case waits no longer: its deadlines are brought back. Again, it changes nothing.
 
     :raises Refused: the desk no longer holds the case, or it was never suspended here.
@@ -232,15 +302,92 @@ def resume(document: Document, by: str, note: str, *, atlas: Atlas, now: Instant
     document = _retimed(
         document, atlas, clocks=clocks.running(state["clocks"], now), suspension=None
     )
-    return Decision(
-        document, [_event("case.resumed", document, atlas, now, by=by, note=note)], document
-    )
+    said = {"by": by, "note": note, **_attached(attachments)}
+    return Decision(document, [_event("case.resumed", document, atlas, now, **said)], document)
 
 
 def waits(state: dict[str, Any], now: Instant) -> dict[str, Any] | None:
     """The suspension of a case, if it waits now: after its longest time it goes on by itself."""
     suspension: dict[str, Any] | None = state.get("suspension")
     return suspension if suspension is not None and now < suspension["until"] else None
+
+
+def request(
+    document: Document,
+    by: str,
+    action: str,
+    reason: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
+    to: dict[str, Any] | None = None,
+) -> Decision:
+    """Asks the custodian to change who holds the case; the clock runs until it answers.
+
+    The same again changes nothing, even once it was granted.
+
+    :param action: one of :data:`services.grid.events.case.REQUESTS`.
+    :param to: whom to delegate or transfer it to, ``{level, division, unit}``.
+    :raises WrongPlace: it can't go there.
+    :raises Refused: the desk no longer holds the case, it has asked already, or there is nobody
+        above, or nobody who sent it.
+    """
+    facts, here = document["facts"], Address.of(document["state"]["address"])
+    profile = atlas.rules_for(facts)
+    if to is not None:
+        to = moving.target(
+            action,
+            to,
+            here,
+            profile=profile,
+            ladder=facts["ladder"],
+            directory=atlas.directory,
+        ).as_dict()
+    said = {"action": action, "to": to, "reason": reason, **_attached(attachments)}
+    asked = _asking(document, by, said, now)
+    last = document.get("request")
+    if last is not None and last["answer"] != "refused" and _same(last, asked):
+        return Decision(document, answer=document)
+    _must_be_live(document)
+    if last is not None and last["answer"] is None:
+        why = f"{last['by']} has asked to {last['action']} it, and was not answered yet"
+        raise Refused(why, request=last, held_by=document["state"]["address"])
+    if action == "escalate" and not profile.next_address(facts["ladder"], here, atlas.directory):
+        raise Refused("there is no level above", held_by=document["state"]["address"])
+    if action == "return" and document["hop"] == 0:
+        why = "nobody sent it here, it was reported here: transfer it, or escalate it"
+        raise Refused(why, held_by=document["state"]["address"])
+    document = {**document, "request": asked}
+    return Decision(document, [_request(document, atlas, now, asked["id"])], document)
+
+
+def asked_before(
+    document: Document, by: str, action: str, to: dict[str, Any] | None, reason: str
+) -> bool:
+    """Whether just this was asked for here, and granted.
+
+    :param to: as it was sent, with any part left out.
+    """
+    last = document.get("request")
+    if last is None or last["answer"] != "granted":
+        return False
+    meant = {name: value for name, value in (to or {}).items() if value is not None}
+    return (last["by"], last["action"], last["reason"]) == (by, action, reason) and (
+        {**(last["to"] or {}), **meant} == (last["to"] or {})
+    )
+
+
+def done(document: Document, key: str) -> str | None:
+    """The digest of what was done here under an Idempotency-Key, or none."""
+    found: str | None = document.get("done", {}).get(key)
+    return found
+
+
+def remembered(document: Document, key: str, digest: str) -> Document:
+    """The entry, that remembers what was done under an Idempotency-Key."""
+    kept = [*document.get("done", {}).items(), (key, digest)][-REMEMBERED:]
+    return {**document, "done": dict(kept)}
 
 
 def ask_extension(
@@ -349,7 +496,8 @@ def _released(document: Document | None, event: Event) -> Document:
     ended = document["ended"]
     if ended is None or released["why"] == "resolution":
         ended = released["why"]
-    return {**document, "status": "ended", "ended": ended, "held": held}
+    document = {**document, "status": "ended", "ended": ended, "held": held}
+    return _told(document, released.get("granted"), {"answer": "granted"})
 
 
 def _reconciled(document: Document | None, event: Event) -> Document:
@@ -371,7 +519,18 @@ def _reconciled(document: Document | None, event: Event) -> Document:
 
 def _refused(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, event.data["asked"])
-    return {**document, "refused": {"request": event.data["request"], "why": event.data["why"]}}
+    request, why = event.data["request"], event.data["why"]
+    document = {**document, "refused": {"request": request, "why": why}}
+    held_by = event.data["state"]["address"]
+    return _told(document, request["id"], {"answer": "refused", "why": why, "held_by": held_by})
+
+
+def _told(document: Document, identity: str | None, answer: dict[str, Any]) -> Document:
+    """The custodian's answer to a request, if it is this entry's and not answered yet."""
+    asked = document.get("request")
+    if asked is None or asked["id"] != identity or asked["answer"] is not None:
+        return document
+    return {**document, "request": {**asked, **answer}}
 
 
 def _asked(event: Event) -> Document:
@@ -470,14 +629,28 @@ def _event(kind: str, document: Document, atlas: Atlas, now: Instant, **specific
     )
 
 
-def _request(document: Document, atlas: Atlas, now: Instant, action: str, reason: str) -> Event:
+def _asking(document: Document, by: str, said: dict[str, Any], now: Instant) -> dict[str, Any]:
+    """A request that is not answered yet."""
     token = Token.of(document["state"]["token"])
-    level = document["state"]["address"]["level"]
-    request = {
-        "id": event_id(document["case"], token, "request", action),
-        "action": action,
-        "to": None,
-        "reason": reason,
-        "by": f"desk:{level}",
-    }
-    return _event("case.requested", document, atlas, now, discriminator=action, request=request)
+    # What was refused is asked for anew, be it in the same instant.
+    before = (document.get("request") or {"id": ""})["id"]
+    what = f"{before}:{by}:{now}:{sorted(said.items())}"
+    identity = event_id(document["case"], token, "request", what)
+    return {"id": identity, **said, "by": by, "at": now, "answer": None}
+
+
+def _request(document: Document, atlas: Atlas, now: Instant, discriminator: str) -> Event:
+    asked = document["request"]
+    sent = {name: asked[name] for name in asked if name not in ("at", "answer")}
+    return _event("case.requested", document, atlas, now, discriminator=discriminator, request=sent)
+
+
+def _same(known: dict[str, Any], said: dict[str, Any]) -> bool:
+    """Whether two acts say the same, whenever they were done."""
+    names = ("action", "to", "reason", "by", "text", "attachments")
+    return all(known.get(name) == said.get(name) for name in names)
+
+
+def _attached(attachments: Attachments) -> dict[str, Any]:
+    """Only where there are any: most acts have none."""
+    return {"attachments": list(attachments)} if attachments else {}

@@ -62,17 +62,110 @@ class Service(Operations):
         return api.entries(self.shell, call, level)
 
     @route(
+        "GET",
+        "/v1/desks/<level>/cases/<case>",
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=api.EntryShown(),
+        tagged=True,
+    )
+    def entry(self, call: Call, level: str, case: str) -> Answer:
+        """The entry of the last time that a case came to this desk."""
+        return api.entry(self.shell, call, level, case)
+
+    @route(
         "POST",
         "/v1/desks/<level>/cases/<case>/acknowledge",
-        body=api.AcknowledgeBody(),
+        body=api.ActBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
         answers=api.EntryShown(),
         problems=api.MOVED_ON,
+        repeatable=True,
+        tagged=True,
     )
     def acknowledge(self, call: Call, level: str, case: str) -> Answer:
         """Accepts a case (接单)."""
         return api.acknowledge(self.shell, call, level, case)
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/note",
+        body=api.NoteBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.MOVED_ON,
+        repeatable=True,
+        tagged=True,
+    )
+    def note(self, call: Call, level: str, case: str) -> Answer:
+        """Says how far a case is (进展)."""
+        return api.note(self.shell, call, level, case)
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/escalate",
+        body=api.RequestBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.ASKED,
+        waits=True,
+        repeatable=True,
+        tagged=True,
+    )
+    def escalate(self, call: Call, level: str, case: str) -> Answer:
+        """Asks for a case to go one level up (提级)."""
+        return api.request(self.shell, call, level, case, "escalate")
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/delegate",
+        body=api.MoveBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.ASKED,
+        waits=True,
+        repeatable=True,
+        tagged=True,
+    )
+    def delegate(self, call: Call, level: str, case: str) -> Answer:
+        """Asks for a case to go down (下派)."""
+        return api.request(self.shell, call, level, case, "delegate")
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/transfer",
+        body=api.MoveBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.ASKED,
+        waits=True,
+        repeatable=True,
+        tagged=True,
+    )
+    def transfer(self, call: Call, level: str, case: str) -> Answer:
+        """Asks for a case to go sideways (转办)."""
+        return api.request(self.shell, call, level, case, "transfer")
+
+    @route(
+        "POST",
+        "/v1/desks/<level>/cases/<case>/return",
+        body=api.RequestBody(),
+        may=api.ACTORS,
+        touches=Touches.CASES,
+        answers=api.EntryShown(),
+        problems=api.ASKED,
+        waits=True,
+        repeatable=True,
+        tagged=True,
+    )
+    def send_back(self, call: Call, level: str, case: str) -> Answer:
+        """Asks for a case to go back to who sent it (退回)."""
+        return api.request(self.shell, call, level, case, "return")
 
     @route(
         "POST",
@@ -82,6 +175,8 @@ class Service(Operations):
         touches=Touches.CASES,
         answers=api.EntryShown(),
         problems=api.MOVED_ON,
+        repeatable=True,
+        tagged=True,
     )
     def resolve(self, call: Call, level: str, case: str) -> Answer:
         """Settles a case (办结)."""
@@ -95,6 +190,8 @@ class Service(Operations):
         touches=Touches.CASES,
         answers=api.EntryShown(),
         problems=api.MOVED_ON,
+        repeatable=True,
+        tagged=True,
     )
     def suspend(self, call: Call, level: str, case: str) -> Answer:
         """Lets a case wait (挂起)."""
@@ -103,11 +200,13 @@ class Service(Operations):
     @route(
         "POST",
         "/v1/desks/<level>/cases/<case>/resume",
-        body=api.NoteBody(),
+        body=api.ActBody(),
         may=api.ACTORS,
         touches=Touches.CASES,
         answers=api.EntryShown(),
         problems=api.MOVED_ON,
+        repeatable=True,
+        tagged=True,
     )
     def resume(self, call: Call, level: str, case: str) -> Answer:
         """Lets a case wait no longer (恢复)."""
@@ -122,6 +221,8 @@ class Service(Operations):
         answers=api.EntryShown(),
         status=202,
         problems=api.MOVED_ON,
+        repeatable=True,
+        tagged=True,
     )
     def extend(self, call: Call, level: str, case: str) -> Answer:
         """Asks the level above for more time (延期)."""
@@ -142,7 +243,7 @@ class Service(Operations):
     @route(
         "POST",
         "/v1/desks/<level>/extensions/<identity>/grant",
-        body=api.NoteBody(),
+        body=api.AnswerBody(),
         may=api.GRANTERS,
         touches=Touches.CASES,
         answers=api.ExtensionShown(),
@@ -155,7 +256,7 @@ class Service(Operations):
     @route(
         "POST",
         "/v1/desks/<level>/extensions/<identity>/refuse",
-        body=api.NoteBody(),
+        body=api.AnswerBody(),
         may=api.GRANTERS,
         touches=Touches.CASES,
         answers=api.ExtensionShown(),

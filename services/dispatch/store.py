@@ -36,13 +36,12 @@ class Docket(MongoStore):
             )
             self.collection.create_index([("document.status", 1), ("_id", 1)])
 
-    def latest(self, case: str) -> Record | None:
-        """The entry of the last time that a case came to this desk."""
+    def of_case(self, case: str) -> list[Record]:
+        """The entries of each time that a case came to this desk, the latest last."""
         # Keys begin with the case (entry_key), and ";" comes right after ":".
         with database_errors():
             raws = list(self.collection.find({"_id": {"$gte": f"{case}:", "$lt": f"{case};"}}))
-        last = max(raws, key=lambda raw: _when(raw["document"]), default=None)
-        return None if last is None else record_of(last)
+        return [record_of(raw) for raw in sorted(raws, key=lambda raw: _when(raw["document"]))]
 
     def entries(
         self, part: Scope, status: str | None, cursor: Cursor | None, limit: int

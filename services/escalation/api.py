@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from marshmallow import Schema, fields, validate
 
-from services.bus import problems
+from services.bus import access, problems
 from services.bus.errors import Refused, Retry
-from services.bus.fold import Decision, Outcome, Record, Work
+from services.bus.fold import Decision, Document, Outcome, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
 from services.bus.web import Call
@@ -28,6 +28,7 @@ from services.grid.events.parts import (
     InstantField,
     SuspensionSchema,
     TokenSchema,
+    public_text,
 )
 from services.grid.problems import not_among
 from services.grid.tokens import Address
@@ -35,6 +36,9 @@ from services.grid.tokens import Address
 READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
+SUPERVISORS = ("officer", "lead", "operator")
+ENDED = {409: "The case has ended."}
+_ABOVE = "a case is supervised from above the level that holds it"
 
 
 class MigrationBody(Schema):
@@ -164,12 +168,32 @@ class Custody(Shown):
     token = fields.Nested(TokenSchema)
 
 
+class Wanted(Shown):
+    """Who wanted a case to be supervised, and why."""
+
+    by = fields.String()
+    reason = fields.String()
+    round = fields.Integer()
+
+
 class Supervised(Shown):
     """How often it was supervised (督办), when last, and when next."""
 
     times = fields.Integer()
     last = InstantField()
     due = InstantField(allow_none=True)
+    asked = fields.List(
+        fields.Nested(Wanted),
+        metadata={"description": "who wanted it, where not only a deadline passed"},
+    )
+
+
+class SupervisedShown(Shown):
+    """Who holds a case, and how often it was supervised."""
+
+    case = fields.String()
+    custody = fields.Nested(Custody)
+    supervised = fields.Nested(Supervised)
 
 
 class DeadlinesShown(Shown):
@@ -323,6 +347,34 @@ def _told(works: Sequence[Work], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
+class SuperviseBody(Schema):
+    """Body of ``POST /v1/cases/{id}/supervise`` (督办)."""
+
+    example: ClassVar[dict[str, Any]] = {"reason": "群众多次反映"}
+
+    reason = public_text(500, required=True, shortest=1)
+
+
+def supervise(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any]:
+    """Somebody above the holder wants a case to be supervised."""
+    by, reason, key = call.identity.subject, call.body["reason"], call.idempotency_key
+    atlas, now = custodian.county.atlas(), custodian.now
+
+    def change(record: Record) -> Decision:
+        document = record.document
+        if document is None:
+            raise Problem(404, f"the custodian has not heard of case {case}")
+        held_by = document["state"]["address"]
+        call.guard.must_reach(atlas, Address.of(held_by))
+        if call.identity.scope.level == held_by["level"]:
+            raise access.forbidden(call.identity, _ABOVE, held_by=held_by)
+        return model.supervise(document, by, reason, atlas=atlas, now=now, key=key)
+
+    document = custodian.act(Work(case, change), call.trail)
+    custodian.ring()
+    return {"case": case, **_custody(document)}
+
+
 def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any]:
     """Each past and coming deadline with its rule, and who holds the case."""
     record = custodian.store.read([case]).get(case)
@@ -342,15 +394,29 @@ def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
             row["lateness_seconds"] = max(0.0, custodian.clock.real_seconds(late))
     return {
         "case": case,
-        "custody": {name: document["state"][name] for name in ("address", "token")},
+        **_custody(document),
         "profile": document["facts"]["profile"],
         "clocks": document["state"]["clocks"],
         "suspension": document["state"].get("suspension"),
         "next_due": document["next_due"],
-        "supervised": document["supervision"]
-        and {name: document["supervision"][name] for name in ("times", "last", "due")},
         "late_custody": document["late_custody"],
         "deadlines": rows,
+    }
+
+
+def _custody(document: Document) -> dict[str, Any]:
+    """Who holds a case, and whether it is supervised: by whom, how often, when again."""
+    supervision = document["supervision"]
+    told = None
+    if supervision is not None:
+        wanted = [
+            {name: item[name] for name in ("by", "reason", "round")}
+            for item in supervision.get("asked", ())
+        ]
+        told = {**{name: supervision[name] for name in ("times", "last", "due")}, "asked": wanted}
+    return {
+        "custody": {name: document["state"][name] for name in ("address", "token")},
+        "supervised": told,
     }
 
 

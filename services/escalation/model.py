@@ -10,8 +10,13 @@ late_custody, next_due, rank, shard}``:
   ``ahead`` is by how many seconds its clock started ahead of ours (a fast clock elsewhere),
   ``deadlines`` are all that the hop ever had, with the last act after which it still had them
   (``last_seq``), ``open`` the marks of those that its latest state still has;
+  ``how`` is the event by which the custodian sent it there, ``sender`` the hop to which it can be
+  returned, none if nobody sent it, ``granted`` the id of the request by which it left;
 - ``received_at`` is when the custodian heard of, or decided, the present custody;
-- ``supervision`` is ``{times, last, due, deadline}`` once the last level's deadline passed;
+- ``supervision`` is ``{times, last, due, deadline, asked}`` once the last level's deadline passed,
+  or it was supervised for another reason: then ``asked`` lists ``{by, reason, round, hop}`` of
+  everybody who wanted it (``key`` instead of ``hop`` if it came with an Idempotency-Key), and it
+  goes on whoever holds the case;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
   by which a deadline fires once;
 - ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
@@ -32,16 +37,25 @@ from zlib import crc32
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
-from services.grid import clocks, deadlines
+from services.grid import clocks, deadlines, moving
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.calendars import out_of_pause
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.events import Event
 from services.grid.events.making import case_event
+from services.grid.profile import Profile
 from services.grid.profile_rules import DEFAULT_LADDER
 from services.grid.tokens import Address, Stage, Token
 
 _FIRED = (*deadlines.KINDS, "remind")
+_MOVES = {
+    "escalate": "case.escalated",
+    "delegate": "case.delegated",
+    "transfer": "case.transferred",
+    "return": "case.returned",
+}
+
+_REMEMBERED = 100
 
 RANKS = 10
 """How many degrees of urgency the order of firing tells apart."""
@@ -291,17 +305,45 @@ def _changes(before: Document, after: Document) -> dict[str, Any]:
     }
 
 
+def supervise(
+    document: Document | None,
+    by: str,
+    reason: str,
+    *,
+    atlas: Atlas,
+    now: Instant,
+    key: str | None = None,
+) -> Decision:
+    """Somebody above the holder wants a case to be supervised (督办); once more changes nothing.
+
+    It is told upwards at once, and again as its profile says of the last level, whoever holds
+    it then, until it has ended.
+
+    :param key: the Idempotency-Key; without it, the same reason is once more in the same hop.
+    :raises Refused: the case has ended.
+    """
+    if document is None or not _held(document):
+        raise Refused("the case has ended: there is nothing to supervise")
+    decider = _Decider(document, atlas, now)
+    if _wanted(decider.token, by, reason, key) in (document["supervision"] or {}).get("asked", ()):
+        return Decision(document, answer=document)
+    decider.supervise_now("asked", by, reason, key)
+    decision = decider.decision()
+    return replace(decision, answer=decision.document)
+
+
 def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, Any]:
     """Whom an armed deadline would reach if it passed now: ``{address, officers, tell}``.
 
-    A reminder reaches who holds the case, the others who gets it next, or who is told.
+    A reminder reaches who holds the case, a supervision also who is told, the others who gets
+    it next.
     """
     state, facts = document["state"], document["facts"]
     profile = atlas.rules_for(facts)
     here = Address.of(state["address"])
     above = profile.next_address(facts["ladder"], here, atlas.directory)
-    if row["kind"] == "remind" or above is None:
-        then = deadlines.then(profile, facts, here) if row["kind"] != "remind" else None
+    if row["kind"] in ("remind", "supervise") or above is None:
+        then = _then(profile, facts, here) if row["kind"] != "remind" else None
         told = list(then.tell) if then is not None else []
         assigned = state["assigned"] and state["assigned"]["officer"]
         return {"address": here.as_dict(), "officers": [assigned] if assigned else [], "tell": told}
@@ -367,14 +409,88 @@ class _Decider:
                 kept.append(item)
                 continue
             self.document["answered"] = [*self.document["answered"], item["request"]["id"]]
-            above = self._above()
-            if _hop(asked) != _hop(current) or not _held(self.document):
-                self._refuse(item, "too_late")
-            elif above is None:
-                self._refuse(item, "last_level")
-            else:
-                self._move(above, self.now, "requested")
+            why = self._grant(item["request"]) if self._holds(asked) else "too_late"
+            if why is not None:
+                self._refuse(item, why)
         self.document["requests"] = kept
+
+    def _holds(self, asked: Token) -> bool:
+        """Whether who asked under this token is who holds the case."""
+        return _hop(asked) == _hop(self.token) and _held(self.document)
+
+    def _grant(self, request: dict[str, Any]) -> str | None:
+        """Moves the case as its holder asks; or says why it can't be."""
+        action, sent_back = request["action"], self._returns()
+        if action == "return" and sent_back >= self.profile.returns.most:
+            return "returned_too_often"
+        try:
+            to = self._asked_for(request)
+        except moving.WrongPlace:
+            return "no_such_place"
+        if to is None:
+            return "last_level" if action == "escalate" else "nobody_sent_it"
+        hop = _hop(self.token)
+        self.document["seen"] = [
+            {**item, "granted": request["id"]} if (item["round"], item["hop"]) == hop else item
+            for item in self.document["seen"]
+        ]
+        self._move(to, self.now, "requested", kind=_MOVES[action], request=request)
+        if action == "return" and sent_back + 1 == self.profile.returns.most:
+            source = self.profile.returns.source
+            self.supervise_now("returned", f"profile.yaml returns, {sent_back + 1} times", source)
+        return None
+
+    def _asked_for(self, request: dict[str, Any]) -> Address | None:
+        """Where a request would have the case go; none if nobody is there."""
+        if request["action"] == "escalate":
+            return self._above()
+        if request["action"] == "return":
+            sender = self._sender()
+            return sender if sender is not None and sender != self.address else None
+        return moving.target(
+            request["action"],
+            request["to"] or {},
+            self.address,
+            profile=self.profile,
+            ladder=self.document["facts"]["ladder"],
+            directory=self.atlas.directory,
+        )
+
+    def _returns(self) -> int:
+        """How often the case was sent back in this round."""
+        return [item.get("how") for item in self._hops().values()].count("case.returned")
+
+    def _sender(self) -> Address | None:
+        """Who sent the case to who holds it, if they are still on its ladder."""
+        sent_by = self._sent_by(self.token.hop)
+        if sent_by is None:
+            return None
+        address = Address.of(self._hops()[sent_by]["address"])
+        ladder = self.profile.steps(self.document["facts"]["ladder"])
+        return address if address.level in ladder else None
+
+    def _sent_by(self, hop: int) -> int | None:
+        """From which hop of this round another was sent; what was before, it is returned to."""
+        hops = self._hops()
+        # What was moved before this was kept came from the hop before.
+        sender: int | None = hops[hop].get("sender", hop - 1)
+        return sender if sender in hops else None
+
+    def _next_sender(self, reason: str, kind: str, to: Address) -> int | None:
+        """Who has sent the next hop."""
+        hop = self.token.hop
+        if kind == "case.returned":
+            # As it was for them when they had it.
+            sent_by = self._sent_by(hop)
+            return self._sent_by(sent_by) if sent_by is not None else None
+        if reason in ("requested", "deadline_missed"):
+            return hop
+        return self._sent_by(hop) if to == self.address else None
+
+    def _hops(self) -> dict[int, dict[str, Any]]:
+        """What was seen of each hop of this round."""
+        round_ = self.token.round
+        return {item["hop"]: item for item in self.document["seen"] if item["round"] == round_}
 
     def release(self) -> None:
         """A release for each hop seen that neither holds the case nor resolved it."""
@@ -392,6 +508,7 @@ class _Decider:
                         "token": beaten.as_dict(),
                         "address": item["address"],
                         "why": why,
+                        **({"granted": item["granted"]} if item.get("granted") else {}),
                     },
                 )
                 item = {**item, "released": why}  # noqa: PLW2901
@@ -475,9 +592,10 @@ class _Decider:
         found = deadlines.of_state(self.profile, self.document["facts"], state, self.atlas.holidays)
         fired = {item["deadline"]["kind"] for item in self._history()}
         kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
-        supervision = None if again else self.document["supervision"]
+        supervision = self.document["supervision"]
         self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
-        self.document["supervision"] = supervision
+        if not again:
+            self.document["supervision"] = supervision
 
     def _history(self) -> list[dict[str, Any]]:
         """What fired in the present hop."""
@@ -487,7 +605,7 @@ class _Decider:
 
     def supervise(self, deadline: dict[str, Any]) -> None:
         """The last level is told upwards (督办); repeats that were missed count as one."""
-        then = deadlines.then(self.profile, self.document["facts"], self.address)
+        then = self._then()
         repeated = deadline["kind"] == "supervise"
         if repeated:
             self._mark(deadline)
@@ -496,7 +614,8 @@ class _Decider:
             late = max(0.0, seconds_between(deadline["due"], self.now))
             count += math.floor(late / then.supervise_every)
             due = plus(deadline["due"], count * then.supervise_every)
-        times = count + (self.document["supervision"] or {"times": 0})["times"]
+        known = self.document["supervision"] or {"times": 0}
+        times = count + known["times"]
         repeat = {
             **deadline,
             "kind": "supervise",
@@ -508,16 +627,64 @@ class _Decider:
             "last": self.now,
             "due": due,
             "deadline": repeat,
+            **({"asked": known["asked"]} if "asked" in known else {}),
         }
         tell = list(then.tell) if then is not None else []
         self._tell("case.supervised", deadline, count=count, times=times, tell=tell)
+
+    def supervise_now(self, kind: str, by: str, reason: str, key: str | None = None) -> None:
+        """Told upwards though no deadline passed, and repeated until the case has ended.
+
+        :param kind: ``asked`` by a person, or ``returned`` too often.
+        """
+        then = self._then()
+        known: dict[str, Any] = self.document["supervision"] or {"times": 0, "due": None}
+        source = then.source if then is not None else reason
+        deadline = {"kind": kind, "due": self.now, "rule": by, "source": source}
+        due = known["due"]
+        repeat: dict[str, Any] = {
+            **deadline,
+            "kind": "supervise",
+            "of": kind,
+            "calendar": None,
+            "counted": [],
+        }
+        if due is not None:
+            repeat = known["deadline"]
+        elif then is not None:
+            due = plus(self.now, then.supervise_every)
+        asked = _wanted(self.token, by, reason, key)
+        self.document["supervision"] = {
+            "times": known["times"] + 1,
+            "last": self.now,
+            "due": due,
+            "deadline": repeat,
+            "asked": [*known.get("asked", ()), asked][-_REMEMBERED:],
+        }
+        self._tell(
+            "case.supervised",
+            deadline,
+            discriminator=f"{deadlines.mark(deadline)}:{by}:{reason}",
+            times=known["times"] + 1,
+            tell=list(then.tell) if then is not None else [],
+            supervisor={"by": by, "reason": reason},
+        )
+
+    def _then(self) -> deadlines.Then | None:
+        return _then(self.profile, self.document["facts"], self.address)
 
     def _above(self) -> Address | None:
         ladder = self.document["facts"]["ladder"]
         return self.profile.next_address(ladder, self.address, self.atlas.directory)
 
     def _move(
-        self, to: Address, started: Instant, reason: str, *, kind: str = "case.escalated"
+        self,
+        to: Address,
+        started: Instant,
+        reason: str,
+        *,
+        kind: str = "case.escalated",
+        **specific: Any,
     ) -> None:
         """Custody goes to ``to``; its clock starts at ``started``, which may lie back."""
         state = self.document["state"]
@@ -541,19 +708,24 @@ class _Decider:
         # What was agreed with the holder before is not agreed with the next.
         for name in ("suspension", "extensions"):
             moved.pop(name, None)
-        self._hop(moved, reason, kind=kind)
+        self._hop(moved, reason, kind=kind, **specific)
 
-    def _hop(self, state: dict[str, Any], reason: str, *, kind: str) -> None:
+    def _hop(self, state: dict[str, Any], reason: str, *, kind: str, **specific: Any) -> None:
         """The case is in this state from now on, in a hop of its own."""
-        previous = self.document["state"]["address"]
-        token = Token.of(state["token"])
+        previous, facts = self.document["state"]["address"], self.document["facts"]
+        token, supervision = Token.of(state["token"]), self.document["supervision"] or {}
+        to = Address.of(state["address"])
+        came = {"how": kind, "sender": self._next_sender(reason, kind, to)}
         self.document |= {
             "state": state,
-            "seen": _seen(self.document["seen"], token, state, self.now, self.document["facts"]),
+            "seen": [
+                {**item, **came} if (item["round"], item["hop"]) == _hop(token) else item
+                for item in _seen(self.document["seen"], token, state, self.now, facts)
+            ],
             "received_at": self.now,
-            "supervision": None,
+            "supervision": supervision if "asked" in supervision else None,
         }
-        self._emit(kind, reason=reason, previous=previous)
+        self._emit(kind, reason=reason, previous=previous, **specific)
 
     def _refuse(self, item: dict[str, Any], why: str) -> None:
         asked = Token.of(item["token"])
@@ -592,12 +764,19 @@ class _Decider:
         above = len(known) - 1 - known.index(urgency) if urgency in known else RANKS
         return min(above, RANKS - 1)
 
-    def _tell(self, kind: str, deadline: dict[str, Any], count: int = 1, **specific: Any) -> None:
+    def _tell(
+        self,
+        kind: str,
+        deadline: dict[str, Any],
+        count: int = 1,
+        discriminator: str | None = None,
+        **specific: Any,
+    ) -> None:
         names = ("kind", "of", "at", "due")
         passed = {name: deadline[name] for name in names if name in deadline}
         self._emit(
             kind,
-            discriminator=deadlines.mark(deadline),
+            discriminator=discriminator or deadlines.mark(deadline),
             passed={**passed, "fired_at": self.now, "count": count},
             **specific,
         )
@@ -615,6 +794,19 @@ class _Decider:
                 **specific,
             )
         )
+
+
+def _then(profile: Profile, facts: dict[str, Any], address: Address) -> deadlines.Then | None:
+    """What the profile says of supervision there, or else at the end of the ladder."""
+    last = address._replace(level=profile.steps(facts["ladder"])[-1])
+    here = deadlines.then(profile, facts, address)
+    return here or deadlines.then(profile, facts, last)
+
+
+def _wanted(token: Token, by: str, reason: str, key: str | None) -> dict[str, Any]:
+    """Who wants a case to be supervised: by their Idempotency-Key, or in which hop."""
+    said = {"by": by, "reason": reason, "round": token.round}
+    return {**said, "hop": token.hop} if key is None else {**said, "key": key}
 
 
 def _what(deadline: dict[str, Any]) -> tuple[Any, ...]:

@@ -95,6 +95,20 @@ class Service(Operations):
 
     @route(
         "POST",
+        "/v1/cases/<case>/supervise",
+        body=api.SuperviseBody(),
+        may=api.SUPERVISORS,
+        touches=Touches.CASES,
+        answers=api.SupervisedShown(),
+        problems=api.ENDED,
+        repeatable=True,
+    )
+    def supervise(self, call: Call, case: str) -> dict[str, Any]:
+        """Has a case supervised (督办), by somebody above its holder."""
+        return api.supervise(self.shell, call, case)
+
+    @route(
+        "POST",
         "/v1/migrations",
         body=api.MigrationBody(),
         may=api.OPERATORS,

@@ -122,9 +122,11 @@ class Directory:
         self.units = {unit.id: unit for unit in units}
         # Each event asks for the chain of its division; bounded, as codes come from outside.
         self._chain = lru_cache(_CHAINS)(self._find_chain)
+        officers = sorted(officers, key=lambda officer: officer.id)
+        self.officers = {officer.id: officer for officer in officers}
         self._on_duty: dict[tuple[str, str, str | None], list[Officer]] = {}
         self._leads: dict[str, list[Officer]] = {}
-        for officer in sorted(officers, key=lambda officer: officer.id):
+        for officer in officers:
             if not officer.on_duty:
                 continue
             place = (officer.level, officer.division, officer.unit)

@@ -29,7 +29,7 @@ from services.grid.profile_source import Place, Source, field_name
 
 FILE = "profile.yaml"
 UNSTAFFED = ("deputy", "skip", "hold")
-TELL = ("holder", "above", "also_tell", "told")
+TELL = ("holder", "above", "also_tell", "told", "watchers")
 CHANNELS = ("log", "webhook")
 PLACEHOLDERS = ("title", "tracking", "division", "level", "due")
 DEFAULT_LADDER = "default"
@@ -38,6 +38,7 @@ WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 REOPENING = ("resolver", "above", "first")
 _LEVEL_CLOCK = ("goes_on", "starts_again")
 _REOPENING = {"enter": "resolver", "source": "assumption"}
+_RETURNS = {"most": 3, "source": "assumption"}
 _MOST_TIMES = 100
 _MOST_SUSPENDED = 730 * 86400.0
 
@@ -129,6 +130,14 @@ class Reopening:
 
 
 @dataclass(frozen=True)
+class Returns:
+    """How often a case may be sent back (退回) in a round; the last time it is supervised."""
+
+    most: int
+    source: str
+
+
+@dataclass(frozen=True)
 class Emergency:
     """What is different while a part of the region is in emergency mode (战时机制).
 
@@ -171,6 +180,7 @@ class Rules:
     suspensions: Mapping[str, Suspension]
     extension: Extension | None
     reopening: Reopening
+    returns: Returns
     templates: tuple[Template, ...]
     command: Mapping[str, str]
     emergency: Emergency | None
@@ -206,7 +216,7 @@ class _Reader:
             ),
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
-                *("suspensions", "extension", "reopening", "emergency"),
+                *("suspensions", "extension", "reopening", "returns", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
@@ -242,6 +252,7 @@ class _Reader:
             suspensions=self.suspensions(top["suspensions"]) if "suspensions" in top else {},
             extension=self.extension(top["extension"]) if "extension" in top else None,
             reopening=self.reopening(top.get("reopening", _REOPENING)),
+            returns=self.returns(top.get("returns", _RETURNS)),
             templates=self.templates(top.get("templates", [])),
             command={},
             emergency=None,
@@ -532,6 +543,14 @@ class _Reader:
         return Reopening(
             enter=self.choice((*place, "enter"), line["enter"], words),
             goes_on=clock == "goes_on",
+            source=self.text((*place, "source"), line["source"]),
+        )
+
+    def returns(self, value: Any) -> Returns:
+        place: Place = ("returns",)
+        line = self.mapping(place, value, required=("most", "source"))
+        return Returns(
+            most=self.count((*place, "most"), line["most"]),
             source=self.text((*place, "source"), line["source"]),
         )
 

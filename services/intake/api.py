@@ -13,6 +13,7 @@ from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
+from services.bus.versions import must_match, tagged
 from services.bus.web import Answer, Call
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
@@ -25,6 +26,7 @@ from services.grid.events.parts import (
     AcknowledgedSchema,
     AddressSchema,
     AssignedSchema,
+    AttachmentSchema,
     ClocksSchema,
     DeadlineSchema,
     InstantField,
@@ -32,6 +34,7 @@ from services.grid.events.parts import (
     ResolutionSchema,
     SuspensionSchema,
     TokenSchema,
+    attachments,
     plain,
     plain_lines,
     public_text,
@@ -53,6 +56,8 @@ CONTACTERS = ("officer", "lead", "operator")
 FORGETTERS = ("operator",)
 SWITCHERS = ("operator",)
 REOPENERS = ("lead", "operator")
+WATCHERS = ("officer", "lead", "operator")
+CROWDED = {409: "As many as may be watch the case already."}
 NO_EMERGENCY = {409: "The profile has no emergency mode, or it was never on here."}
 
 STATUSES = ("reported", "acknowledged", "withdrawn", "resolved", "closed")
@@ -67,19 +72,6 @@ class LocationSchema(Schema):
 
     lat = Number(required=True, validate=validate.Range(-90, 90))
     long = Number(required=True, validate=validate.Range(-180, 180))
-
-
-class AttachmentSchema(Schema):
-    """A picture or document that lies elsewhere, and the digest by which it is known."""
-
-    url = fields.Url(required=True, schemes={"http", "https"}, require_tld=False)
-    sha256 = fields.String(
-        required=True,
-        validate=validate.Regexp(
-            r"^[0-9a-f]{64}\Z", error="Write the SHA-256 digest: 64 lower-case hex digits."
-        ),
-    )
-    name = fields.String(validate=validate.Length(1, 200))
 
 
 class ReporterSchema(Schema):
@@ -137,9 +129,7 @@ class ReportBody(Schema):
     source = fields.String(required=True, validate=WORD, metadata=_PROFILES)
     occurred_at = InstantField(load_default=None, allow_none=True)
     location = fields.Nested(LocationSchema, load_default=None, allow_none=True)
-    attachments = fields.List(
-        fields.Nested(AttachmentSchema), load_default=list, validate=validate.Length(max=20)
-    )
+    attachments = attachments("raise", load_default=list)
     reporter = fields.Nested(ReporterSchema, load_default=None, allow_none=True)
     external = fields.Nested(ExternalSchema, load_default=None, allow_none=True)
 
@@ -175,6 +165,24 @@ class SwitchBody(Schema):
     example: ClassVar[dict[str, Any]] = {"reason": "台风红色预警"}
 
     reason = public_text(500, required=True, shortest=1)
+
+
+class WatchBody(Schema):
+    """Body of ``POST /v1/cases/{id}/watch`` and ``…/unwatch``: an officer, or a desk."""
+
+    example: ClassVar[dict[str, Any]] = {"officer": "v-214"}
+
+    officer = fields.String(validate=validate.Length(1, 80))
+    level = fields.String(validate=WORD)
+    division = fields.String(validate=CODE)
+
+    @validates_schema
+    def _says_who(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        desk = {"level", "division"} & data.keys()
+        if ("officer" in data) == bool(desk) or len(desk) == 1:
+            raise ValidationError(
+                "Say who: an officer's id, or the level and division of a desk.", "officer"
+            )
 
 
 class TimelineQuery(PageQuery):
@@ -284,6 +292,7 @@ class CaseShown(Shown):
     supervised = fields.Nested(Supervision, allow_none=True)
     suspension = fields.Nested(SuspensionSchema, allow_none=True)
     reopening = fields.Nested(Reopening, allow_none=True)
+    watchers = fields.List(fields.String())
     profile = fields.String()
     emergency = fields.String(allow_none=True)
     ladder = fields.String()
@@ -294,6 +303,13 @@ class CaseShown(Shown):
     attachments = fields.List(fields.Nested(AttachmentSchema))
     external = fields.Nested(ExternalSchema, allow_none=True)
     links = fields.Nested(CaseLinks)
+
+
+class WatchersShown(Shown):
+    """Who is told of what happens to a case, as references."""
+
+    id = fields.String()
+    watchers = fields.List(fields.String(), metadata={"example": ["officer:v-214"]})
 
 
 class CasesPage(Shown):
@@ -402,9 +418,9 @@ def report(intake: IntakeShell, call: Call) -> Answer:
     raise Problem(503, "no free tracking code was found: send the report again")
 
 
-def show(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
+def show(intake: IntakeShell, call: Call, case: str) -> Answer:
     """A case with its address, token, clocks and deadlines; never who reported it."""
-    return shown(_readable(intake, call, case), intake.county.atlas())
+    return tagged(shown(_readable(intake, call, case), intake.county.atlas()))
 
 
 def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
@@ -420,9 +436,43 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
-        return model.reopen(latest, by, reason, atlas=atlas, now=now)
+        decision = model.reopen(latest, by, reason, atlas=atlas, now=now)
+        if decision.events:
+            must_match(call, shown(latest, atlas))
+        return decision
 
-    return Answer(shown(intake.act(Work(case, change), call.trail), atlas))
+    return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
+
+
+def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> dict[str, Any]:
+    """Somebody is told of what happens to a case from now on, or no longer."""
+    _readable(intake, call, case)
+    atlas, now, by = intake.county.atlas(), intake.now, call.identity.subject
+    watcher = [_watcher(atlas, call.body, away=away)]
+    added, removed = ([], watcher) if away else (watcher, [])
+
+    def change(record: Record) -> Decision:
+        return model.watch(record.document or {}, by, added, removed, atlas=atlas, now=now)
+
+    return {"id": case, "watchers": _watchers(intake.act(Work(case, change), call.trail))}
+
+
+def _watcher(atlas: Atlas, body: dict[str, Any], *, away: bool) -> str:
+    """The reference of who is told, who must be there unless they are to be told no longer."""
+    if "officer" in body:
+        if not away and body["officer"] not in atlas.directory.officers:
+            said = f"{body['officer']!r} is no officer of the directory: write an officer's id"
+            raise problems.invalid({"officer": said})
+        return f"officer:{body['officer']}"
+    place = _known(atlas, body["division"])
+    if place.level != body["level"]:
+        said = f"{place.code} {place.name} is a {place.level}: write that, or another division"
+        raise problems.invalid({"level": said})
+    return f"desk:{body['level']}:{body['division']}"
+
+
+def _watchers(document: Document) -> list[str]:
+    return list((document.get("watchers") or {"to": []})["to"])
 
 
 def timeline(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
@@ -545,6 +595,7 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "supervised": document["supervision"],
         "suspension": state.get("suspension"),
         "reopening": document.get("reopening"),
+        "watchers": _watchers(document),
         "profile": facts["profile"],
         "emergency": facts.get("emergency"),
         "ladder": facts["ladder"],

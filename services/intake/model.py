@@ -13,13 +13,14 @@ status}``:
 - ``reached`` is the furthest ``[round, hop]`` heard of: a case that was resolved from an
   earlier hop is marked ``late_custody``;
 - ``supervision`` is ``{round, times, last}`` once a case was supervised;
+- ``watchers`` is ``{to, version}``: who wants to be told of what happens to the case;
 - ``reopening`` is ``{by, reason, round}`` once it was reopened.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stdnum import luhn
@@ -39,6 +40,7 @@ from services.grid.tokens import Address, Stage, Token
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None})
 _CODE_LENGTH = 9
+MOST_WATCHERS = 100
 
 
 def tracking_code(case: str, attempt: int = 0) -> str:
@@ -211,6 +213,46 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
         now=now,
         directory=atlas.directory,
         reopening={"by": by, "reason": reason},
+    )
+    return Decision(document, [event], document)
+
+
+def watch(
+    document: Document,
+    by: str,
+    added: Sequence[str],
+    removed: Sequence[str] = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
+) -> Decision:
+    """Who wants to be told of what happens to a case; the register alone writes it.
+
+    The event carries all of them with a version, of which the greatest counts.
+
+    :param added: references, ``officer:<id>`` or ``desk:<level>:<division>``.
+    :raises Refused: there are as many as a case may have.
+    """
+    known = document.get("watchers") or {"to": [], "version": 0}
+    to = sorted({*known["to"], *added} - {*removed})
+    if to == known["to"]:
+        return Decision(document, answer=document)
+    if len(to) > MOST_WATCHERS:
+        raise Refused(f"{MOST_WATCHERS} watch this case already: one of them must leave first")
+    version = known["version"] + 1
+    document = {**document, "watchers": {"to": to, "version": version}}
+    event = case_event(
+        "case.watched",
+        service="intake",
+        case=document["case"],
+        facts=document["facts"],
+        state=document["state"],
+        now=now,
+        directory=atlas.directory,
+        discriminator=str(version),
+        watchers=to,
+        version=version,
+        by=by,
     )
     return Decision(document, [event], document)
 

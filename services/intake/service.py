@@ -78,8 +78,9 @@ class Service(Operations):
         may=api.SEEING,
         touches=Touches.CASES,
         answers=api.CaseShown(),
+        tagged=True,
     )
-    def show(self, call: Call, case: str) -> dict[str, Any]:
+    def show(self, call: Call, case: str) -> Answer:
         """A case, with who holds it, its clocks and deadlines."""
         return api.show(self.shell, call, case)
 
@@ -91,6 +92,7 @@ class Service(Operations):
         touches=Touches.CASES,
         answers=api.CaseShown(),
         problems={409: "The case is not resolved."},
+        tagged=True,
     )
     def reopen(self, call: Call, case: str) -> Answer:
         """Takes a resolved case up again (重新办理)."""
@@ -132,6 +134,31 @@ class Service(Operations):
     def end_emergency(self, call: Call, division: str) -> Answer:
         """Switches a division back (结束战时机制)."""
         return api.switch(self.shell, call, division, on=False)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/watch",
+        body=api.WatchBody(),
+        may=api.WATCHERS,
+        touches=Touches.CASES,
+        answers=api.WatchersShown(),
+        problems=api.CROWDED,
+    )
+    def watch(self, call: Call, case: str) -> dict[str, Any]:
+        """Has somebody told of what happens to a case (关注)."""
+        return api.watch(self.shell, call, case, away=False)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/unwatch",
+        body=api.WatchBody(),
+        may=api.WATCHERS,
+        touches=Touches.CASES,
+        answers=api.WatchersShown(),
+    )
+    def unwatch(self, call: Call, case: str) -> dict[str, Any]:
+        """Has somebody told of it no longer (取消关注)."""
+        return api.watch(self.shell, call, case, away=True)
 
     @route(
         "GET",

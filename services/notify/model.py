@@ -11,9 +11,10 @@ A recipient is a reference: ``officer:<id>``, ``desk:<level>:<division>`` or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from services.bus.fold import Decision, Document, Work
+from services.bus.fold import Decision, Document, Record, Work
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
@@ -25,12 +26,33 @@ _FIRST_BACK_OFF = 5.0
 """Real seconds before the second attempt; it doubles with each, to three hours in all."""
 
 
-def work(event: Event, atlas: Atlas, now: Instant) -> Work:
-    """What an event does to the notifications: it may start one of its own."""
-    return Work(event.id, lambda record: announce(record.document, event, atlas, now))
+WATCHED = "case.watched"
 
 
-def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant) -> Decision:
+def subscription(event: Event) -> Work:
+    """What ``case.watched`` does to who watches its case: the greatest version counts."""
+    told = {name: event.data[name] for name in ("watchers", "version")}
+
+    def change(record: Record) -> Decision:
+        known = record.document
+        if known is not None and known["version"] >= told["version"]:
+            return Decision(known)
+        return Decision({"case": event.subject, **told})
+
+    return Work(event.subject, change)
+
+
+def work(event: Event, watchers: Sequence[str], atlas: Atlas, now: Instant) -> Work:
+    """What an event does to the notifications: it may start one of its own.
+
+    :param watchers: the references of who watches the case now.
+    """
+    return Work(event.id, lambda record: announce(record.document, event, watchers, atlas, now))
+
+
+def announce(
+    document: Document | None, event: Event, watchers: Sequence[str], atlas: Atlas, now: Instant
+) -> Decision:
     """Decides once who is told of an event and how; nobody is told twice of a redelivery."""
     if document is not None:
         return Decision(document)
@@ -40,7 +62,7 @@ def announce(document: Document | None, event: Event, atlas: Atlas, now: Instant
         if template.on != event.type:
             continue
         text = _text(template.text, event, atlas)
-        for recipient in _recipients(template.tell, event, atlas):
+        for recipient in _recipients(template.tell, event, watchers, atlas):
             for channel in template.by:
                 identity = event_id(event.id, recipient, channel)
                 deliveries.append(
@@ -130,7 +152,9 @@ def _tried(
     return {**tried, "next_try": plus(now, pause * scale)}
 
 
-def _recipients(tell: tuple[str, ...], event: Event, atlas: Atlas) -> list[str]:
+def _recipients(
+    tell: tuple[str, ...], event: Event, watchers: Sequence[str], atlas: Atlas
+) -> list[str]:
     """The references that a template's words stand for, for this event."""
     facts, state = event.data["case"], event.data["state"]
     profile = atlas.rules_for(facts)
@@ -144,7 +168,9 @@ def _recipients(tell: tuple[str, ...], event: Event, atlas: Atlas) -> list[str]:
         elif word == "above":
             above = profile.next_address(facts["ladder"], address, atlas.directory)
             found += [_desk(above)] if above is not None else []
-        elif word == "also_tell":
+        elif word in ("also_tell", "watchers"):
+            found += watchers if word == "watchers" else []
+            # Whom a routing rule also tells, watches from the start.
             for level in facts["also_tell"]:
                 place = atlas.directory.ancestor(facts["division"], level)
                 found += [_desk(Address(level, place.code))] if place is not None else []

@@ -7,7 +7,7 @@ from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.notify import api, model
+from services.notify import api
 from services.notify.shell import NotifyShell
 
 
@@ -20,10 +20,7 @@ class Service(Operations):
     @events("events")
     def on_events(self, batch: Batch) -> None:
         """Everything that a profile's templates may name."""
-        now = self.shell.now
-        works = self.shell.works(batch.events, lambda event, atlas: model.work(event, atlas, now))
-        self.shell.fold.run(works, batch.acknowledge)
-        self.shell.ring()
+        self.shell.absorb(batch)
 
     @events("directory")
     def on_directory(self, batch: Batch) -> None:

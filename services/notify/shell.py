@@ -7,14 +7,17 @@ from typing import Any
 
 from services.bus import metrics
 from services.bus.config import Config
-from services.bus.fold import Decision, Outcome, Record, Work
+from services.bus.consumer import Batch
+from services.bus.fold import Decision, Fold, Outcome, Record, Work
 from services.bus.shell import Shell
+from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus, seconds_between
+from services.grid.events import Event
 from services.notify import model
 from services.notify.channels import Channel, Message
 from services.notify.channels.log_file import LogFile
 from services.notify.channels.webhook import Webhook
-from services.notify.store import Contacts, Notifications
+from services.notify.store import Contacts, Notifications, Subscriptions
 
 _BATCH = 100
 _AT_ONCE = 20
@@ -29,10 +32,32 @@ class NotifyShell(Shell[Notifications]):
     def __init__(self, config: Config) -> None:
         super().__init__(config, Notifications, "directory_notify")
         self.contacts = Contacts(self.database[Contacts.name])
+        self.subscriptions = Subscriptions(self.database[Subscriptions.name])
+        self._subscription_fold = Fold(self.subscriptions, self.publisher, self.clock)
         log_path = config.notify_log
         self._channels: dict[str, Channel] = {"webhook": Webhook()}
         if log_path is not None:
             self._channels["log"] = LogFile(log_path)
+
+    def prepare(self) -> None:
+        """See :class:`services.bus.shell.Shell`."""
+        self.subscriptions.ensure_indexes()
+        super().prepare()
+
+    def absorb(self, batch: Batch) -> None:
+        """Takes a batch: first who watches what from now on, then who is told of what."""
+        fold, now = self.fold, self.now
+        watched = [event for event in batch.events if event.type == model.WATCHED]
+        if watched:
+            self._subscription_fold.run([model.subscription(event) for event in watched])
+        known = self.subscriptions.read([event.subject for event in batch.events])
+        watchers = {key: (record.document or {})["watchers"] for key, record in known.items()}
+
+        def work(event: Event, atlas: Atlas) -> Work:
+            return model.work(event, watchers.get(event.subject, ()), atlas, now)
+
+        fold.run(self.works(batch.events, work), batch.acknowledge)
+        self.ring()
 
     def deliver(self) -> float:
         """Sends what is due; returns real seconds until the next try.

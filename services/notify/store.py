@@ -1,4 +1,4 @@
-"""Notify's collections: ``notifications``, and ``contacts``, which never leave it."""
+"""Notify's collections: notifications, subscriptions, and contacts, which never leave it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class Notifications(MongoStore):
                 sort=[("document.next_try", 1)],
             )
         return None if raw is None else Instant(raw["document"]["next_try"])
+
+
+class Subscriptions(MongoStore):
+    """Who watches a case: one record a case, ``{case, watchers, version}``."""
+
+    name = "subscriptions"
 
 
 class Contacts:

@@ -121,11 +121,22 @@ class County:
         return next((entry for entry in entries if entry["id"] == case), None)
 
     def act(
-        self, level: str, case: str, action: str, role: str = "officer", **body: Any
+        self,
+        level: str,
+        case: str,
+        action: str,
+        role: str = "officer",
+        *,
+        headers: dict[str, str] | None = None,
+        **body: Any,
     ) -> httpx.Response:
         """An officer's action at a desk."""
         url = f"{self.about['desks'][level]}/v1/desks/{level}/cases/{case}/{action}"
-        return self.ask("POST", url, role, json=body)
+        return self.ask("POST", url, role, json=body, headers=headers or {})
+
+    def latest(self, level: str, case: str) -> httpx.Response:
+        """The entry of the last time that a case came to a desk, with its ETag."""
+        return self.ask("GET", f"{self.about['desks'][level]}/v1/desks/{level}/cases/{case}")
 
     def audit(self, service: str, **filters: Any) -> list[dict[str, Any]]:
         """What a service's audit trail has, the latest first; a desk is asked by its level."""

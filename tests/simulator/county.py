@@ -1,15 +1,23 @@
-"""A small county for histories: one village with a household grid, four levels, no names."""
+"""A small county for histories: two villages, four levels, a unit of the township, no names."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from services.grid.atlas import Atlas
-from services.grid.directory import Directory, Division, Officer
+from services.grid.directory import Directory, Division, Officer, Unit
 from services.grid.profile import Profile
 
 GRID = "46900210421403007"
 LEVELS = ("household", "group", "village", "township")
+UNIT = "centre"
+PLACES: dict[str, tuple[str, str]] = {
+    "household": (GRID, "46900210420501001"),
+    "group": ("46900210421403", "46900210420501"),
+    "village": ("469002104214", "469002104205"),
+    "township": ("469002104", "469002104"),
+}
+"""Two places of each level; the township has a unit besides."""
 
 RULES: dict[str, Any] = {
     "profile": "sample",
@@ -78,19 +86,23 @@ DIVISIONS = (
     Division("469002", "琼海市", "county", None, "county"),
     Division("469002104", "博鳌镇", "township", "469002", "township"),
     Division("469002104214", "沙美村", "village", "469002104", "village"),
+    Division("469002104205", "朝烈村", "village", "469002104", "village"),
 )
+UNITS = (Unit(UNIT, "综治中心", "township", "469002104"),)
 OFFICERS = (
     Officer("h-1", "户网格员", "household", GRID, None, "officer", on_duty=True),
     Officer("g-1", "组网格长", "group", "46900210421403", None, "lead", on_duty=True),
     Officer("v-1", "村网格长", "village", "469002104214", None, "lead", on_duty=False),
     Officer("t-1", "镇指挥长", "township", "469002104", None, "lead", on_duty=True),
+    Officer("v-2", "朝烈村网格员", "village", "469002104205", None, "officer", on_duty=True),
+    Officer("u-1", "综治中心", "township", "469002104", UNIT, "officer", on_duty=True),
 )
 
 
 def atlas(**changes: Any) -> Atlas:
     """The county with its profile, ``changes`` made to the rules."""
     profile = Profile.parse({**RULES, **changes})
-    directory = Directory(divisions=DIVISIONS, units=(), officers=OFFICERS)
+    directory = Directory(divisions=DIVISIONS, units=UNITS, officers=OFFICERS)
     return Atlas(directory, {profile.id: profile}, [profile.id])
 
 

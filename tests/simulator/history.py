@@ -165,6 +165,15 @@ def _follow(world: World, _choices: Choices, step: Step) -> str | None:
     return f"the custodian brings {looked} cases over" if looked else None
 
 
+def _supervise(world: World, choices: Choices, step: Step) -> str | None:
+    documents = world.nodes["escalation"].store.documents()
+    if not documents:
+        return None
+    case = list(documents)[choices.pick(len(documents))]
+    world.supervise(case, step)
+    return f"the county wants {case} to be supervised"
+
+
 def _wait(world: World, choices: Choices, _step: Step) -> str:
     seconds = _WAITS[choices.pick(len(_WAITS))]
     return f"{seconds} s pass: it is {world.clock.advance(seconds)}"
@@ -226,11 +235,12 @@ STEPS: dict[str, Kind] = {
     "answer": Kind(10, _answer),
     "reopen": Kind(6, _reopen),
     "migrate": Kind(4, _migrate),
+    "supervise": Kind(4, _supervise),
     "switch": Kind(5, _switch),
     "hear": Kind(10, _hear),
     "follow": Kind(4, _follow),
-    "wait": Kind(27, _wait),
-    "second": Kind(20, _second),
+    "wait": Kind(25, _wait),
+    "second": Kind(18, _second),
     "beat": Kind(3, _beat),
     "fire": Kind(10, _fire),
     "sweep": Kind(12, _sweep),

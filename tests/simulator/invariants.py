@@ -24,6 +24,10 @@ def all_hold(world: World) -> None:
     identities(world)
     assigned_once(world)
     fired_once(world)
+    moved_once(world)
+    requests_are_answered(world)
+    not_returned_for_ever(world)
+    notes_are_kept(world)
     nothing_moves_once_resolved(world)
     nobody_short_changed(world)
     answers_in_time_count(world)
@@ -121,6 +125,70 @@ def fired_once(world: World) -> None:
         passed[event.subject, token.round, token.hop, *what].add((event.id, event.time))
     for where, effects in passed.items():
         assert len(effects) == 1, where
+
+
+def moved_once(world: World) -> None:
+    """Each hop begins with one change of custody, one ahead of the hop before."""
+    began: dict[tuple[str, int, int], set[str]] = defaultdict(set)
+    for event in _events(world):
+        if event.custody:
+            token = Token.of(event.data["state"]["token"])
+            began[event.subject, token.round, token.hop].add(event.id)
+    for where, ids in began.items():
+        assert len(ids) == 1, where
+
+
+def requests_are_answered(world: World) -> None:
+    """What a living desk asked for was granted, and then moved the case on, or refused."""
+    granted = {
+        event.data["request"]["id"]: Token.of(event.data["state"]["token"])
+        for event in _events(world)
+        if event.custody and "request" in event.data
+    }
+    for level in LEVELS:
+        if level in world.dead:
+            continue
+        for key, entry in entries(world, level):
+            asked = entry.get("request")
+            if asked is None:
+                continue
+            assert asked["answer"] == ("granted" if asked["id"] in granted else "refused"), key
+            if asked["answer"] == "granted":
+                token = granted[asked["id"]]
+                assert (token.round, token.hop) == (entry["round"], entry["hop"] + 1), key
+
+
+def not_returned_for_ever(world: World) -> None:
+    """A case is sent back as often as its profile lets it be, and then supervised."""
+    custody = world.nodes["escalation"].store.documents()
+    returned: dict[tuple[str, int], set[str]] = defaultdict(set)
+    supervised: set[tuple[str, int]] = set()
+    for event in _events(world):
+        where = event.subject, event.data["state"]["token"]["round"]
+        if event.type == "case.returned":
+            returned[where].add(event.id)
+        elif event.type == "case.supervised" and event.data["passed"]["kind"] == "returned":
+            supervised.add(where)
+    for where, ids in returned.items():
+        most = world.atlas.profile(custody[where[0]]["facts"]["profile"]).returns.most
+        assert len(ids) <= most, where
+        assert (where in supervised) == (len(ids) == most), where
+
+
+def notes_are_kept(world: World) -> None:
+    """Every note of a desk was published, and is in its entry."""
+    said = {
+        event.data["note"]["id"]: (event.subject, event.data["note"])
+        for event in _events(world)
+        if event.type == "case.noted"
+    }
+    kept = {
+        note["id"]: (entry["case"], note)
+        for level in LEVELS
+        for _key, entry in entries(world, level)
+        for note in entry.get("notes", ())
+    }
+    assert said == kept
 
 
 def nothing_moves_once_resolved(world: World) -> None:

@@ -15,6 +15,7 @@ from services.escalation.firing import MARKER, Markers
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant, moment, plus
 from services.grid.events import Event
+from services.grid.moving import WrongPlace
 from services.grid.profile import Profile
 
 REPLICAS = 2
@@ -127,7 +128,7 @@ class HostileStore(MemoryStore):
         rival, self._rival = self._rival, None
         if rival is not None:
             # It dies or not by itself.
-            with suppress(Crash, Refused, Retry, UnknownProfile):
+            with suppress(Crash, Refused, Retry, UnknownProfile, WrongPlace):
                 rival()
 
 

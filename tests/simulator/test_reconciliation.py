@@ -18,7 +18,7 @@ from services.grid.events import Event
 from services.intake import reconciliation as register
 from tests.simulator import invariants
 from tests.simulator.county import LEVELS
-from tests.simulator.history import ATLAS, HEADER, WIDTH, History
+from tests.simulator.history import HEADER, WIDTH, History
 from tests.simulator.world import World
 
 SEEDS = st.integers(0, 2**32)
@@ -54,7 +54,8 @@ def keys(world: World, name: str) -> list[str]:
 
 
 def look(world: World) -> list[Finding]:
-    return reconciliation.compare(everything(world), ATLAS, world.clock.now(), LATER)
+    county = world.atlas
+    return reconciliation.compare(everything(world), county, world.clock.now(), LATER)
 
 
 def told(page: Page, finding: Finding, world: World) -> Event | None:
@@ -70,9 +71,9 @@ def told(page: Page, finding: Finding, world: World) -> Event | None:
 
 
 def works(world: World) -> list[Work]:
-    page, now = everything(world), world.clock.now()
+    page, now, county = everything(world), world.clock.now(), world.atlas
     return [
-        reconciliation.repair(finding, ATLAS, now, told(page, finding, world))
+        reconciliation.repair(finding, county, now, told(page, finding, world))
         for finding in reconciliation.one_source(look(world))
     ]
 

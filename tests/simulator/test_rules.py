@@ -141,6 +141,11 @@ def suspends_without_moving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_retimed", stops)
 
 
+def grants_what_came_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.2: the custodian grants only what who holds the case asks for."""
+    monkeypatch.setattr(escalation._Decider, "_holds", lambda _self, _asked: True)
+
+
 RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     decides_again,
     last_one_wins,
@@ -154,6 +159,7 @@ RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     marks_nothing,
     fires_by_the_clock,
     suspends_without_moving,
+    grants_what_came_too_late,
 )
 
 

@@ -26,9 +26,10 @@ from services.escalation import model as escalation
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant
 from services.grid.events import Event, of_consumer
+from services.grid.moving import WrongPlace
 from services.intake import model as intake
 from services.notify import model as notify
-from tests.simulator.county import GRID, LEVELS
+from tests.simulator.county import GRID, LEVELS, PLACES, UNIT
 from tests.simulator.nodes import REPLICAS, Crash, Node, Replica, Seams, SkewedClock, Waiting
 
 NODES = ("intake", "escalation", "notify", *LEVELS)
@@ -39,6 +40,15 @@ ACTIONS: dict[str, Callable[..., Decision]] = {
     "suspend": lambda entry, by, **at: dispatch.suspend(entry, by, "waiting", "", **at),
     "resume": lambda entry, by, **at: dispatch.resume(entry, by, "", **at),
     "extend": lambda entry, by, **at: dispatch.ask_extension(entry, by, "1d", "路远", **at),
+    "note": lambda entry, by, **at: dispatch.note(entry, by, f"进展 {_acts(entry)}", **at),
+    "escalate": lambda entry, by, **at: dispatch.request(entry, by, "escalate", "超出职权", **at),
+    "delegate": lambda entry, by, **at: dispatch.request(
+        entry, by, "delegate", "就近处理", to=_below(entry), **at
+    ),
+    "transfer": lambda entry, by, **at: dispatch.request(
+        entry, by, "transfer", "不属本村", to=_beside(entry), **at
+    ),
+    "return": lambda entry, by, **at: dispatch.request(entry, by, "return", "办不了", **at),
 }
 """What an officer of a desk can do, by name: ``(entry, by, *, atlas, now) -> Decision``."""
 
@@ -50,6 +60,26 @@ TAKES = {
 
 _EVER = -1e9
 """Real seconds: a sweep takes whatever is unpublished, however young."""
+
+
+def _acts(entry: Document) -> int:
+    return int(entry["state"]["token"]["seq"])
+
+
+def _below(entry: Document) -> dict[str, Any]:
+    """One level down, now here and now there."""
+    address = entry["state"]["address"]
+    level = LEVELS[LEVELS.index(address["level"]) - 1]
+    return {"division": PLACES[level][entry["hop"] % 2]}
+
+
+def _beside(entry: Document) -> dict[str, Any]:
+    """The other place of its level; at the township the unit, or from it the desk itself."""
+    address = entry["state"]["address"]
+    if address["level"] == "township" and address["unit"] is None:
+        return {"unit": UNIT}
+    here, there = PLACES[address["level"]]
+    return {"division": there if address["division"] == here else here}
 
 
 class Sent(NamedTuple):
@@ -125,8 +155,9 @@ class World:
             return lambda event, _now, atlas: intake.work(event, atlas.directory)
         if name in LEVELS:
             return lambda event, now, atlas: dispatch.work(event, name, atlas, now)
-        service = escalation if name == "escalation" else notify
-        return lambda event, now, atlas: service.work(event, atlas, now)
+        if name == "notify":
+            return lambda event, now, atlas: notify.work(event, (), atlas, now)
+        return lambda event, now, atlas: escalation.work(event, atlas, now)
 
     @property
     def alive(self) -> list[Node]:
@@ -325,6 +356,16 @@ class World:
         self._done(step, self.nodes["escalation"], follows)
         return len(looked)
 
+    def supervise(self, case: str, step: Step | None = None) -> bool:
+        """The county wants a case to be supervised; whether it is."""
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            round_ = (document or {"state": {"token": {"round": 0}}})["state"]["token"]["round"]
+            why, at = f"久拖不决 {round_}", {"atlas": replica.atlas, "now": replica.now}
+            return escalation.supervise(document, "county", why, **at)
+
+        return self._client(step or Step(), self.nodes["escalation"], case, change)
+
     def beat(self, step: Step | None = None) -> None:
         """A custodian says that it lives, and sends its queue a marker."""
         step = step or Step()
@@ -440,7 +481,7 @@ class World:
                 self._step(step, node, run)
             except Crash:
                 step.fails(f"dies at seam {step.seam}, and the client sends it again")
-            except (Refused, Retry, UnknownProfile) as error:
+            except (Refused, Retry, UnknownProfile, WrongPlace) as error:
                 step.fails(f"can't: {error}")
                 return False
             else:

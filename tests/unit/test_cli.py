@@ -254,6 +254,62 @@ def test_a_desk_lists_accepts_and_settles(services: Services) -> None:
     assert services.asked[-1][2] == {"outcome": "explained", "note": "n"}
 
 
+def test_a_desk_notes_and_asks_for_changes(services: Services) -> None:
+    held = {"level": "group", "division": "46900210421403", "unit": None}
+    noted = {**CASE, "status": "live"}
+    services.say("POST /v1/desks/household/cases/c-1/note", (200, noted))
+    assert run("desk", "household", "note", "c-1", "已到现场").stdout == "K7QX2M9A4T  live\n"
+    _line, headers, body = services.asked[-1]
+    assert body == {"note": "已到现场"}
+    assert headers["Idempotency-Key"]
+    granted = {
+        **CASE,
+        "status": "ended",
+        "held_by": held,
+        "request": {"action": "escalate", "answer": "granted"},
+    }
+    services.say("POST /v1/desks/household/cases/c-1/escalate", (200, granted))
+    result = run("desk", "household", "escalate", "c-1", "--reason", "需要电工")
+    assert result.stdout == "K7QX2M9A4T  ended  granted  held by group 46900210421403\n"
+    waits = {
+        **CASE,
+        "status": "live",
+        "held_by": None,
+        "request": {"action": "transfer", "answer": None},
+    }
+    services.say("POST /v1/desks/household/cases/c-1/transfer", (202, waits))
+    result = run(
+        *("desk", "household", "transfer", "c-1", "--reason", "不属本户"),
+        *("--to", "46900210421403008"),
+    )
+    assert result.stdout == "K7QX2M9A4T  live  asked  held by household 46900210421403007\n"
+    assert services.asked[-1][2] == {"reason": "不属本户", "to": {"division": "46900210421403008"}}
+    services.say("POST /v1/desks/household/cases/c-1/delegate", (200, granted))
+    run("desk", "household", "delegate", "c-1", "--reason", "r", "--unit", "centre")
+    assert services.asked[-1][2] == {"reason": "r", "to": {"unit": "centre"}}
+    refusal = problem(409, "the custodian refused it: nobody sent it here", held_by=held)
+    services.say("POST /v1/desks/household/cases/c-1/return", refusal)
+    result = run("desk", "household", "return", "c-1", "--reason", "办不了")
+    assert result.exit_code == Exit.REFUSED
+    assert "nobody sent it here" in result.stderr
+
+
+def test_a_case_is_supervised_and_watched(services: Services) -> None:
+    custody = {"address": CASE["address"], "token": CASE["token"]}
+    told = {"case": "c-1", "custody": custody, "supervised": {"times": 2}}
+    services.say("POST /v1/cases/c-1/supervise", (200, told))
+    result = run("supervise", "c-1", "--reason", "久拖不决")
+    assert result.stdout == "supervised 2 times, held by household 46900210421403007\n"
+    assert services.asked[-1][2] == {"reason": "久拖不决"}
+    services.say("POST /v1/cases/c-1/watch", (200, {"id": "c-1", "watchers": ["officer:v-1"]}))
+    assert run("watchers", "c-1", "--officer", "v-1").stdout == "officer:v-1\n"
+    assert services.asked[-1][2] == {"officer": "v-1"}
+    services.say("POST /v1/cases/c-1/unwatch", (200, {"id": "c-1", "watchers": []}))
+    result = run("watchers", "c-1", "--level", "village", "--division", "469002104214", "--remove")
+    assert result.stdout == "nobody watches this case\n"
+    assert services.asked[-1][2] == {"level": "village", "division": "469002104214"}
+
+
 def test_a_desk_that_no_longer_has_the_case_says_who_has(services: Services) -> None:
     held = {"level": "group", "division": "46900210421403", "unit": None}
     refusal = problem(409, "the case has moved on", held_by=held)

@@ -13,6 +13,7 @@ from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, plus
 from services.grid.directory import Directory
 from services.grid.events import Event
+from services.grid.moving import WrongPlace
 from tests.simulator.county import DIVISIONS, GRID, atlas
 from tests.simulator.world import World
 
@@ -273,3 +274,132 @@ def test_the_last_level_has_nobody_to_ask() -> None:
     document = entry(ATLAS, "469002104")
     with pytest.raises(Refused, match="no level above"):
         model.ask_extension(document, "t-1", "1d", "路远", atlas=ATLAS, now=NOW)
+
+
+PICTURE = {"url": "https://files.example.org/lamp.jpg", "sha256": "0f" * 32, "name": "路灯.jpg"}
+
+
+def test_a_note_is_one_act_and_the_same_again_is_none() -> None:
+    first = model.note(entry(), "h-1", "已到现场", [PICTURE], atlas=ATLAS, now=NOW)
+    (noted,) = first.events
+    assert Event.read(noted.body()).data["note"] == ended(first)["notes"][0]
+    assert noted.data["note"]["attachments"] == [PICTURE]
+    assert noted.data["state"]["token"]["seq"] == 2
+    assert noted.data["state"]["deadlines"] == entry()["state"]["deadlines"]
+    again = {"atlas": ATLAS, "now": plus(NOW, 60)}
+    assert model.note(ended(first), "h-1", "已到现场", [PICTURE], **again).events == ()
+    # Another's, with less to show, or known to be another: a note of its own.
+    for by, shown, another in (("h-2", [PICTURE], False), ("h-1", [], False), ("h-1", [], True)):
+        more = model.note(ended(first), by, "已到现场", shown, another=another, **again)
+        assert [event.type for event in more.events] == ["case.noted"]
+        assert len(ended(more)["notes"]) == 2
+
+
+def test_an_entry_shows_its_last_notes() -> None:
+    document = entry()
+    for number in range(model.NOTES + 5):
+        document = ended(model.note(document, "h-1", f"进展 {number}", atlas=ATLAS, now=NOW))
+    assert [item["text"] for item in document["notes"]][:2] == ["进展 5", "进展 6"]
+    assert len(document["notes"]) == model.NOTES
+
+
+@pytest.mark.parametrize("kind", ["acknowledge", "suspend", "resume", "resolve"])
+def test_an_act_carries_what_shows_it(kind: str) -> None:
+    at = {"atlas": ATLAS, "now": NOW}
+    document = ended(suspended()) if kind == "resume" else entry()
+    acts = {
+        "acknowledge": lambda: model.acknowledge(document, "h-1", "", [PICTURE], **at),
+        "suspend": lambda: model.suspend(document, "h-1", "waiting", "", [PICTURE], **at),
+        "resume": lambda: model.resume(document, "h-1", "", [PICTURE], **at),
+        "resolve": lambda: model.resolve(document, "h-1", "settled", "", [PICTURE], **at),
+    }
+    (event,) = acts[kind]().events
+    assert Event.read(event.body()).data["attachments"] == [PICTURE]
+
+
+def asking(document: Document, action: str = "escalate", **more: Any) -> Decision:
+    said = {"by": "h-1", "reason": "超出职权", "now": NOW, **more}
+    by, reason = said.pop("by"), said.pop("reason")
+    return model.request(document, by, action, reason, atlas=ATLAS, **said)
+
+
+def test_a_request_leaves_the_entry_live_and_the_same_again_asks_nothing() -> None:
+    asked = asking(entry())
+    (event,) = asked.events
+    request = Event.read(event.body()).data["request"]
+    assert (request["action"], request["reason"], request["by"]) == ("escalate", "超出职权", "h-1")
+    document = ended(asked)
+    assert document["status"] == "live"
+    assert document["state"] == entry()["state"]
+    assert document["request"]["answer"] is None
+    assert asking(document, now=plus(NOW, 60)).events == ()
+    with pytest.raises(Refused, match="was not answered yet") as caught:
+        asking(document, reason="别的原因")
+    assert caught.value.facts["held_by"]["level"] == "household"
+
+
+def granting(request: dict[str, Any]) -> Event:
+    release = released()
+    told = {**release.data["released"], "granted": request["id"]}
+    return Event(**{**release.as_document(), "data": {**release.data, "released": told}})
+
+
+def refusing(document: Document, why: str) -> Event:
+    release = released()
+    data = {
+        "case": release.data["case"],
+        "state": release.data["state"],
+        "request": document["request"],
+        "asked": document["state"]["token"],
+        "why": why,
+    }
+    return Event(**{**release.as_document(), "type": "case.refused", "data": data})
+
+
+def test_a_granted_request_is_answered_by_the_release_and_stays_so() -> None:
+    document = ended(asking(entry()))
+    moved = model.merge(document, granting(document["request"]))
+    assert (moved["status"], moved["ended"]) == ("ended", "custody")
+    assert moved["request"]["answer"] == "granted"
+    # Sent again over a bad network it is the first answer; anything else is too late.
+    assert asking(moved, now=plus(NOW, 60)).events == ()
+    assert model.asked_before(moved, "h-1", "escalate", None, "超出职权")
+    assert not model.asked_before(moved, "h-2", "escalate", None, "超出职权")
+    with pytest.raises(Refused, match="group 46900210421403 holds it now"):
+        asking(moved, reason="别的原因")
+    assert model.merge(moved, refusing(document, "too_late"))["request"]["answer"] == "granted"
+
+
+def test_a_case_that_a_deadline_takes_away_leaves_the_request_to_its_refusal() -> None:
+    document = ended(asking(entry()))
+    moved = model.merge(document, released())
+    assert moved["request"]["answer"] is None
+    told = model.merge(moved, refusing(document, "too_late"))["request"]
+    assert (told["answer"], told["why"]) == ("refused", "too_late")
+    assert told["held_by"]["level"] == "group"
+
+
+def test_what_was_refused_may_be_asked_again() -> None:
+    document = ended(asking(entry()))
+    refused = model.merge(document, refusing(document, "last_level"))
+    for later in (0, 60):
+        again = asking(refused, now=plus(NOW, later))
+        assert len(again.events) == 1
+        assert ended(again)["request"]["id"] != document["request"]["id"]
+
+
+def test_what_can_not_be_asked_for_is_said_at_once() -> None:
+    with pytest.raises(Refused, match="nobody sent it here"):
+        asking(entry(), "return")
+    with pytest.raises(Refused, match="no level above"):
+        asking(entry(ATLAS, "469002104"))
+    with pytest.raises(WrongPlace, match="not below household"):
+        asking(entry(), "delegate", to={"division": "469002104"})
+
+
+def test_an_entry_remembers_what_was_done_under_its_last_keys() -> None:
+    document = entry()
+    for number in range(model.REMEMBERED + 1):
+        document = model.remembered(document, f"key-{number}", f"digest-{number}")
+    assert model.done(document, "key-0") is None
+    assert model.done(document, "key-1") == "digest-1"

@@ -542,3 +542,148 @@ def test_what_fires_fires_once_however_often_it_is_tried(state: str, how: str) -
         ]
         # It reads again: there is nothing left to do.
         assert types(fired(done(first), plus(now, 0.2))) == []
+
+
+def walk(*moves: tuple[str, str]) -> World:
+    """A case after these requests, ``(level, action)``, all heard, a minute apart."""
+    world = World(ATLAS)
+    world.report("case-1")
+    world.settle()
+    for level, action in moves:
+        world.clock.advance(60)
+        assert world.act(level, world.entries(level)[-1], action), (level, action)
+        world.settle()
+    return world
+
+
+def held(world: World) -> Document:
+    return world.nodes["escalation"].store.documents()["case-1"]
+
+
+def last(world: World, kind: str) -> Event:
+    return next(sent.event for sent in reversed(world.published) if sent.event.type == kind)
+
+
+UP = (("household", "escalate"), ("group", "escalate"))
+
+
+def test_a_delegated_case_starts_the_levels_clock_and_climbs_again() -> None:
+    world = walk(*UP, ("village", "delegate"))
+    granted = plus(START, 180)
+    event, document = last(world, "case.delegated"), held(world)
+    assert event.key == "case.delegated.group.46.90.02.104.214.03"
+    assert (event.data["reason"], event.data["request"]["reason"]) == ("requested", "就近处理")
+    assert event.data["previous"]["level"] == "village"
+    clocks = document["state"]["clocks"]
+    assert (clocks["level"]["started_at"], clocks["case"]["started_at"]) == (granted, START)
+    assert document["next_due"] == plus(granted, 2 * HOUR)
+    climbed = fired(document, document["next_due"])
+    assert types(climbed) == ["deadline_passed", "escalated", "released"]
+    assert done(climbed)["state"]["address"]["level"] == "village"
+
+
+def test_a_transferred_case_is_assigned_in_the_unit() -> None:
+    world = walk(*UP, ("village", "escalate"), ("township", "transfer"))
+    state = held(world)["state"]
+    assert state["address"] == {"level": "township", "division": "469002104", "unit": "centre"}
+    assert state["assigned"]["officer"] == "u-1"
+    assert last(world, "case.transferred").data["reason"] == "requested"
+
+
+def test_a_returned_case_goes_to_who_sent_it_and_from_there_to_who_sent_it_before() -> None:
+    world = walk(*UP, ("village", "delegate"), ("group", "return"))
+    assert held(world)["state"]["address"]["level"] == "village"
+    world.clock.advance(60)
+    # The village had it from the group, which had escalated it.
+    assert world.act("village", world.entries("village")[-1], "return")
+    world.settle()
+    assert held(world)["state"]["address"]["level"] == "group"
+    assert world.act("group", world.entries("group")[-1], "return")
+    world.settle()
+    assert held(world)["state"]["address"]["level"] == "household"
+    told = last(world, "case.supervised").data
+    assert told["passed"]["kind"] == "returned"
+    assert (told["times"], told["tell"]) == (1, ["469002"])
+    assert told["supervisor"]["by"] == "profile.yaml returns, 3 times"
+    # Nobody sent it to the household, and it was sent back as often as it may be.
+    world.act("household", world.entries("household")[-1], "return")
+    world.settle()
+    assert last(world, "case.refused").data["why"] == "returned_too_often"
+    assert held(world)["state"]["address"]["level"] == "household"
+
+
+def test_who_had_it_first_can_return_it_to_nobody() -> None:
+    world = walk(("household", "escalate"), ("group", "return"))
+    world.act("household", world.entries("household")[-1], "return")
+    world.settle()
+    assert last(world, "case.refused").data["why"] == "nobody_sent_it"
+    (entry,) = [
+        item
+        for item in world.nodes["household"].store.documents().values()
+        if item["status"] == "live"
+    ]
+    assert entry["request"]["answer"] == "refused"
+
+
+def test_what_moved_before_senders_were_kept_came_from_the_hop_before() -> None:
+    world = walk(*UP)
+    document = held(world)
+    names = ("how", "sender", "granted")
+    old = [{name: item[name] for name in item if name not in names} for item in document["seen"]]
+    asked = world.act("village", world.entries("village")[-1], "return")
+    assert asked
+    request = last(world, "case.requested")
+    decision = model.decide(model.merge({**document, "seen": old}, request, START), ATLAS, START)
+    assert types(decision) == ["returned", "released"]
+    assert done(decision)["state"]["address"]["level"] == "group"
+
+
+def test_a_place_that_the_custodian_does_not_know_is_refused() -> None:
+    world = walk(*UP)
+    assert world.act("village", world.entries("village")[-1], "delegate")
+    request = last(world, "case.requested")
+    wrong = {
+        **request.data["request"],
+        "to": {"level": "group", "division": "469002999", "unit": None},
+    }
+    event = Event(**{**request.as_document(), "data": {**request.data, "request": wrong}})
+    decision = model.decide(model.merge(held(world), event, START), ATLAS, START)
+    assert types(decision) == ["refused"]
+    assert decision.events[0].data["why"] == "no_such_place"
+
+
+def supervised(document: Document, reason: str = "久拖不决", **more: Any) -> Decision:
+    at = more.pop("at", plus(START, 60))
+    return model.supervise(document, more.pop("by", "t-1"), reason, atlas=ATLAS, now=at, **more)
+
+
+def test_a_person_supervises_at_any_level_and_it_is_repeated_whoever_holds_it() -> None:
+    decision = supervised(custody())
+    (told,) = decision.events
+    assert Event.read(told.body()).data["supervisor"] == {"by": "t-1", "reason": "久拖不决"}
+    assert (told.data["passed"]["kind"], told.data["tell"]) == ("asked", ["469002"])
+    assert supervised(done(decision)).events == ()
+    assert types(supervised(done(decision), by="t-2")) == ["supervised"]
+    # The last level's rule says how often: each day. The case climbs meanwhile.
+    document = merge_act(done(decision), acknowledged=True)
+    document = done(fired(document, plus(START, 24 * HOUR)))
+    assert document["state"]["address"]["level"] == "group"
+    assert document["supervision"]["due"] == plus(START, 60 + 24 * HOUR)
+    again = fired(document, plus(START, 601 + 24 * HOUR))
+    assert types(again) == ["supervised"]
+    assert done(again)["supervision"]["times"] == 2
+    rows = [row for row in model.explain(document) if row["kind"] == "supervise"]
+    assert [(row["rule"], row["status"]) for row in rows] == [("t-1", "armed")]
+    assert model.reaches(document, rows[0], ATLAS)["tell"] == ["469002"]
+
+
+def test_who_supervises_again_says_so_with_another_reason_or_key() -> None:
+    document = done(supervised(custody(), key="k-1"))
+    assert supervised(document, key="k-1", at=plus(START, 90)).events == ()
+    assert types(supervised(document, key="k-2")) == ["supervised"]
+    assert types(supervised(document, "还没有人去")) == ["supervised"]
+
+
+def test_an_ended_case_is_not_supervised() -> None:
+    with pytest.raises(Refused, match="has ended"):
+        supervised(merge_act(custody(), resolved=True))

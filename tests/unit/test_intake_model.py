@@ -230,3 +230,18 @@ def test_only_a_resolved_case_is_reopened_and_once() -> None:
     assert (same.events, same.document) == ((), again)
     with pytest.raises(Refused, match="this one is held"):
         model.reopen(again, "op", "还是坏的", atlas=ATLAS, now=plus(NOW, 90000))
+
+
+def test_who_watches_a_case_is_told_with_a_version() -> None:
+    at = {"atlas": ATLAS, "now": NOW}
+    document = opened().document
+    first = model.watch(document, "operator", ["officer:v-1"], **at)
+    assert first.events[0].data["watchers"] == ["officer:v-1"]
+    assert model.watch(first.document, "operator", ["officer:v-1"], **at).events == ()
+    second = model.watch(first.document, "operator", ["desk:village:469002104214"], **at)
+    gone = model.watch(second.document, "operator", [], ["officer:v-1"], **at)
+    assert gone.events[0].data["watchers"] == ["desk:village:469002104214"]
+    assert [decision.events[0].data["version"] for decision in (first, second, gone)] == [1, 2, 3]
+    many = [f"officer:{number}" for number in range(model.MOST_WATCHERS + 1)]
+    with pytest.raises(Refused, match="watch this case already"):
+        model.watch(document, "operator", many, **at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.bus.fold import Document
+from services.bus.fold import Document, Record
 from services.grid.clock import FrozenClock, plus
 from services.grid.events import Event
 from services.notify import model
@@ -29,7 +29,7 @@ EVENTS = events()
 
 
 def announced(kind: str) -> Document | None:
-    return model.announce(None, EVENTS[kind], ATLAS, NOW).document
+    return model.announce(None, EVENTS[kind], (), ATLAS, NOW).document
 
 
 def test_who_is_told_follows_the_template() -> None:
@@ -47,7 +47,7 @@ def test_who_is_told_follows_the_template() -> None:
 
 def test_it_is_decided_once() -> None:
     document = announced("case.assigned")
-    again = model.announce(document, EVENTS["case.assigned"], ATLAS, plus(NOW, 60))
+    again = model.announce(document, EVENTS["case.assigned"], (), ATLAS, plus(NOW, 60))
     assert again.document == document
 
 
@@ -97,3 +97,29 @@ def test_a_failure_is_tried_again_with_growing_pauses_and_then_given_up() -> Non
     assert failed.data["reason"] == "the webhook answered 500"
     assert failed.data["notification"]["attempts"] == model.ATTEMPTS
     assert document["next_try"] is None
+
+
+def watched(version: int, *watchers: str) -> Event:
+    event = EVENTS["case.reported"]
+    data = {**event.data, "watchers": list(watchers), "version": version, "by": "operator"}
+    return Event(**{**event.as_document(), "type": model.WATCHED, "data": data})
+
+
+def test_the_greatest_version_says_who_watches_in_whatever_order_it_comes() -> None:
+    first, second = watched(1, "officer:v-1"), watched(2)
+    document = None
+    for event in (second, first, second):
+        document = model.subscription(event).change(Record("case-1", 1, document)).document
+    assert document == {"case": "case-1", "watchers": [], "version": 2}
+
+
+def test_watchers_are_told_by_a_template_and_so_is_whom_a_route_also_tells() -> None:
+    line = {"on": "case.reported", "tell": ["watchers"], "by": ["log"], "text": "{title}"}
+    county = atlas(templates=[line])
+    event = EVENTS["case.reported"]
+    facts = {**event.data["case"], "also_tell": ["village"], "profile": county.current[0].id}
+    told = Event(**{**event.as_document(), "data": {**event.data, "case": facts}})
+    document = model.announce(None, told, ["officer:v-1"], county, NOW).document
+    assert document is not None
+    recipients = [item["recipient"] for item in document["deliveries"]]
+    assert recipients == ["officer:v-1", "desk:village:469002104214"]

@@ -445,9 +445,10 @@ MISTAKES = [
         "templates[0].on",
         "'case.assignd' is not known: did you mean case.assigned? "
         "Allowed: case.reported, case.assigned, case.acknowledged, "
-        "case.resolved, case.suspended, case.resumed, case.extension_requested, "
+        "case.resolved, case.noted, case.suspended, case.resumed, case.extension_requested, "
         "case.extension_granted, case.extension_refused, case.extended, case.reopened, "
-        "case.escalated, case.transferred, case.reminded, case.deadline_passed, "
+        "case.watched, case.escalated, case.transferred, case.delegated, case.returned, "
+        "case.reminded, case.deadline_passed, "
         "case.supervised",
     ),
     (
@@ -455,7 +456,7 @@ MISTAKES = [
         "tell: [everybody]",
         27,
         "templates[0].tell",
-        "'everybody' is not known: write one of holder, above, also_tell, told",
+        "'everybody' is not known: write one of holder, above, also_tell, told, watchers",
     ),
     (
         "by: [log]",
@@ -500,7 +501,7 @@ MISTAKES = [
         "feedback",
         "'feedback' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
-        "unstaffed, grace, templates, suspensions, extension, reopening, emergency",
+        "unstaffed, grace, templates, suspensions, extension, reopening, returns, emergency",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),

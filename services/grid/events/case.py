@@ -11,19 +11,24 @@ from services.grid.events.parts import (
     CaseSchema,
     InstantField,
     Kept,
+    attachments,
     extension_text,
     public_text,
 )
+
+REQUESTS = ("escalate", "delegate", "transfer", "return")
+"""提级, 下派, 转办, 退回: up, down, sideways, and back to who sent it."""
 
 
 class RequestSchema(Kept):
     """A change of custody that a desk asks the custodian for."""
 
     id = fields.String(required=True)
-    action = fields.String(required=True, validate=validate.OneOf(["escalate"]))
+    action = fields.String(required=True, validate=validate.OneOf(REQUESTS))
     to = fields.Nested(AddressSchema, load_default=None, allow_none=True)
     reason = public_text(500, required=True, shortest=1)
     by = fields.String(required=True)
+    attachments = attachments()
 
 
 class RequestedSchema(CaseSchema):
@@ -39,17 +44,39 @@ class AssignedEventSchema(CaseSchema):
     unstaffed = fields.String(load_default=None, allow_none=True, validate=WORD)
 
 
-class AcknowledgedEventSchema(CaseSchema):
+class AttachedSchema(CaseSchema):
+    """``case.resolved``: what was done stands in the state; with it what shows it."""
+
+    attachments = attachments()
+
+
+class AcknowledgedEventSchema(AttachedSchema):
     """``case.acknowledged``."""
 
     note = public_text(2000, lines=True, load_default="")
 
 
-class ActedSchema(CaseSchema):
+class ActedSchema(AttachedSchema):
     """``case.suspended`` and ``case.resumed``; what it is about stands in the state."""
 
     by = fields.String(required=True)
     note = public_text(2000, lines=True, load_default="")
+
+
+class NoteSchema(Kept):
+    """How far it is, as the holder says."""
+
+    id = fields.String(required=True)
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    text = public_text(2000, lines=True, required=True, shortest=1)
+    attachments = attachments()
+
+
+class NotedSchema(CaseSchema):
+    """``case.noted``."""
+
+    note = fields.Nested(NoteSchema, required=True)
 
 
 class ExtensionSchema(Kept):
@@ -95,6 +122,14 @@ class ReopenedSchema(CaseSchema):
     reopening = fields.Nested(ReopeningSchema, required=True)
 
 
+class WatchedSchema(CaseSchema):
+    """``case.watched``: everybody who is told, as references; the greatest version counts."""
+
+    watchers = fields.List(fields.String(validate=validate.Length(1, 200)), required=True)
+    version = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
+    by = fields.String(required=True)
+
+
 TYPES = (
     EventType(
         "case.reported",
@@ -123,7 +158,14 @@ TYPES = (
         "The holder settled the case (办结).",
         ("dispatch",),
         ("intake", "escalation", "notify"),
-        CaseSchema,
+        AttachedSchema,
+    ),
+    EventType(
+        "case.noted",
+        "The holder says how far it is (进展).",
+        ("dispatch",),
+        ("intake", "escalation", "notify"),
+        NotedSchema,
     ),
     EventType(
         "case.suspended",
@@ -177,6 +219,13 @@ TYPES = (
         ("intake", "dispatch", "escalation", "notify"),
         ReopenedSchema,
         custody=True,
+    ),
+    EventType(
+        "case.watched",
+        "Somebody wants to be told of what happens to a case (关注), or no longer.",
+        ("intake",),
+        ("intake", "notify"),
+        WatchedSchema,
     ),
     EventType(
         "case.requested",

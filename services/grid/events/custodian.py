@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from services.grid.events.case import RequestedSchema
+from services.grid.events.case import RequestedSchema, RequestSchema
 from services.grid.events.event_type import EventType
 from services.grid.events.parts import (
     WORD,
@@ -13,24 +13,36 @@ from services.grid.events.parts import (
     InstantField,
     Kept,
     TokenSchema,
+    public_text,
 )
 
 
-class EscalatedSchema(CaseSchema):
+class CustodySchema(CaseSchema):
+    """Custody changed: from whom, and what was asked for if a desk did."""
+
+    previous = fields.Nested(AddressSchema, required=True)
+    request = fields.Nested(RequestSchema)
+
+
+class EscalatedSchema(CustodySchema):
     """``case.escalated``."""
 
     reason = fields.String(required=True, validate=validate.OneOf(["deadline_missed", "requested"]))
-    previous = fields.Nested(AddressSchema, required=True)
 
 
-class TransferredSchema(CaseSchema):
+class TransferredSchema(CustodySchema):
     """``case.transferred``."""
 
     reason = fields.String(
         required=True,
-        validate=validate.OneOf(["profile_migrated", "emergency", "emergency_ended"]),
+        validate=validate.OneOf(["profile_migrated", "emergency", "emergency_ended", "requested"]),
     )
-    previous = fields.Nested(AddressSchema, required=True)
+
+
+class MovedSchema(CustodySchema):
+    """``case.delegated`` and ``case.returned``."""
+
+    reason = fields.String(required=True, validate=validate.OneOf(["requested"]))
 
 
 class ReleaseSchema(Kept):
@@ -39,6 +51,7 @@ class ReleaseSchema(Kept):
     token = fields.Nested(TokenSchema, required=True)
     address = fields.Nested(AddressSchema, required=True)
     why = fields.String(required=True, validate=validate.OneOf(["custody", "resolution"]))
+    granted = fields.String(metadata={"description": "the request that moved the case on"})
 
 
 class ReleasedSchema(CaseSchema):
@@ -68,9 +81,20 @@ class PassedEventSchema(CaseSchema):
     passed = fields.Nested(PassedSchema, required=True)
 
 
-class SupervisedSchema(PassedEventSchema):
-    """``case.supervised``."""
+class SupervisorSchema(Kept):
+    """Who wants a case to be supervised, and why."""
 
+    by = fields.String(required=True)
+    reason = public_text(500, required=True, shortest=1)
+
+
+class SupervisedSchema(PassedEventSchema):
+    """``case.supervised``; ``passed.kind`` is ``asked`` if a person wants it.
+
+    It is ``returned`` if the case was sent back as often as its profile lets it be.
+    """
+
+    supervisor = fields.Nested(SupervisorSchema)
     times = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
     tell = fields.List(fields.String(), load_default=list)
 
@@ -106,10 +130,26 @@ TYPES = (
     ),
     EventType(
         "case.transferred",
-        "Custody was decided anew (转办): the case came under other rules.",
+        "Custody moved sideways (转办), because the holder asked for it or other rules hold.",
         ("escalation",),
         ("intake", "dispatch", "notify"),
         TransferredSchema,
+        custody=True,
+    ),
+    EventType(
+        "case.delegated",
+        "Custody moved down (下派), because the holder asked for it.",
+        ("escalation",),
+        ("intake", "dispatch", "notify"),
+        MovedSchema,
+        custody=True,
+    ),
+    EventType(
+        "case.returned",
+        "Custody moved back to who had sent the case (退回).",
+        ("escalation",),
+        ("intake", "dispatch", "notify"),
+        MovedSchema,
         custody=True,
     ),
     EventType(
@@ -142,7 +182,7 @@ TYPES = (
     ),
     EventType(
         "case.supervised",
-        "The last level's deadline passed; told upwards, and repeated (督办).",
+        "The last level's deadline passed, or a person wants it (督办): told upwards, repeated.",
         ("escalation",),
         ("intake", "notify"),
         SupervisedSchema,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
@@ -111,6 +111,33 @@ def public_text(
         ],
         **kwargs,
     )
+
+
+class AttachmentSchema(Kept):
+    """A picture or document that lies elsewhere, and the digest by which it is known."""
+
+    url = fields.Url(
+        required=True,
+        schemes={"http", "https"},
+        require_tld=False,
+        validate=validate.Length(max=2000),
+    )
+    sha256 = fields.String(
+        required=True,
+        validate=validate.Regexp(
+            r"^[0-9a-f]{64}\Z", error="Write the SHA-256 digest: 64 lower-case hex digits."
+        ),
+    )
+    name = public_text(200, shortest=1)
+
+
+def attachments(unknown: Literal["raise"] | None = None, **kwargs: Any) -> fields.List[Any]:
+    """Up to twenty attachments, as reports and acts have them.
+
+    :param unknown: ``"raise"`` for what people send: then there are no other fields.
+    """
+    one = fields.Nested(AttachmentSchema, unknown=unknown)
+    return fields.List(one, validate=validate.Length(max=20), **kwargs)
 
 
 class TokenSchema(Kept):
