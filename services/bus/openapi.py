@@ -286,9 +286,10 @@ def _parameters(route: RouteLike, converter: _Converter) -> list[dict[str, Any]]
                 "in": "header",
                 "name": "If-Match",
                 "required": False,
-                "description": "The `ETag` of what was seen: it is done only if that still holds.",
+                "description": "The `ETag` of what was seen: it is done only if that still holds. "
+                "`*` is any.",
                 "schema": {"type": "string"},
-                "example": '"9f2c4e1b7a605d83c1e4f7a2"',
+                "example": "*",
             }
         )
     return found

@@ -42,12 +42,16 @@ def own(make_stack: Callable[..., Stack]) -> County:
 def known(own: County) -> Known:
     """What there is to be asked for, for each action something that it can be done to."""
     person = {"name": "林某", "phone": "0898 6282 1234"}
-    actions = ("acknowledge", "resolve", "extend", "suspend", "resume", "reopen")
+    actions = (
+        *("acknowledge", "resolve", "extend", "suspend", "resume", "reopen"),
+        *("note", "escalate", "delegate", "transfer"),
+    )
     cases = {name: own.report(VILLAGE, reporter=person) for name in actions}
     for case in cases.values():
         own.arrived("village", case)
     assert own.act("village", cases["resume"], "suspend", reason="waiting").status_code == 200
     assert own.act("village", cases["reopen"], "resolve", outcome="settled").status_code == 200
+    cases["send_back"] = sent_to_the_village(own)
     asked = [asked_of_the_village(own) for _ in range(2)]
     eventually("all know them", lambda: all(map(own.custody, cases.values())))
     eventually("the end", lambda: own.case(cases["reopen"])["status"] == "resolved")
@@ -70,10 +74,21 @@ def known(own: County) -> Known:
         "source": ["app"],
         "outcome": ["settled", "explained"],
         "SuspendBody.reason": ["waiting"],
-        "to": [shown["profile"]],
+        "MigrationBody.to": [shown["profile"]],
+        "MoveBody.to": [{"division": GROUP}, {"division": ELSEWHERE}],
+        "officer": ["v-205"],
         "by": ["2h", "3d"],
         "longest": ["5d"],
     }
+
+
+def sent_to_the_village(county: County) -> str:
+    """A case that a group has sent up."""
+    case = county.report(GROUP)
+    county.arrived("group", case)
+    assert county.act("group", case, "escalate", reason="超出职权").status_code == 200
+    county.arrived("village", case)
+    return case
 
 
 def asked_of_the_village(county: County) -> str:

@@ -44,6 +44,12 @@ class Services:
         self.answers[line] = list(answers)
 
 
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts the tests may say how wide theirs is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     """Services on a free port, named by the environment."""
@@ -76,7 +82,6 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     thread.start()
     said.url = f"http://127.0.0.1:{server.server_address[1]}"
     monkeypatch.delenv("RUN_DIR", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("HUASHI_INTAKE", said.url)
     monkeypatch.setenv("HUASHI_DESKS", f"household={said.url},group={said.url}")
     monkeypatch.setenv("HUASHI_ESCALATION", said.url)
