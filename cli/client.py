@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -96,6 +97,19 @@ class Client:
         """Every deadline of a case with its rule and what became of it."""
         url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/deadlines"
         return self._ask("GET", url, _READERS)
+
+    def feedback(self, case: str, body: Json) -> Json:
+        """Says what the reporter thinks of how a case was resolved; by its id or tracking code."""
+        if _is_id(case):
+            url = f"{self.stack.intake}/v1/cases/{case}/feedback"
+            return self._ask("POST", url, ("operator",), body=body)
+        url = f"{self.stack.intake}/v1/tracking/{quote(case, safe='')}/feedback"
+        return self._ask("POST", url, (), body=body)
+
+    def withdraw(self, case: str, reason: str) -> Json:
+        """Takes a report back."""
+        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/withdraw"
+        return self._ask("POST", url, ("operator", "reporter"), body={"reason": reason})
 
     def emergencies(self) -> list[Json]:
         """Every division that was ever switched to emergency mode."""
@@ -196,6 +210,13 @@ class Client:
             if monotonic() > until:
                 raise away
             time.sleep(_PAUSE)
+
+
+def _is_id(case: str) -> bool:
+    try:
+        return str(uuid.UUID(case)) == case.lower()
+    except ValueError:
+        return False
 
 
 def _host(name: str, url: str) -> str:

@@ -266,6 +266,40 @@ def _line(case: dict[str, Any]) -> str:
     return f"{case['tracking']}  {case['status']}  {where}"
 
 
+@app.command()
+def feedback(
+    case: CaseArgument,
+    satisfied: Annotated[
+        bool, typer.Option("--satisfied/--not-satisfied", help="Whether it helped.")
+    ],
+    score: Annotated[
+        int | None, typer.Option(min=1, max=5, help="1 to 5, 5 being the best.")
+    ] = None,
+    comment: Annotated[str, typer.Option(help="In the reporter's own words.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what the reporter thinks of how a case was resolved (回访).
+
+    Satisfied, the case is closed (销号); not satisfied, it is taken up again (重新办理).
+    """
+    with _client(as_json) as client:
+        body = {"satisfied": satisfied, "score": score, "comment": comment}
+        found = client.feedback(case, body)
+        _print(found) if as_json else typer.echo(_line(found))
+
+
+@app.command()
+def withdraw(
+    case: Annotated[str, typer.Argument(help="The case's id.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept, and everybody sees it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take a report back (撤回), while nobody has resolved it."""
+    with _client(as_json) as client:
+        found = client.withdraw(case, reason)
+        _print(found) if as_json else typer.echo(_line(found))
+
+
 @desk_app.callback()
 def desk(
     context: typer.Context,

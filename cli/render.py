@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -145,6 +145,7 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     if resolution:
         said = f"{resolution['outcome']} {local(resolution['at'], zone)} by {resolution['by']}"
         rows.append(("resolved", f"{said} {resolution['note']}".strip()))
+    rows.extend(_ends(case, zone))
     if supervised:
         rows.append(("supervised", Text(f"{supervised['times']} times", "red")))
     if case.get("late_custody"):
@@ -154,6 +155,24 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     if not case.get("deadlines"):
         return facts
     return Group(facts, Text(), deadlines(case["deadlines"], now, zone))
+
+
+def _ends(case: Json, zone: ZoneInfo) -> Iterator[tuple[str, RenderableType]]:
+    """What the reporter says of it, and how it ends."""
+    said, closing, closed = (case.get(name) for name in ("feedback", "closing", "closed"))
+    withdrawal = case.get("withdrawal")
+    if said:
+        word = Text("satisfied", "green") if said["satisfied"] else Text("not satisfied", "red")
+        score = f", {said['score']} of 5" if said["score"] else ""
+        told = f"{score}, {local(said['at'], zone)} {said['comment']}".rstrip()
+        yield "feedback", word.append(f"{told}, round {said['round']}", "default")
+    if closing:
+        yield "answer by", f"{local(closing['due'], zone)}, else it is closed"
+    if closed:
+        yield "closed", f"{local(closed['at'], zone)}, {closed['why']}"
+    if withdrawal:
+        at = local(withdrawal["at"], zone)
+        yield "withdrawn", f"{at} by {withdrawal['by']}: {withdrawal['reason']}"
 
 
 def deadlines(rows: Iterable[Json], now: Instant, zone: ZoneInfo) -> Table:

@@ -127,6 +127,21 @@ EMERGENCY_HOPS = Counter(
     "huashi_emergency_hops_total", "Cases in flight that followed a switch.", ["switch"]
 )
 
+# -- feedback (intake) ---------------------------------------------------------------------
+
+# What reporters say of how their case was resolved (回访). satisfied: yes, no.
+FEEDBACK = Counter("huashi_feedback_total", "Feedback given.", ["satisfied"])
+# Cases closed (销号). why: confirmed (by feedback), unanswered (nobody answered in time).
+CLOSED = Counter("huashi_closed_total", "Resolved cases that were closed.", ["why"])
+# Cases taken up again. why: unsatisfied (by feedback), asked (by a lead or operator).
+REOPENED = Counter("huashi_reopened_total", "Cases that were reopened.", ["why"])
+# Reports taken back before anybody had resolved the case.
+WITHDRAWN = Counter("huashi_withdrawn_total", "Cases that were withdrawn.")
+# Resolved cases that could not be closed: a defect; each is tried again after five minutes.
+CLOSING_FAILED = Counter(
+    "huashi_closing_failed_total", "Cases that could not be closed and were put off."
+)
+
 # A year of which no calendar's holidays are known: deadlines count its plain weeks. 1 if so.
 HOLIDAYS_UNKNOWN = Gauge(
     "huashi_holidays_unknown", "1 for a year whose holidays are not known.", ["holidays", "year"]

@@ -91,6 +91,7 @@ class RouteLike(Protocol):
     repeatable: bool
     tagged: bool
     waits: bool
+    cache_seconds: int
 
 
 class Page(NamedTuple):
@@ -234,6 +235,10 @@ def _operation(route: RouteLike, handler: Any, converter: _Converter) -> dict[st
         where = {"Location": _header("Where the answer is to be seen once it is there.")}
         asked = {**answer, "description": "It is asked for, and not answered yet."}
         made["responses"]["202"] = {**asked, "headers": {**answer.get("headers", {}), **where}}
+    if route.cache_seconds:
+        tag = _header("The same answer has the same; sent as If-None-Match, it is not sent again.")
+        answer["headers"] = {"ETag": tag, "Cache-Control": _header("For how long it may be kept.")}
+        made["responses"]["304"] = {"description": "The caller has it (If-None-Match)."}
     return made
 
 

@@ -175,6 +175,7 @@ class Route(Entrypoint):
         repeatable: bool = False,
         tagged: bool = False,
         waits: bool = False,
+        cache_seconds: int = 0,
     ) -> None:
         # Else nameko logs each refused request as an error with a traceback.
         super().__init__(expected_exceptions=(Exception,))
@@ -204,6 +205,7 @@ class Route(Entrypoint):
         self.repeatable = repeatable
         self.tagged = tagged
         self.waits = waits
+        self.cache_seconds = cache_seconds
 
     def rules(self) -> list[Rule]:
         """Its place in the URL map."""
@@ -252,7 +254,12 @@ class Route(Entrypoint):
         except ContainerBeingKilled:
             raise problems.away("this service is stopping") from None
         answer = result if isinstance(result, Answer) else Answer(result)
-        return _response(answer.body, self.status_of(answer), headers=answer.headers)
+        response = _response(answer.body, self.status_of(answer), headers=answer.headers)
+        if not self.cache_seconds:
+            return response
+        response.headers["Cache-Control"] = f"public, max-age={self.cache_seconds}"
+        # Who has it already (If-None-Match) gets a 304 without the body.
+        return response.make_conditional(request)
 
     def status_of(self, result: Any) -> int:
         """The status of what the handler returned."""
@@ -330,6 +337,7 @@ def route(
     repeatable: bool = False,
     tagged: bool = False,
     waits: bool = False,
+    cache_seconds: int = 0,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a method of a service answer ``method path``.
 
@@ -348,6 +356,7 @@ def route(
     :param repeatable: whether its handler heeds ``Idempotency-Key``.
     :param tagged: whether good answers have an ``ETag``, and its handler heeds ``If-Match``.
     :param waits: whether it may answer that what is asked for is not answered yet: with a 202.
+    :param cache_seconds: for so long anybody may keep the answer, which has an ``ETag``.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
         method,
@@ -363,6 +372,7 @@ def route(
         repeatable=repeatable,
         tagged=tagged,
         waits=waits,
+        cache_seconds=cache_seconds,
     )
     return decorate
 

@@ -47,6 +47,7 @@ ARRIVALS = frozenset(
     }
 )
 RECONCILED = "case.reconciled"
+CLOSED = "case.closed"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
 NOTES = 50
@@ -60,7 +61,7 @@ Attachments = Sequence[dict[str, Any]]
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the docket of this level's desk."""
     sent_to = event.data["state"]["address"]["level"]
-    if event.type in {*ARRIVALS, RECONCILED} and sent_to != level:
+    if event.type in {*ARRIVALS, RECONCILED, CLOSED} and sent_to != level:
         return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
     if event.type == ASKED:
         wrong = _not_asked_here(event, level, atlas)
@@ -110,7 +111,7 @@ def merge(document: Document | None, event: Event) -> Document:
         return _answered(document, event)
     if event.type == "case.released":
         return _released(document, event)
-    if event.type == RECONCILED:
+    if event.type in (RECONCILED, CLOSED):
         return _reconciled(document, event)
     return _refused(document, event)
 
@@ -490,20 +491,37 @@ def _arrived(document: Document | None, event: Event) -> Document:
 def _released(document: Document | None, event: Event) -> Document:
     released = event.data["released"]
     document = document or _blank(event, released["token"])
-    held = document["held"]
-    if held is None or Token.of(_token(event)) > Token.of(held["token"]):
-        held = {name: event.data["state"][name] for name in ("token", "address")}
-    ended = document["ended"]
-    if ended is None or released["why"] == "resolution":
-        ended = released["why"]
-    document = {**document, "status": "ended", "ended": ended, "held": held}
+    # A closed one was the last word, whatever the custodian thought before it knew.
+    if not _is_closed(document):
+        held, ended = document["held"], document["ended"]
+        if held is None or Token.of(_token(event)) > Token.of(held["token"]):
+            held = {name: event.data["state"][name] for name in ("token", "address")}
+        if ended is None or released["why"] == "resolution":
+            ended = released["why"]
+        document = {**document, "status": "ended", "ended": ended, "held": held}
     return _told(document, released.get("granted"), {"answer": "granted"})
+
+
+def _closed(document: Document | None, event: Event) -> Document:
+    """What this desk resolved is closed (销号): it counts, also if another's seemed to."""
+    document = document or _blank(event, _token(event))
+    started = event.data["state"]["clocks"]["level"]["started_at"]
+    told = {"facts": event.data["case"], "state": event.data["state"], "held": None}
+    arrived = document["arrived"] or started
+    return {**document, **told, "arrived": arrived, "status": "ended", "ended": "resolved"}
+
+
+def _is_closed(document: Document) -> bool:
+    state = document["state"]
+    return state is not None and Token.of(state["token"]).stage == Stage.CLOSED
 
 
 def _reconciled(document: Document | None, event: Event) -> Document:
     """The entry as the custodian knows it; what the desk did since, or a later release, counts."""
     document = document or _blank(event, _token(event))
     token, known = Token.of(_token(event)), document["state"]
+    if token.stage == Stage.CLOSED:
+        return _closed(document, event)
     if document["held"] is not None and Token.of(document["held"]["token"]) > token:
         return document
     if known is None or token > Token.of(known["token"]):

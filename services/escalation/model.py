@@ -141,6 +141,7 @@ def decide(document: Document, atlas: Atlas, now: Instant, *, arrived: bool = Fa
     decider.answer_requests()
     if arrived and _held(decider.document):
         decider.switch()
+        decider.supervise_reopened()
     return decider.decision()
 
 
@@ -222,7 +223,8 @@ def explain(document: Document) -> list[dict[str, Any]]:
                 row |= {"status": "fired", "fired_at": past["fired_at"]}
             elif mark not in item["open"]:
                 moved = known.get("last_seq", 0) < latest[_what(known)]
-                row["status"] = "moved" if moved else "met"
+                withdrawn = Token.of(item["token"]).stage == Stage.WITHDRAWN
+                row["status"] = "moved" if moved else "void" if withdrawn else "met"
             else:
                 row["status"] = "armed" if hop == current and _held(document) else "void"
             rows.append(row)
@@ -396,7 +398,8 @@ class _Decider:
     def floor(self, confirmed: Instant | None) -> Instant:
         """Before this nothing fires: the holder must have had a chance to hear of it."""
         received = self.document["received_at"]
-        own = deadlines.own_time(self.profile, self.document["facts"], self.address)
+        facts, round_ = self.document["facts"], self.token.round
+        own = deadlines.own_time(self.profile, facts, self.address, round_)
         return plus(max(received, confirmed or received), min(self.profile.grace, own))
 
     def answer_requests(self) -> None:
@@ -632,10 +635,19 @@ class _Decider:
         tell = list(then.tell) if then is not None else []
         self._tell("case.supervised", deadline, count=count, times=times, tell=tell)
 
+    def supervise_reopened(self) -> None:
+        """A case that was reopened as often as its profile says is supervised in each round."""
+        rule, round_ = self.profile.reopening, self.token.round
+        asked = (self.document["supervision"] or {}).get("asked", ())
+        known = any((item["by"], item["round"]) == (rule.name, round_) for item in asked)
+        if rule.supervise_after is None or round_ <= rule.supervise_after or known:
+            return
+        self.supervise_now("reopened", rule.name, rule.source)
+
     def supervise_now(self, kind: str, by: str, reason: str, key: str | None = None) -> None:
         """Told upwards though no deadline passed, and repeated until the case has ended.
 
-        :param kind: ``asked`` by a person, or ``returned`` too often.
+        :param kind: ``asked`` by a person, ``returned`` or ``reopened`` too often.
         """
         then = self._then()
         known: dict[str, Any] = self.document["supervision"] or {"times": 0, "due": None}
@@ -703,6 +715,7 @@ class _Decider:
                 to,
                 deadlines.Start.of(on),
                 self.atlas.holidays,
+                round_=token.round,
             ),
         }
         # What was agreed with the holder before is not agreed with the next.
@@ -894,7 +907,7 @@ def _taken_back(state: dict[str, Any], ahead: float) -> list[dict[str, Any]]:
 
 
 def _resolved(item: dict[str, Any]) -> bool:
-    return Token.of(item["token"]).stage == Stage.RESOLVED
+    return Token.of(item["token"]).stage >= Stage.RESOLVED
 
 
 def _late_custody(document: Document) -> bool:
@@ -920,9 +933,10 @@ def _why_released(item: dict[str, Any], current: Token, seen: list[dict[str, Any
         return None
     if not _resolved(item):
         return "custody"
-    # Of two resolutions in a round the greater token wins.
+    # Of two resolutions in a round the greater token wins: one that was closed is the last word.
+    token = Token.of(item["token"])
     beaten = any(
-        other["round"] == item["round"] and other["hop"] > item["hop"] and _resolved(other)
+        other["round"] == item["round"] and _resolved(other) and Token.of(other["token"]) > token
         for other in seen
     )
     return "resolution" if beaten else None

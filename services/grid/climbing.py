@@ -45,18 +45,23 @@ def turn(
     address: Address,
     arrives: Instant,
     reported: Instant,
+    *,
+    round_: int = 1,
 ) -> Turn:
     """The turn of the level at ``address``.
 
     :param facts: category, urgency and source.
     :param arrives: when the level's clock starts; ``reported``: when the case's own did.
+    :param round_: a reopened case may have less time.
     """
     officers, _why = loaded.profile.on_duty(address, loaded.directory)
     start = deadlines.Start(arrives, reported)
     return Turn(
         address=address,
         arrives=arrives,
-        deadlines=deadlines.for_level(loaded.profile, facts, address, start, loaded.holidays),
+        deadlines=deadlines.for_level(
+            loaded.profile, facts, address, start, loaded.holidays, round_=round_
+        ),
         officers=officers,
         skipped=not officers and loaded.profile.unstaffed == "skip",
     )

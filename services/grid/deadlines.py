@@ -93,7 +93,8 @@ class Form:
     ``pattern`` says which texts are of this form, ``parse`` reads such a text once, when the
     profile is loaded (ValueError: why not). ``due`` counts from an instant with an office;
     ``least`` is the least number of seconds that it nominally gives. ``by_office``: only a
-    rule that names a calendar may use it.
+    rule that names a calendar may use it. ``shorten`` gives so many
+    percent of it, as value and text; a form without has no length to take from.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Form:
     due: Callable[[Any, Instant, Office], Due]
     least: Callable[[Any], float]
     by_office: bool = False
+    shorten: Callable[[Any, int], tuple[Any, str]] | None = None
 
 
 def _between(text: str, least: int, most: int, what: str) -> int:
@@ -171,6 +173,27 @@ def _window(found: re.Match[str]) -> tuple[int, int]:
     return first, last
 
 
+def _part(number: float, percent: int) -> int:
+    """So many percent of a whole number, rounded up: never nothing."""
+    return -(-int(number) * percent // 100)
+
+
+def _shorter(seconds: float, percent: int) -> tuple[float, str]:
+    left = _part(seconds, percent)
+    unit = max((unit for unit in _UNITS if left % _UNITS[unit] == 0), key=_UNITS.__getitem__)
+    return float(left), f"{left // _UNITS[unit]}{unit}"
+
+
+def _fewer_days(count: int, percent: int) -> tuple[int, str]:
+    left = _part(count, percent)
+    return left, f"{left} working day{'s' if left > 1 else ''}"
+
+
+def _less_working_time(seconds: float, percent: int) -> tuple[float, str]:
+    minutes = _part(seconds / 60, percent)
+    return minutes * 60.0, f"{minutes} working minutes"
+
+
 FORMS: tuple[Form, ...] = (
     Form(
         name="duration",
@@ -179,6 +202,7 @@ FORMS: tuple[Form, ...] = (
         parse=lambda found: duration(found[0]),
         due=lambda seconds, started, office: Due(office.elapsed(started, seconds), ()),
         least=lambda seconds: seconds,
+        shorten=_shorter,
     ),
     # 小事不过夜: settled before the day on which it came is over.
     Form(
@@ -199,6 +223,7 @@ FORMS: tuple[Form, ...] = (
         due=_working_days,
         least=lambda count: count * 86400.0,
         by_office=True,
+        shorten=_fewer_days,
     ),
     Form(
         name="working_time",
@@ -211,6 +236,7 @@ FORMS: tuple[Form, ...] = (
         due=_working_time,
         least=lambda seconds: seconds,
         by_office=True,
+        shorten=_less_working_time,
     ),
     # “170”工作处理机制: 每个月1号开始,利用7天时间,将所有排查出来的问题清零 (江千乡).
     Form(
@@ -228,13 +254,15 @@ FORMS: tuple[Form, ...] = (
 class Term:
     """A deadline as a rule gives it: its text, the form it is of, and what that form read.
 
-    ``own`` counts on the case's own clock instead of the level's.
+    ``own`` counts on the case's own clock instead of the level's; ``less`` says by what it was
+    shortened.
     """
 
     text: str
     form: Form
     value: Any
     own: bool
+    less: tuple[str, ...] = ()
 
     def due(self, start: Start, office: Office) -> Due:
         """When it is due, and what was counted: its text first, and the pauses last."""
@@ -248,12 +276,35 @@ class Term:
             for pause in stood
             if pause.ends > started and pause.starts < due
         ]
-        return Due(due, (self.text, *counted, *shown))
+        return Due(due, (self.text, *self.less, *counted, *shown))
+
+    def shortened(self, percent: int) -> Term:
+        """The same with so many percent of its time, rounded up to whole units.
+
+        What ends with a day, and what counts on the case's own clock (which went on from where
+        it stood), stays as it is.
+        """
+        if self.own or self.form.shorten is None:
+            return self
+        value, text = self.form.shorten(self.value, percent)
+        said = f"{percent}% of it, because the case was reopened: {text}"
+        return replace(self, value=value, less=(said,))
 
     @property
     def least(self) -> float:
         """The least number of seconds that it gives; the case's own clock gives a level none."""
         return self.form.least(self.value)
+
+
+def percentage(text: str) -> int:
+    """Reads a part of something: ``50%``.
+
+    :raises ValueError: what is allowed.
+    """
+    found = _PERCENT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r}: write a percentage from 1% to 99%")
+    return int(found[1])
 
 
 def term(text: str) -> Term:
@@ -346,6 +397,7 @@ def for_level(
     holidays: Holidays,
     *,
     extensions: Sequence[Mapping[str, Any]] = (),
+    round_: int = 1,
 ) -> list[dict[str, Any]]:
     """The deadlines of a case that came to ``address``, by due time, as events carry them.
 
@@ -354,12 +406,13 @@ def for_level(
 
     :param extensions: what was granted (延期), ``{by, granted_by}``: each counts from when the
         case had to be resolved without it.
+    :param round_: a reopened case, in its second round or later, may have less time.
     """
     rule = _rule(profile, facts, address)
     office = Office(rule.calendar or EVERY_DAY, ZoneInfo(profile.timezone), holidays)
     why: dict[str, Any] = {"rule": rule.name, "source": rule.source}
     found: dict[str, dict[str, Any]] = {}
-    for kind, terms in rule.terms.items():
+    for kind, terms in _terms(profile, rule, round_).items():
         dues = [(term.due(start, office), term) for term in terms]
         earliest, counting = min(dues, key=lambda pair: pair[0].due)
         calendar = rule.calendar.name if rule.calendar and counting.form.by_office else None
@@ -401,11 +454,16 @@ def of_state(
     profile: Profile, facts: Mapping[str, Any], state: Mapping[str, Any], holidays: Holidays
 ) -> list[dict[str, Any]]:
     """The deadlines of whoever holds a case, as its state has them: for what is not done yet."""
-    address, start = Address.of(state["address"]), Start.of(state["clocks"])
-    extensions = state.get("extensions", ())
-    return open_of(
-        for_level(profile, facts, address, start, holidays, extensions=extensions), state
+    found = for_level(
+        profile,
+        facts,
+        Address.of(state["address"]),
+        Start.of(state["clocks"]),
+        holidays,
+        extensions=state.get("extensions", ()),
+        round_=state["token"]["round"],
     )
+    return open_of(found, state)
 
 
 def open_of(found: Sequence[dict[str, Any]], state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -426,15 +484,32 @@ def extension(text: str) -> Term:
     return found
 
 
-def own_time(profile: Profile, facts: Mapping[str, Any], address: Address) -> float:
+def own_time(
+    profile: Profile, facts: Mapping[str, Any], address: Address, round_: int = 1
+) -> float:
     """The level's own time in seconds: the least that it has to acknowledge or resolve."""
-    rule = _rule(profile, facts, address)
-    return min(item.least for terms in rule.terms.values() for item in terms)
+    found = _terms(profile, _rule(profile, facts, address), round_)
+    return min(item.least for terms in found.values() for item in terms)
 
 
 def then(profile: Profile, facts: Mapping[str, Any], address: Address) -> Then | None:
     """What follows when the deadline passes at the last level; None: supervised just once."""
     return _rule(profile, facts, address).then
+
+
+def of_feedback(profile: Profile, asked: Instant, holidays: Holidays) -> dict[str, Any] | None:
+    """Until when the reporter's answer is waited for, ``{due, rule, source, calendar, counted}``.
+
+    None: the profile asks for none.
+    """
+    rule = profile.feedback
+    if rule is None:
+        return None
+    office = Office(rule.calendar or EVERY_DAY, ZoneInfo(profile.timezone), holidays)
+    due, counted = rule.ask.due(Start(asked, asked), office)
+    calendar = rule.calendar.name if rule.calendar and rule.ask.form.by_office else None
+    why = {"rule": rule.name, "source": rule.source, "calendar": calendar}
+    return {"due": due, **why, "counted": list(counted)}
 
 
 def mark(deadline: Mapping[str, Any]) -> str:
@@ -452,6 +527,14 @@ def _extend(deadline: dict[str, Any], granted: Mapping[str, Any], office: Office
     due, counted = by.form.due(by.value, deadline["due"], office)
     shown = f"extended by {by.text}, granted by {granted['granted_by']}"
     deadline |= {"due": due, "counted": [*deadline["counted"], shown, *counted]}
+
+
+def _terms(profile: Profile, rule: DeadlineRule, round_: int) -> Mapping[str, Sequence[Term]]:
+    """What a rule gives in a round: a reopened case may have less."""
+    percent = profile.reopening.shorter
+    if round_ == 1 or percent is None:
+        return rule.terms
+    return {kind: [item.shortened(percent) for item in terms] for kind, terms in rule.terms.items()}
 
 
 def _rule(profile: Profile, facts: Mapping[str, Any], address: Address) -> DeadlineRule:

@@ -36,10 +36,12 @@ DEFAULT_LADDER = "default"
 WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 REOPENING = ("resolver", "above", "first")
+BOARD_AFTER = ("closed", "resolved")
 _LEVEL_CLOCK = ("goes_on", "starts_again")
 _REOPENING = {"enter": "resolver", "source": "assumption"}
 _RETURNS = {"most": 3, "source": "assumption"}
 _MOST_TIMES = 100
+_MOST_DAYS = 3660
 _MOST_SUSPENDED = 730 * 86400.0
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -118,14 +120,46 @@ class Extension:
 
 @dataclass(frozen=True)
 class Reopening:
-    """Where a resolved case is taken up again, and whether its level's clock goes on.
+    """Where a resolved case is taken up again, and with how much time.
 
     ``enter`` is ``resolver``, ``above`` (one level up from it), ``first`` (as if it were
     reported now) or a level. A clock that ``goes_on`` does so only where the case stays.
+    ``shorter`` is how many percent of its time a level then has, None for all of it; from so many
+    reopenings on as ``supervise_after`` says the case is supervised (督办), None: never for that.
     """
 
+    name: str
     enter: str
     goes_on: bool
+    shorter: int | None
+    supervise_after: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """For how long the reporter's answer (回访) is waited for before a case is closed (销号).
+
+    Working days and hours count with its ``calendar``.
+    """
+
+    name: str
+    ask: Term
+    calendar: Calendar | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the village's notice board (公示) shows: cases of these categories that have ended.
+
+    ``closed``: only once they are closed, else as soon as they are resolved; for so many ``days``
+    after they were resolved.
+    """
+
+    categories: tuple[str, ...]
+    closed: bool
+    days: int
     source: str
 
 
@@ -181,6 +215,8 @@ class Rules:
     extension: Extension | None
     reopening: Reopening
     returns: Returns
+    feedback: Feedback | None
+    board: Board | None
     templates: tuple[Template, ...]
     command: Mapping[str, str]
     emergency: Emergency | None
@@ -216,7 +252,8 @@ class _Reader:
             ),
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
-                *("suspensions", "extension", "reopening", "returns", "emergency"),
+                *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
+                "emergency",
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
@@ -253,6 +290,8 @@ class _Reader:
             extension=self.extension(top["extension"]) if "extension" in top else None,
             reopening=self.reopening(top.get("reopening", _REOPENING)),
             returns=self.returns(top.get("returns", _RETURNS)),
+            feedback=self.feedback(top["feedback"]) if "feedback" in top else None,
+            board=self.board(top["public"]) if "public" in top else None,
             templates=self.templates(top.get("templates", [])),
             command={},
             emergency=None,
@@ -537,12 +576,60 @@ class _Reader:
 
     def reopening(self, value: Any) -> Reopening:
         place: Place = ("reopening",)
-        line = self.mapping(place, value, required=("enter", "source"), optional=("clock",))
+        line = self.mapping(
+            place,
+            value,
+            required=("enter", "source"),
+            optional=("clock", "shorter", "supervise_after"),
+        )
         words = (*REOPENING, *self.levels)
         clock = self.choice((*place, "clock"), line.get("clock", "goes_on"), _LEVEL_CLOCK)
+        shorter, after = None, None
+        if "shorter" in line:
+            shorter = self.parsed((*place, "shorter"), line["shorter"], deadlines.percentage, 50)
+            if clock == "goes_on":
+                said = "a clock that goes on has the rest of its time only: add clock: starts_again"
+                self.problem((*place, "shorter"), said)
+        if "supervise_after" in line:
+            after = self.count((*place, "supervise_after"), line["supervise_after"])
         return Reopening(
+            name=self.named(place),
             enter=self.choice((*place, "enter"), line["enter"], words),
             goes_on=clock == "goes_on",
+            shorter=shorter,
+            supervise_after=after,
+            source=self.text((*place, "source"), line["source"]),
+        )
+
+    def feedback(self, value: Any) -> Feedback:
+        place: Place = ("feedback",)
+        line = self.mapping(place, value, required=("ask", "source"), optional=("calendar",))
+        ask = self.parsed((*place, "ask"), line["ask"], deadlines.extension, deadlines.term("7d"))
+        return Feedback(
+            name=self.named(place),
+            ask=ask,
+            calendar=self.calendar(place, line, [ask]),
+            source=self.text((*place, "source"), line["source"]),
+        )
+
+    def board(self, value: Any) -> Board:
+        place: Place = ("public",)
+        line = self.mapping(
+            place, value, required=("categories", "days", "source"), optional=("after",)
+        )
+        # Each is named: what is opened to everybody is nobody's default.
+        categories = self.texts((*place, "categories"), line["categories"])
+        for category in categories:
+            known = tuple(self.vocabularies["categories"])
+            self.choice((*place, "categories"), category, known)
+        after = self.choice((*place, "after"), line.get("after", "closed"), BOARD_AFTER)
+        if after == "closed" and "feedback" not in self.source.rules:
+            said = "without a part feedback no case is closed: add it, or write after: resolved"
+            self.problem(place, said)
+        return Board(
+            categories=categories,
+            closed=after == "closed",
+            days=self.count((*place, "days"), line["days"], most=_MOST_DAYS),
             source=self.text((*place, "source"), line["source"]),
         )
 
@@ -746,11 +833,11 @@ class _Reader:
             self.problem(place, f"write a text of 1 to {longest} characters")
         return ""
 
-    def count(self, place: Place, value: Any) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_TIMES:
+    def count(self, place: Place, value: Any, most: int = _MOST_TIMES) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
             return value
         if value is not _MISSING:
-            self.problem(place, f"write a whole number from 1 to {_MOST_TIMES}")
+            self.problem(place, f"write a whole number from 1 to {most}")
         return 1
 
     def word(self, place: Place, value: Any) -> str:

@@ -184,7 +184,7 @@ class _Replay:
         ladder, address, *_ = profile.enter(case.facts, case.division, directory)
         arrives = case.began
         while True:
-            at = turn(self.loaded, case.facts, address, arrives, case.reported)
+            at = turn(self.loaded, case.facts, address, arrives, case.reported, round_=case.round)
             above = profile.next_address(ladder, address, directory)
             stay = self._stay(at, last=above is None)
             stays.append(stay)

@@ -29,6 +29,7 @@ from services.grid.events.parts import (
     AttachmentSchema,
     ClocksSchema,
     DeadlineSchema,
+    Flag,
     InstantField,
     Number,
     ResolutionSchema,
@@ -44,6 +45,7 @@ from services.grid.profile import Profile, profile_for
 from services.grid.scope import WHOLE
 from services.grid.tokens import Address, Token
 from services.intake import directory, model
+from services.intake.feedback import BY_CODE, give
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
 
@@ -58,6 +60,9 @@ SWITCHERS = ("operator",)
 REOPENERS = ("lead", "operator")
 WATCHERS = ("officer", "lead", "operator")
 CROWDED = {409: "As many as may be watch the case already."}
+# Those who call back, and the person or system that reported it.
+ANSWERERS = ("lead", "operator", "reporter", "system")
+NO_FEEDBACK = {409: "It is not resolved, other feedback was given, or none is asked for."}
 NO_EMERGENCY = {409: "The profile has no emergency mode, or it was never on here."}
 
 STATUSES = ("reported", "acknowledged", "withdrawn", "resolved", "closed")
@@ -155,6 +160,29 @@ class ReopenBody(Schema):
     """Body of ``POST /v1/cases/{id}/reopen`` (重新办理)."""
 
     example: ClassVar[dict[str, Any]] = {"reason": "雨后又漏水, 未修好。"}
+
+    reason = public_text(500, required=True, shortest=1)
+
+
+class FeedbackBody(Schema):
+    """Body of ``POST /v1/cases/{id}/feedback`` and ``POST /v1/tracking/{code}/feedback`` (回访).
+
+    The comment stays in the register, like the description of a report; ``score`` 5 is the best.
+    """
+
+    example: ClassVar[dict[str, Any]] = {"satisfied": True, "score": 5, "comment": "当天就修好了"}
+
+    satisfied = Flag(required=True)
+    score = fields.Integer(
+        strict=True, load_default=None, allow_none=True, validate=validate.Range(1, 5)
+    )
+    comment = fields.String(validate=[validate.Length(max=2000), plain_lines], load_default="")
+
+
+class WithdrawBody(Schema):
+    """Body of ``POST /v1/cases/{id}/withdraw`` (撤回)."""
+
+    example: ClassVar[dict[str, Any]] = {"reason": "自己修好了"}
 
     reason = public_text(500, required=True, shortest=1)
 
@@ -266,6 +294,44 @@ class Reopening(Shown):
     round = fields.Integer()
 
 
+class Withdrawal(Shown):
+    """Who took the report back (撤回), why and when."""
+
+    by = fields.String()
+    reason = fields.String()
+    at = InstantField()
+    round = fields.Integer()
+
+
+class FeedbackShown(Shown):
+    """What the reporter said of a round (回访), the last time; ``by`` who asked."""
+
+    satisfied = fields.Boolean()
+    score = fields.Integer(allow_none=True, metadata={"description": "1 to 5, 5 is the best"})
+    comment = fields.String()
+    by = fields.String(metadata={"description": "`tracking_code` for whoever knew it"})
+    at = InstantField()
+    round = fields.Integer()
+
+
+class ClosingShown(Shown):
+    """Until when an answer is waited for, and why so long."""
+
+    due = InstantField()
+    rule = fields.String()
+    source = fields.String()
+    calendar = fields.String(allow_none=True)
+    counted = fields.List(fields.String())
+
+
+class Closed(Shown):
+    """Why the case is closed (销号), and since when."""
+
+    why = fields.String(validate=validate.OneOf(["confirmed", "unanswered"]))
+    at = InstantField()
+    round = fields.Integer()
+
+
 class CaseShown(Shown):
     """A case as people see it; never who reported it."""
 
@@ -293,6 +359,10 @@ class CaseShown(Shown):
     suspension = fields.Nested(SuspensionSchema, allow_none=True)
     reopening = fields.Nested(Reopening, allow_none=True)
     watchers = fields.List(fields.String())
+    withdrawal = fields.Nested(Withdrawal, allow_none=True)
+    feedback = fields.Nested(FeedbackShown, allow_none=True)
+    closing = fields.Nested(ClosingShown, allow_none=True)
+    closed = fields.Nested(Closed, allow_none=True)
     profile = fields.String()
     emergency = fields.String(allow_none=True)
     ladder = fields.String()
@@ -369,6 +439,10 @@ class TrackingShown(Shown):
     due = InstantField(allow_none=True)
     outcome = fields.String(allow_none=True)
     ended_at = InstantField(allow_none=True)
+    feedback_until = InstantField(
+        allow_none=True, metadata={"description": "until when an answer is waited for"}
+    )
+    satisfied = fields.Boolean(allow_none=True, metadata={"description": "what was answered last"})
 
 
 def report(intake: IntakeShell, call: Call) -> Answer:
@@ -437,9 +511,7 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
         decision = model.reopen(latest, by, reason, atlas=atlas, now=now)
-        if decision.events:
-            must_match(call, shown(latest, atlas))
-        return decision
+        return _on_what_was_seen(call, latest, decision, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
@@ -473,6 +545,69 @@ def _watcher(atlas: Atlas, body: dict[str, Any], *, away: bool) -> str:
 
 def _watchers(document: Document) -> list[str]:
     return list((document.get("watchers") or {"to": []})["to"])
+
+
+def feedback(intake: IntakeShell, call: Call, case: str) -> Answer:
+    """What the reporter said of how the case was resolved, written down by who asked."""
+    _answerable(intake, call, case)
+    document = _feedback(intake, call, case, call.identity.subject)
+    return tagged(shown(document, intake.county.atlas()))
+
+
+def feedback_by_code(intake: IntakeShell, call: Call, code: str) -> dict[str, Any]:
+    """The same from whoever knows the tracking code; the answer is what they may see."""
+    case = _tracked(intake, code)["case"]
+    return _tracking(_feedback(intake, call, case, BY_CODE), intake.county.atlas())
+
+
+def _feedback(intake: IntakeShell, call: Call, case: str, by: str) -> Document:
+    said, now = call.body, intake.now
+
+    def made(atlas: Atlas) -> Work:
+        def change(record: Record) -> Decision:
+            latest = record.document or {}
+            decision = give(latest, said, by, atlas=atlas, now=now)
+            return _on_what_was_seen(call, latest, decision, atlas)
+
+        return Work(case, change)
+
+    work = intake.knowing(made, intake.county.atlas())
+    given: Document = intake.act(work, call.trail)
+    return given
+
+
+def withdraw(intake: IntakeShell, call: Call, case: str) -> Answer:
+    """A report is taken back."""
+    _answerable(intake, call, case)
+    by, reason, atlas, now = (
+        call.identity.subject,
+        call.body["reason"],
+        intake.county.atlas(),
+        intake.now,
+    )
+
+    def change(record: Record) -> Decision:
+        latest = record.document or {}
+        decision = model.withdraw(latest, by, reason, atlas=atlas, now=now)
+        return _on_what_was_seen(call, latest, decision, atlas)
+
+    return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
+
+
+def _on_what_was_seen(call: Call, document: Document, decision: Decision, atlas: Atlas) -> Decision:
+    """A decision, if it is made on the version that the caller has seen; again, on any."""
+    if decision.events:
+        must_match(call, shown(document, atlas))
+    return decision
+
+
+def _answerable(intake: IntakeShell, call: Call, case: str) -> None:
+    """That the case is the caller's own report, or where the caller acts."""
+    if call.guard.reports:
+        document = _document(intake, case)
+        call.guard.must_have_reported((document["report"] or {}).get("by"))
+    else:
+        _reached(intake, call, case)
 
 
 def timeline(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
@@ -524,6 +659,10 @@ def cases(intake: IntakeShell, call: Call) -> dict[str, Any]:
 
 def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
     """What anybody who knows the code may see: how far it is, and nothing about people."""
+    return _tracking(_tracked(intake, code), intake.county.atlas())
+
+
+def _tracked(intake: IntakeShell, code: str) -> Document:
     try:
         read = model.read_tracking_code(code)
     except ValueError as error:
@@ -531,7 +670,11 @@ def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
     document = intake.store.by_tracking(read)
     if document is None:
         raise Problem(404, "no case has this tracking code: compare it with what you were given")
-    facts, state, atlas = document["facts"], document["state"], intake.county.atlas()
+    return document
+
+
+def _tracking(document: Document, atlas: Atlas) -> dict[str, Any]:
+    facts, state = document["facts"], document["state"]
     level = state["address"]["level"]
     profile = atlas.rules_for(facts) if atlas.knows(facts) else None
     return {
@@ -542,8 +685,19 @@ def tracking(intake: IntakeShell, _call: Call, code: str) -> dict[str, Any]:
         "reported_at": facts["reported_at"],
         "due": _next_due(state),
         "outcome": state["resolution"] and state["resolution"]["outcome"],
-        "ended_at": state["resolution"] and state["resolution"]["at"],
+        "ended_at": _ended_at(document),
+        "feedback_until": (document.get("closing") or {"due": None})["due"],
+        "satisfied": (document.get("feedback") or {"satisfied": None})["satisfied"],
     }
+
+
+def _ended_at(document: Document) -> Instant | None:
+    """When the present round was resolved or withdrawn."""
+    if document["status"] == "withdrawn":
+        # The custodian may have been the one who told, after a restore.
+        return Instant(document["withdrawal"]["at"]) if document.get("withdrawal") else None
+    resolution = document["state"]["resolution"]
+    return resolution and Instant(resolution["at"])
 
 
 def reporter(intake: IntakeShell, call: Call, case: str) -> Answer:
@@ -596,6 +750,10 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "suspension": state.get("suspension"),
         "reopening": document.get("reopening"),
         "watchers": _watchers(document),
+        "withdrawal": document.get("withdrawal"),
+        "feedback": document.get("feedback"),
+        "closing": _closing(document),
+        "closed": _closed(document),
         "profile": facts["profile"],
         "emergency": facts.get("emergency"),
         "ladder": facts["ladder"],
@@ -607,6 +765,17 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "external": told.get("external"),
         "links": _links(document),
     }
+
+
+def _closing(document: Document) -> dict[str, Any] | None:
+    """Until when an answer is waited for, with the rule and what was counted."""
+    known = document.get("closing")
+    return known and {name: value for name, value in known.items() if name != "token"}
+
+
+def _closed(document: Document) -> dict[str, Any] | None:
+    """Why it is closed, unless it was taken up again since."""
+    return document.get("closed") if document["status"] == "closed" else None
 
 
 def _answer(document: Document) -> Answer:

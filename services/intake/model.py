@@ -14,7 +14,10 @@ status}``:
   earlier hop is marked ``late_custody``;
 - ``supervision`` is ``{round, times, last}`` once a case was supervised;
 - ``watchers`` is ``{to, version}``: who wants to be told of what happens to the case;
-- ``reopening`` is ``{by, reason, round}`` once it was reopened.
+- ``reopening`` is ``{by, reason, round}`` once it was reopened, ``withdrawal``
+  ``{by, reason, at, round}`` once it was withdrawn;
+- ``closing``, ``close_due`` and ``closed`` are explained in ``closing.py``, ``feedback`` in
+  ``feedback.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Any
 from stdnum import luhn
 
 from services.bus.errors import Refused
-from services.bus.fold import Decision, Document, Work
+from services.bus.fold import Decision, Document, Record, Work
 from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.clock import Instant
@@ -35,6 +38,7 @@ from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
+from services.intake import closing
 
 # Crockford's alphabet: no I, L, O or U, which are read as other characters.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -150,13 +154,22 @@ def open_case(
     return Decision(document, [event], document)
 
 
-def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Instant) -> Decision:
+def reopen(
+    document: Document,
+    by: str,
+    reason: str,
+    *,
+    atlas: Atlas,
+    now: Instant,
+    why: str = "asked",
+) -> Decision:
     """Takes a resolved case up again (重新办理), in a new round; the same again changes nothing.
 
     Where the profile says, with the time already spent: the case's own clock goes on from where
     it stood at the resolution, and so does the level's where the case stays, unless the profile
-    lets it start again.
+    lets it start again. A closed case is taken up again in the same way.
 
+    :param why: ``asked`` by a person, or ``unsatisfied`` by feedback.
     :raises Refused: the case is not resolved.
     """
     state, facts = document["state"], document["facts"]
@@ -164,8 +177,11 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
     if token.stage in (Stage.HELD, Stage.WITHDRAWN):
         if document.get("reopening") == {"by": by, "reason": reason, "round": token.round}:
             return Decision(document, answer=document)
-        stage = "held" if token.stage == Stage.HELD else "withdrawn"
-        raise Refused(f"only a resolved case is reopened, and this one is {stage}", stage=stage)
+        stage = token.stage.word
+        said = f"only a resolved case is reopened, and this one is {stage}"
+        if token.stage == Stage.WITHDRAWN:
+            said += ": report it again"
+        raise Refused(said, stage=stage)
     before, facts = facts, in_emergency(facts, atlas.emergency_of(facts))
     profile = atlas.rules_for(facts)
     ladder, address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
@@ -204,6 +220,7 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
         "reached": [token.round, 0],
         "status": status(state),
     }
+    document = closing.arranged(document, atlas, now)
     event = case_event(
         "case.reopened",
         service="intake",
@@ -212,7 +229,51 @@ def reopen(document: Document, by: str, reason: str, *, atlas: Atlas, now: Insta
         state=state,
         now=now,
         directory=atlas.directory,
-        reopening={"by": by, "reason": reason},
+        reopening={"by": by, "reason": reason, "why": why},
+    )
+    return Decision(document, [event], document)
+
+
+def withdraw(document: Document, by: str, reason: str, *, atlas: Atlas, now: Instant) -> Decision:
+    """Takes a report back (撤回) while nobody has resolved it; the same again changes nothing.
+
+    A resolution that was on its way wins, as the later stage: then the case shows both.
+
+    :raises Refused: it is resolved, or was withdrawn by another or for another reason.
+    """
+    state = document["state"]
+    token = Token.of(state["token"])
+    known = document.get("withdrawal")
+    if known is not None and known["round"] == token.round:
+        if (known["by"], known["reason"]) == (by, reason):
+            return Decision(document, answer=document)
+        raise Refused(f"the case was withdrawn by {known['by']} already", withdrawal=known)
+    if token.stage != Stage.HELD:
+        stage = token.stage.word
+        said = f"only a case that nobody has resolved is withdrawn, and this one is {stage}"
+        raise Refused(said, stage=stage)
+    state = {
+        **state,
+        "token": token._replace(stage=Stage.WITHDRAWN).as_dict(),
+        "clocks": clocks.running(state["clocks"], now),
+        "deadlines": [],
+    }
+    state.pop("suspension", None)
+    document = {
+        **document,
+        "state": state,
+        "withdrawal": {"by": by, "reason": reason, "at": now, "round": token.round},
+        "status": status(state),
+    }
+    event = case_event(
+        "case.withdrawn",
+        service="intake",
+        case=document["case"],
+        facts=document["facts"],
+        state=state,
+        now=now,
+        directory=atlas.directory,
+        withdrawal={"by": by, "reason": reason},
     )
     return Decision(document, [event], document)
 
@@ -290,11 +351,14 @@ def same_report(document: Document, digest: str) -> Document:
     return document
 
 
-def work(event: Event, directory: Directory) -> Work:
+def work(event: Event, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the register."""
-    return Work(
-        key(event), lambda record: Decision(_placed(merge(record.document, event), directory))
-    )
+
+    def change(record: Record) -> Decision:
+        document = _placed(merge(record.document, event), atlas.directory)
+        return Decision(closing.arranged(document, atlas, now))
+
+    return Work(key(event), change)
 
 
 def _placed(document: Document, directory: Directory) -> Document:

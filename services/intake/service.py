@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from services.bus.access import Touches
-from services.bus.alarm import every
+from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
 from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.intake import api, reconciliation
+from services.intake import api, board, reconciliation
 from services.intake.shell import IntakeShell
 
 
@@ -34,6 +34,11 @@ class Service(Operations):
     def sweep(self) -> None:
         """Publishes what a crash left."""
         self.shell.sweep()
+
+    @alarm
+    def close_unanswered(self) -> float:
+        """销号: closes resolved cases whose reporter has not answered in time."""
+        return self.shell.close_unanswered()
 
     @serve
     def open_cases(self, after: str, limit: int) -> list[dict[str, Any]]:
@@ -97,6 +102,37 @@ class Service(Operations):
     def reopen(self, call: Call, case: str) -> Answer:
         """Takes a resolved case up again (重新办理)."""
         return api.reopen(self.shell, call, case)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/feedback",
+        body=api.FeedbackBody(),
+        may=api.ANSWERERS,
+        touches=Touches.CASES,
+        answers=api.CaseShown(),
+        problems=api.NO_FEEDBACK,
+        tagged=True,
+    )
+    def feedback(self, call: Call, case: str) -> Answer:
+        """Takes what the reporter says of how a case was resolved (回访).
+
+        Satisfied, the case is closed (销号); not satisfied, it is taken up again.
+        """
+        return api.feedback(self.shell, call, case)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/withdraw",
+        body=api.WithdrawBody(),
+        may=api.ANSWERERS,
+        touches=Touches.CASES,
+        answers=api.CaseShown(),
+        problems={409: "The case is resolved, or was withdrawn otherwise."},
+        tagged=True,
+    )
+    def withdraw(self, call: Call, case: str) -> Answer:
+        """Takes a report back (撤回)."""
+        return api.withdraw(self.shell, call, case)
 
     @route(
         "GET",
@@ -203,3 +239,27 @@ class Service(Operations):
     def tracking(self, call: Call, code: str) -> dict[str, Any]:
         """How far a case is, for whoever knows its code."""
         return api.tracking(self.shell, call, code)
+
+    @route(
+        "POST",
+        "/v1/tracking/<code>/feedback",
+        body=api.FeedbackBody(),
+        answers=api.TrackingShown(),
+        problems=api.NO_FEEDBACK,
+    )
+    def feedback_by_code(self, call: Call, code: str) -> dict[str, Any]:
+        """Takes feedback (回访) from whoever knows the tracking code."""
+        return api.feedback_by_code(self.shell, call, code)
+
+    @route(
+        "GET",
+        "/v1/public/cases",
+        query=board.BoardQuery(),
+        answers=board.BoardPage(),
+        problems={404: "The division's profile opens no notice board."},
+        tagged=True,
+        cache_seconds=board.CACHE_SECONDS,
+    )
+    def board(self, call: Call) -> Answer:
+        """The village's notice board (公示): what was reported and how it ended."""
+        return board.board(self.shell, call)

@@ -8,17 +8,20 @@ from services.bus import logs, metrics
 from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
-from services.bus.fold import NOTHING, Outcome
+from services.bus.fold import NOTHING, Outcome, Work
 from services.bus.shell import Shell
 from services.grid.calendars import local_date
-from services.grid.clock import plus
+from services.grid.clock import plus, seconds_between
+from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
-from services.intake import directory, model
+from services.intake import closing, directory, model
 from services.intake.store import Register, Reporters, Timeline
 
 log = logs.get(__name__)
 
+BATCH = 300
 _CHUNK = 500
+_IDLE_SECONDS = 1.0
 # Deadlines of the next weeks may reach into the next year.
 _AHEAD_SECONDS = 60 * 86400
 
@@ -59,13 +62,46 @@ class IntakeShell(Shell[Register]):
 
     def absorb(self, batch: Batch) -> None:
         """Takes a batch into the timeline and the register; notifications only into the first."""
-        fold, directory = self.fold, self.county.atlas().directory
-        self.timeline.append(batch.events, self.now)
+        fold, atlas, now = self.fold, self.county.atlas(), self.now
+        new = self.timeline.append(batch.events, now)
         works = [
-            model.work(event, directory) if event.type.startswith("case.") else NOTHING
+            model.work(event, atlas, now) if event.type.startswith("case.") else NOTHING
             for event in batch.events
         ]
         fold.run(works, batch.acknowledge)
+        for event in new:
+            _count(event)
+
+    def close_unanswered(self) -> float:
+        """Closes resolved cases whose reporter has not answered in time, at most ``BATCH``.
+
+        :returns: real seconds until the next is due.
+        """
+        now, atlas = self.now, self.county.atlas()
+        cases = self.store.due(now, BATCH)
+        if cases:
+            self._close([closing.due_work(case, atlas, now) for case in cases])
+        if len(cases) == BATCH:
+            return 0.0
+        due = self.store.next_due()
+        if due is None:
+            return _IDLE_SECONDS
+        return max(0.0, self.clock.real_seconds(seconds_between(self.now, due)))
+
+    def _close(self, works: list[Work]) -> None:
+        """One case that can't be closed is put off, and takes no other along."""
+        try:
+            self.fold.run(works)
+        except Retry:
+            raise
+        except Exception:
+            if len(works) > 1:
+                for work in works:
+                    self._close([work])
+                return
+            log.exception("a case can't be closed and is put off", case=works[0].key)
+            metrics.CLOSING_FAILED.inc()
+            self.fold.run([closing.later_work(works[0].key, self.now)])
 
     def republish(self, batch: Batch) -> None:
         """Publishes the whole directory once more, for a service that came late.
@@ -80,3 +116,16 @@ class IntakeShell(Shell[Register]):
             raise Retry(f"{len(events) - len(confirmed)} directory events were not confirmed")
         batch.acknowledge([Outcome() for _ in batch.events])
         log.info("directory published again", events=len(events))
+
+
+def _count(event: Event) -> None:
+    """Counts how cases end, each event once: when the timeline takes it."""
+    data = event.data
+    if event.type == "case.feedback_given":
+        metrics.FEEDBACK.labels("yes" if data["feedback"]["satisfied"] else "no").inc()
+    elif event.type == "case.closed":
+        metrics.CLOSED.labels(data["closing"]["why"]).inc()
+    elif event.type == "case.reopened":
+        metrics.REOPENED.labels(data["reopening"].get("why", "asked")).inc()
+    elif event.type == "case.withdrawn":
+        metrics.WITHDRAWN.inc()

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from string import digits
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken
 from pymongo.collection import Collection
@@ -24,6 +24,16 @@ from services.grid.events import Event
 
 _DUPLICATE = 11000
 _COUNTRY = re.compile(r"^(00)?86(?=1[3-9][0-9]{9}$|0?[1-9][0-9]{8,10}$)")
+
+
+class BoardFilter(NamedTuple):
+    """Which cases a notice board shows: in ``division``, but not ``without`` parts of it."""
+
+    division: str
+    without: tuple[str, ...]
+    statuses: tuple[str, ...]
+    categories: tuple[str, ...]
+    since: Instant
 
 
 class Register(MongoStore):
@@ -42,6 +52,9 @@ class Register(MongoStore):
             self.collection.create_index([("document.status", 1), *by_time])
             self.collection.create_index([("document.report.by", 1), *by_time])
             self.collection.create_index([("document.state.token.stage", 1), ("_id", 1)])
+            self.collection.create_index("document.close_due")
+            ended = [("document.state.resolution.at", -1), ("_id", -1)]
+            self.collection.create_index([("document.under", 1), *ended])
 
     def by_tracking(self, code: str) -> dict[str, Any] | None:
         """The document with this tracking code."""
@@ -79,6 +92,34 @@ class Register(MongoStore):
             where["document.facts.reported_at"] = times
         return self.page(where, "document.facts.reported_at", cursor, limit)
 
+    def due(self, now: Instant, limit: int) -> list[str]:
+        """Resolved cases whose reporter has not answered by ``now``, the longest due first."""
+        where = {"document.close_due": {"$lte": now}}
+        with database_errors():
+            found = self.collection.find(where, {"_id": 1}).sort("document.close_due")
+            return [raw["_id"] for raw in found.limit(limit)]
+
+    def next_due(self) -> Instant | None:
+        """When the next resolved case is due to be closed, or none if none is."""
+        where = {"document.close_due": {"$gt": ""}}
+        with database_errors():
+            raw = self.collection.find_one(
+                where, {"document.close_due": 1}, sort=[("document.close_due", 1)]
+            )
+        return None if raw is None else Instant(raw["document"]["close_due"])
+
+    def ended(
+        self, where: BoardFilter, cursor: Cursor | None, limit: int
+    ) -> tuple[list[Record], str | None]:
+        """A page of cases for the notice board, the last resolved first."""
+        conditions = {
+            "document.under": {"$eq": where.division, "$nin": list(where.without)},
+            "document.status": {"$in": list(where.statuses)},
+            "document.facts.category": {"$in": list(where.categories)},
+            "document.state.resolution.at": {"$gte": where.since},
+        }
+        return self.page(conditions, "document.state.resolution.at", cursor, limit)
+
 
 class Timeline:
     """The timeline (流转记录): every event of a case, appended and never changed."""
@@ -93,8 +134,9 @@ class Timeline:
         with database_errors():
             self._collection.create_index([("case", 1), ("time", 1), ("_id", 1)])
 
-    def append(self, events: Sequence[Event], received: Instant) -> None:
-        """Adds those events that are not there yet; the same again changes nothing."""
+    def append(self, events: Sequence[Event], received: Instant) -> list[Event]:
+        """Adds those events that are not there yet, and returns them."""
+        known: set[str] = set()
         documents = {
             event.id: {
                 "_id": event.id,
@@ -108,21 +150,24 @@ class Timeline:
             for event in events
         }
         if not documents:
-            return
+            return []
         with database_errors():
             try:
                 self._collection.insert_many(list(documents.values()), ordered=False)
             except BulkWriteError as error:
                 details = error.details or {}
-                others = [
-                    failed
-                    for failed in details.get("writeErrors", ())
-                    if failed["code"] != _DUPLICATE
-                ]
+                failures = details.get("writeErrors", ())
+                known = {failed["op"]["_id"] for failed in failures}
+                others = [failed for failed in failures if failed["code"] != _DUPLICATE]
                 if others:
                     raise unstorable(others[0]["errmsg"]) from error
                 if details.get("writeConcernErrors"):
                     raise DatabaseAway(f"MongoDB: {error}") from error
+        return [
+            event
+            for event in {event.id: event for event in events}.values()
+            if event.id not in known
+        ]
 
     def of(
         self, case: str, cursor: Cursor | None, limit: int

@@ -14,7 +14,18 @@ from services.bus.config import SERVICES
 from services.bus.web import Operations, Route, route
 
 DOCS = Path(__file__).parents[2] / "docs" / "http.md"
-PUBLIC = {"GET /v1/tracking/<code>"}
+PUBLIC = {
+    "GET /v1/tracking/<code>",
+    "POST /v1/tracking/<code>/feedback",
+    "GET /v1/public/cases",
+}
+# What who reports may do to their own cases.
+OWN = {
+    "GET /v1/cases",
+    "GET /v1/cases/<case>",
+    "POST /v1/cases/<case>/feedback",
+    "POST /v1/cases/<case>/withdraw",
+}
 # What only reads and is kept in the audit trail nevertheless: who reported a case.
 READ_AND_AUDITED = {"GET /v1/cases/<case>/reporter"}
 REACHES = {
@@ -65,9 +76,9 @@ def test_every_route_says_who_may_and_how_far_a_token_must_reach(declared: Route
     reads = declared.method == "GET"
     assert declared.audited == (not reads or named(declared) in READ_AND_AUDITED)
     assert reads or "auditor" not in declared.may
-    # Who reports sees their own cases, and nothing of a desk or of the custodian.
+    # Who reports has to do with their own cases, and with nothing of a desk or of the custodian.
     if set(auth.REPORTERS) & set(declared.may) and declared.touches is Touches.CASES:
-        assert named(declared) in {"GET /v1/cases", "GET /v1/cases/<case>"}
+        assert named(declared) in OWN
 
 
 def test_the_auditor_reads_all() -> None:

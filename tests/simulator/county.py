@@ -63,6 +63,8 @@ RULES: dict[str, Any] = {
         },
     },
     "extension": {"longest": "1d", "source": "assumption"},
+    "reopening": {"enter": "resolver", "supervise_after": 1, "source": "assumption"},
+    "feedback": {"ask": "3d", "source": "assumption"},
     "emergency": {
         "title": {"zh": "战时机制", "en": "Emergency mode"},
         "source": "assumption",
@@ -75,9 +77,13 @@ RULES: dict[str, Any] = {
     },
     "templates": [
         {"on": "case.assigned", "tell": ["holder"], "by": ["log"], "text": "{title} {tracking}"},
+        {"on": "case.closed", "tell": ["holder"], "by": ["log"], "text": "{title}"},
         {"on": "case.supervised", "tell": ["told", "above"], "by": ["log"], "text": "{title}"},
     ],
 }
+
+SHORTER = {**RULES["reopening"], "clock": "starts_again", "shorter": "50%"}
+"""A reopening with half of the time."""
 
 SWITCHED = ("469002104", "469002104214")
 """Where a history may switch to emergency mode: a township, and a village in it."""
@@ -107,10 +113,14 @@ def atlas(**changes: Any) -> Atlas:
 
 
 def with_successor(county: Atlas) -> Atlas:
-    """The county when a new version of its profile has come: less time, and no group any more."""
+    """The county when a new version of its profile has come: less time, and no group any more.
+
+    A case that is reopened under it has half of that.
+    """
     (profile,) = county.current
     ladder = [step for step in profile.rules["ladders"]["default"] if step["level"] != "group"]
     lines = [line for line in profile.rules["deadlines"] if line["level"] != "group"]
     sooner = [{**line, "acknowledge": "1h"} for line in lines]
-    new = Profile.parse({**profile.rules, "ladders": {"default": ladder}, "deadlines": sooner})
+    changes = {"ladders": {"default": ladder}, "deadlines": sooner, "reopening": SHORTER}
+    new = Profile.parse({**profile.rules, **changes})
     return Atlas(county.directory, {profile.id: profile, new.id: new}, [profile.id])

@@ -16,12 +16,12 @@ from random import Random
 from typing import NamedTuple
 
 from tests.simulator import invariants
-from tests.simulator.county import LEVELS, SWITCHED, atlas, with_successor
+from tests.simulator.county import LEVELS, SHORTER, SWITCHED, atlas, with_successor
 from tests.simulator.nodes import REPLICAS
 from tests.simulator.world import ACTIONS, NODES, Step, World
 
 ATLAS = with_successor(atlas())
-SKIPPING = with_successor(atlas(unstaffed="skip"))
+SKIPPING = with_successor(atlas(unstaffed="skip", reopening=SHORTER))
 
 HEADER = 3 + REPLICAS * len(NODES)
 WIDTH = 10
@@ -131,12 +131,37 @@ def _answer(world: World, choices: Choices, step: Step) -> str | None:
 
 def _reopen(world: World, choices: Choices, step: Step) -> str | None:
     documents = world.nodes["intake"].store.documents()
-    ended = [case for case, item in documents.items() if item["status"] == "resolved"]
+    ended = [case for case, item in documents.items() if item["status"] in ("resolved", "closed")]
     if not ended:
         return None
     case = ended[choices.pick(len(ended))]
     world.reopen(case, step)
     return f"{case} is reopened"
+
+
+def _feedback(world: World, choices: Choices, step: Step) -> str | None:
+    documents = world.nodes["intake"].store.documents()
+    ended = [case for case, item in documents.items() if item["status"] in ("resolved", "closed")]
+    if not ended:
+        return None
+    case = ended[choices.pick(len(ended))]
+    satisfied = choices.pick(2) == 1
+    world.feedback(case, satisfied=satisfied, step=step)
+    return f"who reported {case} is {'satisfied' if satisfied else 'not satisfied'}"
+
+
+def _withdraw(world: World, choices: Choices, step: Step) -> str | None:
+    cases = list(world.nodes["intake"].store.documents())
+    if not cases:
+        return None
+    case = cases[choices.pick(len(cases))]
+    world.withdraw(case, step)
+    return f"{case} is withdrawn"
+
+
+def _close(world: World, _choices: Choices, step: Step) -> str | None:
+    looked = world.close(step)
+    return f"intake closes {looked} cases that nobody answered" if looked else None
 
 
 def _migrate(world: World, choices: Choices, step: Step) -> str | None:
@@ -230,24 +255,27 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(68, _read),
-    "act": Kind(46, _act),
+    "read": Kind(64, _read),
+    "act": Kind(42, _act),
     "answer": Kind(10, _answer),
-    "reopen": Kind(6, _reopen),
+    "reopen": Kind(4, _reopen),
+    "feedback": Kind(10, _feedback),
+    "withdraw": Kind(1, _withdraw),
+    "close": Kind(4, _close),
     "migrate": Kind(4, _migrate),
     "supervise": Kind(4, _supervise),
     "switch": Kind(5, _switch),
     "hear": Kind(10, _hear),
     "follow": Kind(4, _follow),
-    "wait": Kind(25, _wait),
+    "wait": Kind(24, _wait),
     "second": Kind(18, _second),
     "beat": Kind(3, _beat),
     "fire": Kind(10, _fire),
-    "sweep": Kind(12, _sweep),
+    "sweep": Kind(9, _sweep),
     "cut": Kind(3, _cut),
     "database": Kind(3, _database),
     "broker": Kind(2, _broker),
-    "repair": Kind(7, _repair),
+    "repair": Kind(6, _repair),
 }
 _WHEEL = [kind for kind in STEPS.values() for _ in range(kind.weight)]
 if len(_WHEEL) > 256 - ENDS:
@@ -325,7 +353,7 @@ class History:
         if self.world.dead:
             self.words.append(f"dead desks: {', '.join(self.world.dead)}")
         if self.world.atlas is SKIPPING:
-            self.words.append("who has nobody on duty is skipped")
+            self.words.append("who has nobody on duty is skipped, and who reopens has less time")
 
 
 def records(data: bytes) -> list[bytes]:

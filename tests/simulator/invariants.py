@@ -33,6 +33,9 @@ def all_hold(world: World) -> None:
     answers_in_time_count(world)
     nobody_waits_for_a_dead_desk(world)
     under_the_rules_of_their_place(world)
+    closed_once(world)
+    answers_are_waited_for(world)
+    reopened_too_often(world)
 
 
 def agreement(world: World) -> None:
@@ -53,6 +56,9 @@ def agreement(world: World) -> None:
             continue
         token = Token.of(held["state"]["token"])
         entry = world.nodes[level].store.documents()[f"{case}:{token.round}.{token.hop}"]
+        if token.stage == Stage.WITHDRAWN:
+            # What the desk did before it heard of that counts no more.
+            continue
         assert entry["state"] == held["state"], case
 
 
@@ -86,8 +92,10 @@ def entries_end(world: World) -> None:
             current = (entry["round"], entry["hop"]) == (token.round, token.hop)
             live = current and token.stage == Stage.HELD
             assert (entry["status"] == "live") == live, key
-            if current and token.stage == Stage.RESOLVED:
+            if current and token.stage >= Stage.RESOLVED:
                 assert entry["ended"] == "resolved", key
+            elif current and token.stage == Stage.WITHDRAWN:
+                assert entry["ended"] == "custody", key
             elif not current:
                 # The resolution of a round before stays, though it was not the last word.
                 before = ["resolved"] if entry["round"] < token.round else []
@@ -225,7 +233,7 @@ def nobody_short_changed(world: World) -> None:
             continue
         facts, state = event.data["case"], event.data["state"]
         profile = world.atlas.rules_for(facts)
-        own = deadlines.own_time(profile, facts, Address.of(state["address"]))
+        own = deadlines.own_time(profile, facts, Address.of(state["address"]), token.round)
         chance = min(profile.grace, own) + slowest - (fastest - slowest)
         assert event.data["passed"]["fired_at"] >= plus(heard[where], chance), where
 
@@ -285,6 +293,62 @@ def under_the_rules_of_their_place(world: World) -> None:
         if held["state"]["token"]["stage"] == "held":
             wanted = world.atlas.emergency_of(held["facts"])
             assert held["facts"].get("emergency") == wanted, case
+
+
+def closed_once(world: World) -> None:
+    """A round is closed once, and not before its time unless somebody was satisfied.
+
+    Each answer is taken once: who is satisfied closes the case, who is not has it taken up again.
+    """
+    given: dict[tuple[str, int], set[str]] = defaultdict(set)
+    closed: dict[tuple[str, int], set[str]] = defaultdict(set)
+    reopened: dict[tuple[str, int], set[str]] = defaultdict(set)
+    satisfied: set[tuple[str, int]] = set()
+    for event in _events(world):
+        token = Token.of(event.data["state"]["token"])
+        where = event.subject, token.round
+        if event.type == "case.feedback_given":
+            given[where].add(event.id)
+            if event.data["feedback"]["satisfied"]:
+                satisfied.add(where)
+        elif event.type == "case.closed":
+            closed[where].add(event.data["closing"]["why"])
+            due = event.data["closing"]["due"]
+            assert due is None or due <= event.time, where
+        elif event.type == "case.reopened":
+            reopened[event.subject, token.round - 1].add(event.data["reopening"]["why"])
+    for where, ids in given.items():
+        assert len(ids) == 1, where
+        if where in satisfied:
+            assert closed[where] == {"confirmed"}, where
+        else:
+            assert reopened[where] == {"unsatisfied"}, where
+    for where, whys in closed.items():
+        assert len(whys) == 1, where
+        assert ("confirmed" in whys) == (where in satisfied), where
+
+
+def answers_are_waited_for(world: World) -> None:
+    """A case has a time to be closed exactly while it is resolved."""
+    for case, record in world.nodes["intake"].store.documents().items():
+        waits = record.get("close_due") is not None
+        assert waits == (record["state"]["token"]["stage"] == "resolved"), case
+
+
+def reopened_too_often(world: World) -> None:
+    """A case is supervised once in each round from the one on that its profile says."""
+    told: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for event in _events(world):
+        if event.type == "case.supervised" and event.data["passed"]["kind"] == "reopened":
+            token = Token.of(event.data["state"]["token"])
+            told[event.subject, token.round].add(event.id)
+    for (case, round_), ids in told.items():
+        assert round_ > 1, case
+        assert len(ids) == 1, case
+    for case, held in world.nodes["escalation"].store.documents().items():
+        token = held["state"]["token"]
+        if token["stage"] == "held" and token["round"] > 1:
+            assert told[case, token["round"]], case
 
 
 def supervised(world: World) -> None:

@@ -27,6 +27,7 @@ from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant
 from services.grid.events import Event, of_consumer
 from services.grid.moving import WrongPlace
+from services.intake import closing, feedback
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.simulator.county import GRID, LEVELS, PLACES, UNIT
@@ -152,7 +153,7 @@ class World:
 
     def _work(self, name: str) -> Callable[[Event, Instant, Atlas], Work]:
         if name == "intake":
-            return lambda event, _now, atlas: intake.work(event, atlas.directory)
+            return lambda event, now, atlas: intake.work(event, atlas, now)
         if name in LEVELS:
             return lambda event, now, atlas: dispatch.work(event, name, atlas, now)
         if name == "notify":
@@ -319,6 +320,43 @@ class World:
             return intake.reopen(document or {}, "operator", why, **at)
 
         return self._client(step or Step(), self.nodes["intake"], case, change)
+
+    def feedback(self, case: str, *, satisfied: bool, step: Step | None = None) -> bool:
+        """Who reported a case says whether it helped; whether that was taken."""
+        said = {"satisfied": satisfied, "score": 5 if satisfied else 1, "comment": "张三说的"}
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            at = {"atlas": replica.atlas, "now": replica.now}
+            return feedback.give(document or {}, said, feedback.BY_CODE, **at)
+
+        return self._client(step or Step(), self.nodes["intake"], case, change)
+
+    def withdraw(self, case: str, step: Step | None = None) -> bool:
+        """Who reported a case takes it back; whether that was taken."""
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            at = {"atlas": replica.atlas, "now": replica.now}
+            return intake.withdraw(document or {}, "portal", "自己解决了", **at)
+
+        return self._client(step or Step(), self.nodes["intake"], case, change)
+
+    def close(self, step: Step | None = None) -> int:
+        """Intake closes what nobody has answered in time; returns how many it looked at."""
+        step = step or Step()
+        looked: list[str] = []
+
+        def closes(replica: Replica) -> None:
+            now, atlas = replica.now, replica.atlas
+            due = [
+                case
+                for case, document in replica.node.store.documents().items()
+                if document.get("close_due") is not None and document["close_due"] <= now
+            ]
+            looked.extend(due)
+            replica.fold.run([closing.due_work(case, atlas, now) for case in due])
+
+        self._done(step, self.nodes["intake"], closes)
+        return len(looked)
 
     def migrate(self, case: str, version: str, step: Step | None = None) -> bool:
         """An operator brings a case under another version of its profile."""

@@ -897,3 +897,65 @@ def test_a_preview_in_emergency_mode_shows_its_ladder(tmp_path: Path) -> None:
         result = run(*arguments)
         assert result.exit_code == 0, result.output
         assert len(json.loads(result.stdout)["steps"]) == levels
+
+
+# -- feedback and withdrawing --------------------------------------------------------------
+
+CASE_ID = "0b1d6c1e-0000-5000-8000-000000000001"
+
+
+def test_feedback_goes_by_the_id_or_by_the_tracking_code(services: Services) -> None:
+    shown = {"tracking": "CQJT83C57M", "status": "closed", "level_title": "户联系"}
+    for case, line in (
+        (CASE_ID, f"POST /v1/cases/{CASE_ID}/feedback"),
+        ("CQJT83C57M", "POST /v1/tracking/CQJT83C57M/feedback"),
+    ):
+        services.say(line, (200, shown))
+        result = run("feedback", case, "--satisfied", "--score", "5", "--comment", "修好了")
+        assert (result.exit_code, result.stdout) == (0, "CQJT83C57M  closed  户联系\n")
+        where, headers, body = services.asked[-1]
+        assert (where, body) == (line, {"satisfied": True, "score": 5, "comment": "修好了"})
+        assert ("Authorization" in headers) == (case == CASE_ID)
+    result = run("feedback", CASE_ID, "--not-satisfied", "--json")
+    assert json.loads(result.stdout) == shown
+    assert services.asked[-1][2] == {"satisfied": False, "score": None, "comment": ""}
+
+
+def test_feedback_says_whether_it_helped(services: Services) -> None:
+    assert run("feedback", CASE_ID).exit_code == Exit.USAGE
+    assert run("feedback", CASE_ID, "--satisfied", "--score", "6").exit_code == Exit.USAGE
+    services.say(f"POST /v1/cases/{CASE_ID}/feedback", problem(409, "the case is not resolved yet"))
+    result = run("feedback", CASE_ID, "--satisfied")
+    assert (result.exit_code, result.stdout) == (Exit.REFUSED, "")
+    assert "not resolved yet" in result.stderr
+
+
+def test_a_report_is_taken_back(services: Services) -> None:
+    services.say(
+        f"POST /v1/cases/{CASE_ID}/withdraw",
+        (200, {"tracking": "CQJT83C57M", "status": "withdrawn", "level_title": "户联系"}),
+    )
+    result = run("withdraw", CASE_ID, "--reason", "自己修好了")
+    assert (result.exit_code, result.stdout) == (0, "CQJT83C57M  withdrawn  户联系\n")
+    assert services.asked[-1][2] == {"reason": "自己修好了"}
+    assert run("withdraw", CASE_ID).exit_code == Exit.USAGE
+
+
+def test_how_a_case_ended_is_shown(services: Services) -> None:
+    ended = {
+        **CASE,
+        "status": "closed",
+        "feedback": {"satisfied": False, "score": 2, "comment": "还是坏的", "at": AT, "round": 1},
+        "closing": {"due": AT},
+        "closed": {"why": "unanswered", "at": AT},
+        "withdrawal": {"by": "op", "reason": "重复", "at": AT},
+    }
+    services.say("GET /v1/cases/c-1", (200, ended))
+    shown = run("show", "c-1").stdout
+    for words in (
+        "not satisfied, 2 of 5, 01-05 08:00:00 还是坏的, round 1",
+        "01-05 08:00:00, else it is closed",
+        "01-05 08:00:00, unanswered",
+        "01-05 08:00:00 by op: 重复",
+    ):
+        assert words in shown

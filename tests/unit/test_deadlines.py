@@ -471,3 +471,42 @@ def test_an_extension_counts_from_when_it_was_due(more: str, expected: str) -> N
 def test_what_is_no_extension(text: str) -> None:
     with pytest.raises(ValueError, match="write"):
         deadlines.extension(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "percent", "expected", "said"),
+    [
+        # Monday, 2 March 2026, 10:00 is the start of all.
+        ("2h", 50, "2026-03-02T11:00", "50% of it, because the case was reopened: 1h"),
+        ("1s", 50, "2026-03-02T10:00:01", "50% of it, because the case was reopened: 1s"),
+        ("1d", 33, "2026-03-02T17:55:12", "33% of it, because the case was reopened: 28512s"),
+        ("3 working days", 50, "2026-03-04T17:30", "reopened: 2 working days"),
+        ("1 working days", 10, "2026-03-03T17:30", "reopened: 1 working day"),
+        ("4 working hours", 25, "2026-03-02T11:00", "reopened: 60 working minutes"),
+        ("200 working hours", 99, "2026-04-14T15:30", "reopened: 11880 working minutes"),
+        ("end_of_day", 50, "2026-03-03T00:00", None),
+        ("monthly_window 1-7", 50, "2026-03-08T00:00", None),
+        ("2d since report", 50, "2026-03-04T10:00", None),
+    ],
+)
+def test_a_reopened_case_has_so_many_percent_of_the_time(
+    text: str, percent: int, expected: str, said: str | None
+) -> None:
+    rules = profile({"resolve": text, **({"calendar": "office"} if "working" in text else {})})
+    reopening = {
+        "enter": "resolver",
+        "clock": "starts_again",
+        "shorter": f"{percent}%",
+        "source": "assumption",
+    }
+    less = Profile.parse({**rules.rules, "reopening": reopening})
+    start = Start(at("2026-03-02T10:00"), at("2026-03-02T10:00"))
+    (first,) = deadlines.for_level(less, {}, VILLAGE, start, Holidays())
+    assert [first] == deadlines.for_level(rules, {}, VILLAGE, start, Holidays())
+    (second,) = deadlines.for_level(less, {}, VILLAGE, start, Holidays(), round_=2)
+    if said is not None:
+        assert second["counted"][1].endswith(said)
+    assert second["due"] == at(expected)
+    assert second["counted"][0] == text
+    assert (second["counted"] == first["counted"]) == (said is None)
+    assert deadlines.own_time(less, {}, VILLAGE, 2) <= deadlines.own_time(less, {}, VILLAGE)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record
+from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, plus
 from services.grid.directory import Directory, Division
 from services.grid.events import Event
@@ -119,13 +120,14 @@ def test_a_case_is_found_where_it_happened_and_where_it_is() -> None:
     document = opened().document
     assert document is not None
     neighbour = Division("469002104205", "朝烈村", "village", "469002104", "village")
-    directory = Directory([*DIVISIONS, neighbour])
+    (profile,) = ATLAS.current
+    county = Atlas(Directory([*DIVISIONS, neighbour]), {profile.id: profile}, [profile.id])
 
     def after(hop: int, division: str) -> list[str]:
         moved = Event.read(opened().events[0].body())
         moved.data["state"]["token"] = {"round": 1, "stage": "held", "hop": hop, "seq": 0}
         moved.data["state"]["address"] |= {"level": "village", "division": division}
-        decision = model.work(moved, directory).change(Record("x", 1, document))
+        decision = model.work(moved, county, NOW).change(Record("x", 1, document))
         assert decision.document is not None
         under: list[str] = decision.document["under"]
         return under

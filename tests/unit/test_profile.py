@@ -447,7 +447,8 @@ MISTAKES = [
         "Allowed: case.reported, case.assigned, case.acknowledged, "
         "case.resolved, case.noted, case.suspended, case.resumed, case.extension_requested, "
         "case.extension_granted, case.extension_refused, case.extended, case.reopened, "
-        "case.watched, case.escalated, case.transferred, case.delegated, case.returned, "
+        "case.watched, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
+        "case.transferred, case.delegated, case.returned, "
         "case.reminded, case.deadline_passed, "
         "case.supervised",
     ),
@@ -496,12 +497,13 @@ MISTAKES = [
     ),
     (
         "",
-        "feedback: {days: 30}\n",
+        "archive: {days: 30}\n",
         28,
-        "feedback",
-        "'feedback' is not known: write one of profile, title, region, timezone, "
+        "archive",
+        "'archive' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
-        "unstaffed, grace, templates, suspensions, extension, reopening, returns, emergency",
+        "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
+        "public, emergency",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),

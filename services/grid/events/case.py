@@ -110,10 +110,14 @@ class ExtensionAnsweredSchema(ExtensionEventSchema):
 
 
 class ReopeningSchema(Kept):
-    """Why a case is taken up again, and who wanted it."""
+    """Why a case is taken up again, and who wanted it.
+
+    ``why`` is ``asked`` by a person, or ``unsatisfied`` by feedback; absent in older events.
+    """
 
     by = fields.String(required=True)
     reason = public_text(500, required=True, shortest=1)
+    why = fields.String(validate=validate.OneOf(["asked", "unsatisfied"]))
 
 
 class ReopenedSchema(CaseSchema):

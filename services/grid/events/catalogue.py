@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from services.grid.events import case, custodian, directory, notification
+from services.grid.events import case, custodian, directory, ending, notification
 from services.grid.events.event_type import EventType
 
 CATALOGUE: dict[str, EventType] = {
     kind.full_name: kind
-    for kind in (*case.TYPES, *custodian.TYPES, *directory.TYPES, *notification.TYPES)
+    for kind in (
+        *case.TYPES,
+        *ending.TYPES,
+        *custodian.TYPES,
+        *directory.TYPES,
+        *notification.TYPES,
+    )
 }
 """By full name, ``huashi.case.reported.v1``."""
 

@@ -91,7 +91,8 @@ class SupervisorSchema(Kept):
 class SupervisedSchema(PassedEventSchema):
     """``case.supervised``; ``passed.kind`` is ``asked`` if a person wants it.
 
-    It is ``returned`` if the case was sent back as often as its profile lets it be.
+    It is ``returned`` if the case was sent back as often as its profile lets it be, ``reopened`` if
+    it was reopened as often as that.
     """
 
     supervisor = fields.Nested(SupervisorSchema)
