@@ -25,6 +25,12 @@ _SECONDS = 300
 # Whether what the schema accepts is accepted: our rules know more than a schema can say.
 _NOT_CHECKED = "positive_data_acceptance,not_a_server_error"
 
+# A body that is wrong may be too large besides, and an action meet another version.
+_CONFIG = """\
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428, 429, "5xx"]
+"""
+
 VILLAGE = "469002104205"
 GROUP = "46900210420503"
 ELSEWHERE = "469002104214"
@@ -114,6 +120,7 @@ def test_no_request_gets_an_answer_that_is_not_documented(
     url = own.about["desks"]["village"] if service == "dispatch" else own.about[service]
     path = tmp_path / "openapi.json"
     path.write_text(json.dumps(of_this_county(documented.document(service), known)))
+    (tmp_path / "schemathesis.toml").write_text(_CONFIG)
     command = [
         *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", str(path)),
         *("--url", url, "--header", f"Authorization: Bearer {own.about['tokens']['operator']}"),
@@ -178,6 +185,6 @@ def of_this_county(document: dict[str, Any], known: Known) -> dict[str, Any]:
             for name, field in schema["properties"].items():
                 values = known.get(f"{kind}.{name}", known.get(name))
                 if values is not None:
-                    nothing = [None] if "null" in field["type"] else []
+                    nothing = [None] if "null" in field.get("type", "") else []
                     schema["properties"][name] = {"enum": values + nothing}
     return document
