@@ -72,6 +72,14 @@ class Client:
         """Entries of a desk's docket, page after page."""
         return self._pages(f"{self._desk(level)}/cases", filters)
 
+    def duty(self, level: str, **filters: str) -> Iterator[Json]:
+        """Who is on duty at each place of a desk, page after page."""
+        return self._pages(f"{self._desk(level)}/duty", filters, "places")
+
+    def rates(self, level: str, **filters: str) -> Json:
+        """What became of what arrived at a desk: ``{counts, rates, ...}``."""
+        return self._ask("GET", f"{self._desk(level)}/rates", _READERS, query=filters)
+
     def act(self, level: str, case: str, action: str, body: Json, key: str | None = None) -> Json:
         """An officer's action at a desk, such as ``acknowledge``.
 

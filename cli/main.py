@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import demo as demonstration
+from cli import desk as desks
 from cli import emergency as emergencies
 from cli import export, render, whatif
 from cli.client import Client
@@ -315,12 +316,14 @@ def desk(
 def desk_list(
     context: typer.Context,
     division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    unit: Annotated[str, typer.Option(help="Only this unit: its id, or its name there.")] = "",
     status: Annotated[str, typer.Option(help="live, ended, or all.")] = "live",
     as_json: AsJson = False,
 ) -> None:
     """The desk's docket (案卷)."""
     with _client(as_json) as client:
-        filters = {"division": division, "status": "" if status == "all" else status}
+        wanted = "" if status == "all" else status
+        filters = {"division": division, "unit": unit, "status": wanted}
         kept = {name: value for name, value in filters.items() if value}
         found = list(client.docket(context.obj, **kept))
         if as_json:
@@ -329,6 +332,47 @@ def desk_list(
             _console().print(render.listing(found, client.stack.clock.now()))
         else:
             typer.echo(f"the {context.obj} desk has nothing {status}")
+
+
+@desk_app.command("duty")
+def desk_duty(
+    context: typer.Context,
+    division: Annotated[str, typer.Option(help="A division: it and all below, or what it is in.")],
+    at: Annotated[str, typer.Option(help="Another time than now, RFC 3339.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Who is on duty (值班), until when, and who is next."""
+    with _client(as_json) as client:
+        zone = _zone()
+        filters = {"division": division, **({"at": at} if at else {})}
+        found = list(client.duty(context.obj, **filters))
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(desks.on_duty(found, zone))
+        else:
+            typer.echo(f"no place of the {context.obj} desk in {division} has officers")
+
+
+@desk_app.command("rates")
+def desk_rates(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    unit: Annotated[str, typer.Option(help="Only this unit: its id, or its name there.")] = "",
+    since: Annotated[str, typer.Option("--from", help="Arrived then or later, RFC 3339.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Arrived before then, RFC 3339.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """What became of what came: 响应率, 办结率, 按期办结率, 超时率; of the last 30 days."""
+    with _client(as_json) as client:
+        zone = _zone()
+        filters = {"division": division, "unit": unit, "from": since, "to": until}
+        kept = {name: value for name, value in filters.items() if value}
+        found = client.rates(context.obj, **kept)
+        if as_json:
+            _print(found)
+        else:
+            _console().print(desks.rates(found, zone))
 
 
 @desk_app.command()
@@ -539,6 +583,7 @@ def check(
             "divisions": len(loaded.divisions),
             "units": len(loaded.units),
             "officers": len(loaded.officers),
+            "duties": len(loaded.duties),
         }
         if as_json:
             _print({**found, "warnings": warnings})

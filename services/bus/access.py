@@ -30,7 +30,8 @@ class Touches(Enum):
     COUNTY = "the whole county"
     """Something that belongs to all: only tokens without a scope."""
     ANYWHERE = "anywhere"
-    """Nothing of a part: a report may be made for any place, an emergency is for all to know."""
+    """Nothing of a part: a report may be made for any place, an emergency, and who is on duty, are
+    for all to know."""
 
 
 @dataclass
@@ -73,23 +74,31 @@ class Guard:
         if subject != self.identity.subject:
             raise forbidden(self.identity, _OWN_RULE)
 
-    def narrowed(self, atlas: Atlas, division: str | None, level: str | None = None) -> Scope:
+    def narrowed(
+        self,
+        atlas: Atlas,
+        division: str | None,
+        level: str | None = None,
+        unit: str | None = None,
+    ) -> Scope:
         """The part of the caller's scope that a list is about.
 
         What is asked for must be in the scope, and what is not is limited by it: ``division`` is
-        the scope's where none was named, ``level`` the highest.
+        the scope's where none was named, and so is ``unit``; ``level`` the highest.
 
         :raises Problem: a 403 with the rule.
         :raises Retry: the directory, by which it is decided, has not arrived yet.
         """
         self.asked = True
         scope = self._known(atlas)
-        inside = (division is None or scope.covers_division(division, atlas)) and (
-            level is None or scope.covers_level(level, atlas)
+        inside = (
+            (division is None or scope.covers_division(division, atlas))
+            and (level is None or scope.covers_level(level, atlas))
+            and (unit is None or scope.unit in (None, unit))
         )
         if not inside:
             raise forbidden(self.identity, RULE)
-        return Scope(division or scope.division, scope.level, scope.unit)
+        return Scope(division or scope.division, scope.level, unit or scope.unit)
 
     def must_be_of_the_county(self) -> None:
         """That the caller's token is for everything.

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeVar
 from marshmallow import Schema, fields, validate
 
 from services.bus import problems
-from services.bus.errors import Refused
+from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
-from services.bus.paging import PageQuery
+from services.bus.paging import Cursor, PageQuery
 from services.bus.problems import Problem
 from services.bus.shell import Shell
 from services.bus.versions import must_match, tagged
@@ -23,7 +23,8 @@ from services.dispatch import model
 from services.dispatch.store import Docket
 from services.grid import deadlines, json
 from services.grid.atlas import Atlas
-from services.grid.clock import monotonic
+from services.grid.clock import Instant, monotonic, plus
+from services.grid.directory import ROLES, OnDuty
 from services.grid.events.case import AnswerSchema, ExtensionSchema, NoteSchema, RequestSchema
 from services.grid.events.parts import (
     CODE,
@@ -42,7 +43,9 @@ from services.grid.events.parts import (
     public_text,
 )
 from services.grid.moving import WrongPlace
-from services.grid.profile import Profile
+from services.grid.problems import not_among
+from services.grid.profile import Profile, profile_for
+from services.grid.roster import roster
 from services.grid.scope import Scope
 from services.grid.tokens import Address
 
@@ -70,6 +73,12 @@ _REFUSALS = {
     "returned_too_often": "it was sent back as often as its profile lets it be",
     "no_such_place": "the custodian knows no such place, or it is no longer on the ladder",
 }
+_RATES_SECONDS = 30 * 86400.0
+_REACHABLE = validate.Range(
+    Instant("2000-01-01T00:00:00.000Z"),
+    Instant("2200-01-01T00:00:00.000Z"),
+    error="Write a time from 2000 to 2199.",
+)
 
 
 class DocketQuery(PageQuery):
@@ -78,7 +87,41 @@ class DocketQuery(PageQuery):
     example: ClassVar[dict[str, Any]] = {"division": "469002104", "status": "live", "limit": 20}
 
     division = fields.String(validate=CODE)
+    unit = fields.String(validate=validate.Length(1, 80))
     status = fields.String(validate=validate.OneOf(["live", "ended"]))
+
+
+class DutyQuery(PageQuery):
+    """Query of ``GET /v1/desks/{level}/duty``: of a division with all below it, or what it is in.
+
+    ``at`` is a time other than now.
+    """
+
+    example: ClassVar[dict[str, Any]] = {
+        "division": "469002104214",
+        "at": "2026-10-01T09:00:00+08:00",
+    }
+
+    division = fields.String(required=True, validate=CODE)
+    at = InstantField(load_default=None, validate=_REACHABLE)
+
+
+class RatesQuery(Schema):
+    """Query of ``GET /v1/desks/{level}/rates``: arrivals ``from`` a time to before another.
+
+    Without them, the last thirty days.
+    """
+
+    example: ClassVar[dict[str, Any]] = {
+        "division": "469002104",
+        "from": "2026-11-01T00:00:00+08:00",
+        "to": "2026-12-01T00:00:00+08:00",
+    }
+
+    division = fields.String(load_default=None, validate=CODE)
+    unit = fields.String(load_default=None, validate=validate.Length(1, 80))
+    since = InstantField(load_default=None, data_key="from", validate=_REACHABLE)
+    until = InstantField(load_default=None, data_key="to", validate=_REACHABLE)
 
 
 class AnswerBody(Schema):
@@ -248,6 +291,9 @@ class EntryShown(Shown):
     )
     held_by = fields.Nested(AddressSchema, allow_none=True)
     refused = fields.Nested(RefusedRequest, allow_none=True)
+    passed = fields.List(
+        fields.String(), metadata={"description": "the kinds of deadlines that passed here"}
+    )
 
 
 class EntriesPage(Shown):
@@ -255,6 +301,71 @@ class EntriesPage(Shown):
 
     cases = fields.List(fields.Nested(EntryShown))
     next = fields.String(allow_none=True)
+
+
+class OnDutyShown(Shown):
+    """Who is on duty, and for whom, if that officer is on leave."""
+
+    id = fields.String()
+    name = fields.String()
+    role = fields.String(validate=validate.OneOf(ROLES))
+    instead_of = fields.String(allow_none=True)
+
+
+class PlaceShown(Shown):
+    """Who answers at a division or a unit, and from when on it is who."""
+
+    division = fields.String()
+    name = fields.String()
+    unit = fields.String(allow_none=True)
+    unit_name = fields.String(allow_none=True)
+    emergency = fields.String(allow_none=True)
+    officers = fields.List(fields.Nested(OnDutyShown))
+    why = fields.String(metadata={"description": "on duty, deputy, command or nobody on duty"})
+    until = InstantField(allow_none=True)
+    then = fields.List(fields.Nested(OnDutyShown))
+    then_why = fields.String(allow_none=True)
+
+
+class DutyPage(Shown):
+    """A page of who is on duty."""
+
+    level = fields.String()
+    at = InstantField()
+    places = fields.List(fields.Nested(PlaceShown))
+    next = fields.String(allow_none=True)
+
+
+class RateCounts(Shown):
+    """How many of what arrived."""
+
+    arrived = fields.Integer()
+    acknowledged = fields.Integer(metadata={"description": "accepted or settled here"})
+    completed = fields.Integer(metadata={"description": "settled here"})
+    on_time = fields.Integer(metadata={"description": "settled here before that was due"})
+    overdue = fields.Integer(metadata={"description": "where any deadline passed here"})
+    due = fields.Integer(metadata={"description": "completed or overdue"})
+
+
+class RateRatios(Shown):
+    """From 0 to 1, null of nothing."""
+
+    response = fields.Float(allow_none=True, metadata={"description": "响应率, of what arrived"})
+    completion = fields.Float(allow_none=True, metadata={"description": "办结率, of what arrived"})
+    on_time = fields.Float(allow_none=True, metadata={"description": "按期办结率, of what was due"})
+    overdue = fields.Float(allow_none=True, metadata={"description": "超时率, of what arrived"})
+
+
+class RatesShown(Shown):
+    """What became of what arrived."""
+
+    level = fields.String()
+    division = fields.String(allow_none=True)
+    unit = fields.String(allow_none=True)
+    since = InstantField(data_key="from")
+    until = InstantField(data_key="to")
+    counts = fields.Nested(RateCounts)
+    rates = fields.Nested(RateRatios)
 
 
 class ExtensionShown(Shown, ExtensionSchema):
@@ -291,6 +402,101 @@ def entry(desk: Desk, call: Call, level: str, case: str) -> Answer:
     found = _arrived(_of_case(desk, level, case)[-1])
     _must_reach(desk, call, found)
     return tagged(shown(found))
+
+
+def duty(desk: Desk, call: Call, level: str) -> dict[str, Any]:
+    """Who is on duty (值班), until when, and who is next; a division before its units."""
+    _serves(desk, level)
+    query, atlas = call.query, desk.county.atlas()
+    directory, division, at = atlas.directory, query["division"], query["at"] or desk.now
+    wrong = directory.check_code(division)
+    if wrong is not None:
+        raise problems.invalid({"division": wrong})
+    place = directory.ancestor(division, level)
+    root = place.code if place is not None else division
+    places = directory.desk_places(level, root)
+    if place is not None:
+        # A place that has no officers at all is shown too: somebody may stand in.
+        places = [item for item in places if item[0] == root] or [(root, None)]
+    cursor: Cursor | None = query["cursor"]
+    if cursor is not None:
+        after = (cursor.value, cursor.key)
+        places = [item for item in places if (item[0], item[1] or "") > after]
+    page = places[: query["limit"]]
+    following = Cursor(page[-1][0], page[-1][1] or "").text() if len(places) > len(page) else None
+    shown = [_place_shown(Address(level, *item), atlas, at) for item in page]
+    return {"level": level, "at": at, "places": shown, "next": following}
+
+
+def _place_shown(address: Address, atlas: Atlas, at: Instant) -> dict[str, Any]:
+    directory, unit = atlas.directory, atlas.directory.units.get(address.unit or "")
+    profile = profile_for(atlas.current, address.division, directory)
+    if profile is None:
+        raise Retry("the profile of this place has not arrived yet")
+    emergency = atlas.emergency_at(profile, address.division)
+    if emergency is not None:
+        profile = profile.in_emergency or profile
+    found = roster(profile, address, directory, at)
+    return {
+        "division": address.division,
+        "name": directory.name(address.division),
+        "unit": address.unit,
+        "unit_name": unit and unit.name,
+        "emergency": emergency,
+        "officers": [_officer_shown(item) for item in found.officers],
+        "why": found.why,
+        "until": found.until,
+        "then": [_officer_shown(item) for item in found.then],
+        "then_why": found.then_why,
+    }
+
+
+def _officer_shown(found: OnDuty) -> dict[str, Any]:
+    officer = found.officer
+    return {
+        "id": officer.id,
+        "name": officer.name,
+        "role": officer.role,
+        "instead_of": found.instead_of,
+    }
+
+
+def rates(desk: Desk, call: Call, level: str) -> dict[str, Any]:
+    """What became of what arrived: 响应率, 办结率, 按期办结率, 超时率, as counts and ratios."""
+    part, query = _part(desk, call, level), call.query
+    until = query["until"] or desk.now
+    since = query["since"] or plus(until, -_RATES_SECONDS)
+    if since >= until:
+        raise problems.invalid({"from": "is not before to: write the earlier time here"})
+    counts = desk.store.rates(part, since, until)
+    of = {
+        "response": ("acknowledged", "arrived"),
+        "completion": ("completed", "arrived"),
+        "on_time": ("on_time", "due"),
+        "overdue": ("overdue", "arrived"),
+    }
+    ratios = {
+        name: round(counts[part] / counts[whole], 4) if counts[whole] else None
+        for name, (part, whole) in of.items()
+    }
+    about = {"level": level, "division": part.division, "unit": part.unit}
+    return {**about, "from": since, "to": until, "counts": counts, "rates": ratios}
+
+
+def _unit(desk: Desk, division: str | None, named: str | None) -> str | None:
+    """The id of a unit of this desk: as it is, or by its name in a division."""
+    if named is None:
+        return None
+    directory, level = desk.county.atlas().directory, desk.config.level or ""
+    found = directory.units.get(named)
+    place = directory.ancestor(division, level) if division is not None else None
+    if found is None and place is not None:
+        found = directory.unit(named, level, place.code)
+    if found is None or found.level != level:
+        known = [unit for unit in directory.units.values() if unit.level == level]
+        near = [unit.id for unit in known if place is None or unit.division == place.code]
+        raise problems.invalid({"unit": not_among(named, sorted(near)[:20])})
+    return found.id
 
 
 def acknowledge(desk: Desk, call: Call, level: str, case: str) -> Answer:
@@ -536,6 +742,7 @@ def shown(entry: Document) -> dict[str, Any]:
         "ended": entry["ended"],
         "held_by": entry["held"] and entry["held"]["address"],
         "refused": entry["refused"],
+        "passed": entry.get("passed", []),
     }
 
 
@@ -572,7 +779,9 @@ def _of_case(desk: Desk, level: str, case: str) -> list[Record]:
 def _part(desk: Desk, call: Call, level: str) -> Scope:
     """The part of this desk's work that a list is about."""
     _serves(desk, level)
-    return call.guard.narrowed(desk.county.atlas(), call.query.get("division"), level)
+    division = call.query.get("division")
+    unit = _unit(desk, division, call.query.get("unit"))
+    return call.guard.narrowed(desk.county.atlas(), division, level, unit)
 
 
 def _asked_of(document: Document, level: str, atlas: Atlas) -> Address:

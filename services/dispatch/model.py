@@ -13,6 +13,7 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
   by, at, answer}``: ``answer`` none, ``granted``, or ``refused`` with ``why`` and ``held_by``;
 - ``notes`` are the last of those that were written here (the timeline has all);
 - ``done`` is what was done here under an Idempotency-Key, ``{key: digest of the act}``;
+- ``passed`` are the kinds of deadlines that passed here, if any did (超时);
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
   asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
   the deadlines have it.
@@ -48,6 +49,7 @@ ARRIVALS = frozenset(
 )
 RECONCILED = "case.reconciled"
 CLOSED = "case.closed"
+PASSED = "case.deadline_passed"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
 NOTES = 50
@@ -113,7 +115,7 @@ def merge(document: Document | None, event: Event) -> Document:
         return _released(document, event)
     if event.type in (RECONCILED, CLOSED):
         return _reconciled(document, event)
-    return _refused(document, event)
+    return (_passed if event.type == PASSED else _refused)(document, event)
 
 
 def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
@@ -133,7 +135,7 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
     if state["assigned"] is not None:
         return _extended(document, atlas, now)
     profile = atlas.rules_for(document["facts"])
-    officer, why = _on_duty(document["case"], address, profile, atlas)
+    officer, why = _on_duty(document["case"], address, profile, atlas, now)
     state = {
         **document["state"],
         "token": Token.of(document["state"]["token"]).act().as_dict(),
@@ -174,7 +176,9 @@ def acknowledge(
             )
         return Decision(document, answer=document)
     state = {**document["state"], "acknowledged": {"by": by, "at": now}}
-    kept = deadlines.open_of(state["deadlines"], state)
+    profile = atlas.rules_for(document["facts"])
+    state["deadlines"] = deadlines.open_of(state["deadlines"], state)
+    kept = deadlines.with_progress(profile, document["facts"], state, atlas.holidays)
     document = _acted(document, acknowledged=state["acknowledged"], deadlines=kept)
     event = _event("case.acknowledged", document, atlas, now, note=note, **_attached(attachments))
     return Decision(document, [event], document)
@@ -199,7 +203,10 @@ def note(
     notes, said = document.get("notes", []), {"by": by, "text": text, **_attached(attachments)}
     if not another and notes and _same(notes[-1], said):
         return Decision(document, answer=document)
-    document = _acted(document)
+    facts, state = document["facts"], {**document["state"], "progressed_at": now}
+    profile = atlas.rules_for(facts)
+    kept = deadlines.with_progress(profile, facts, state, atlas.holidays)
+    document = _acted(document, progressed_at=now, deadlines=kept)
     token = Token.of(document["state"]["token"])
     made = {"id": event_id(document["case"], token, "note"), "at": now, **said}
     document = {**document, "notes": [*notes, made][-NOTES:]}
@@ -276,7 +283,7 @@ def suspend(
     until = plus(now, min(longest or rule.longest, rule.longest))
     stopped = clocks.paused(state["clocks"], rule.stops, now, until, reason)
     suspension = {"reason": reason, "by": by, "at": now, "until": until}
-    document = _retimed(document, atlas, clocks=stopped, suspension=suspension)
+    document = _retimed(document, atlas, clocks=stopped, suspension=suspension, progressed_at=now)
     said = {"by": by, "note": note, **_attached(attachments)}
     return Decision(document, [_event("case.suspended", document, atlas, now, **said)], document)
 
@@ -300,9 +307,8 @@ def resume(
         if clocks.suspensions(state["clocks"]):
             return Decision(document, answer=document)
         raise Refused("the case is not suspended")
-    document = _retimed(
-        document, atlas, clocks=clocks.running(state["clocks"], now), suspension=None
-    )
+    on = clocks.running(state["clocks"], now)
+    document = _retimed(document, atlas, clocks=on, suspension=None, progressed_at=now)
     said = {"by": by, "note": note, **_attached(attachments)}
     return Decision(document, [_event("case.resumed", document, atlas, now, **said)], document)
 
@@ -551,6 +557,12 @@ def _told(document: Document, identity: str | None, answer: dict[str, Any]) -> D
     return {**document, "request": {**asked, **answer}}
 
 
+def _passed(document: Document | None, event: Event) -> Document:
+    document = document or _blank(event, _token(event))
+    kinds = {*document.get("passed", ()), event.data["passed"]["kind"]}
+    return {**document, "passed": sorted(kinds)}
+
+
 def _asked(event: Event) -> Document:
     return {
         **_blank(event, _token(event)),
@@ -585,17 +597,18 @@ def _extended(document: Document, atlas: Atlas, now: Instant) -> Decision:
     return Decision(document, [_event("case.extended", document, atlas, now, extension=shown)])
 
 
-def _on_duty(case: str, address: Address, profile: Profile, atlas: Atlas) -> tuple[str | None, str]:
+def _on_duty(
+    case: str, address: Address, profile: Profile, atlas: Atlas, now: Instant
+) -> tuple[str | None, str]:
     """The officer for a case, and why it is this one."""
-    officers, why = profile.on_duty(address, atlas.directory)
-    if officers:
-        # Several share the work evenly, and a replay finds the same one.
-        return officers[sum(case.encode()) % len(officers)].id, why
-    if profile.unstaffed == "deputy":
-        lead = atlas.directory.lead(address.level, address.division)
-        if lead is not None:
-            return lead.id, "deputy"
-    return None, "nobody on duty"
+    officers, why = profile.on_duty(address, atlas.directory, now)
+    if not officers:
+        return None, why
+    # Several share the work evenly, and a replay finds the same one.
+    found = officers[sum(case.encode()) % len(officers)]
+    if why == "on duty" and found.instead_of is not None:
+        why = f"for {found.instead_of}, on leave"
+    return found.id, why
 
 
 def _must_be_live(document: Document) -> None:

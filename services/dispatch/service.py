@@ -74,6 +74,30 @@ class Service(Operations):
         return api.entry(self.shell, call, level, case)
 
     @route(
+        "GET",
+        "/v1/desks/<level>/duty",
+        query=api.DutyQuery(),
+        may=api.READERS,
+        touches=Touches.ANYWHERE,
+        answers=api.DutyPage(),
+    )
+    def duty(self, call: Call, level: str) -> dict[str, Any]:
+        """Who is on duty (值班), until when, and who is next."""
+        return api.duty(self.shell, call, level)
+
+    @route(
+        "GET",
+        "/v1/desks/<level>/rates",
+        query=api.RatesQuery(),
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=api.RatesShown(),
+    )
+    def rates(self, call: Call, level: str) -> dict[str, Any]:
+        """What became of what arrived (响应率, 办结率, 按期办结率, 超时率)."""
+        return api.rates(self.shell, call, level)
+
+    @route(
         "POST",
         "/v1/desks/<level>/cases/<case>/acknowledge",
         body=api.ActBody(),

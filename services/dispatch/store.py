@@ -7,7 +7,10 @@ from typing import Any
 from services.bus.fold import Record
 from services.bus.paging import Cursor
 from services.bus.store import MongoStore, database_errors, record_of
+from services.grid.clock import Instant
 from services.grid.scope import Scope
+
+_UNIT = "document.state.address.unit"
 
 
 class Docket(MongoStore):
@@ -35,6 +38,11 @@ class Docket(MongoStore):
                 partialFilterExpression={"document.asked_in": {"$exists": True}},
             )
             self.collection.create_index([("document.status", 1), ("_id", 1)])
+            # Most cases are with no unit.
+            self.collection.create_index(
+                [(_UNIT, 1), ("document.status", 1), ("document.arrived", -1), ("_id", -1)],
+                partialFilterExpression={_UNIT: {"$gt": ""}},
+            )
 
     def of_case(self, case: str) -> list[Record]:
         """The entries of each time that a case came to this desk, the latest last."""
@@ -50,9 +58,40 @@ class Docket(MongoStore):
 
         :param part: a part of the county; the level is this desk's anyway.
         """
-        where: dict[str, Any] = {"document.arrived": {"$ne": None}}
-        where |= _within(part, "state", status)
+        where = {**_arrived(part, status), "document.arrived": {"$ne": None}}
         return self.page(where, "document.arrived", cursor, limit)
+
+    def rates(self, part: Scope, since: Instant, until: Instant) -> dict[str, int]:
+        """Of the entries that arrived from ``since`` to before ``until``: how many of each.
+
+        ``arrived`` all of them; ``acknowledged`` accepted or settled here; ``completed`` settled
+        here, ``on_time`` before that was due; ``overdue`` where any deadline passed; ``due``
+        settled or overdue.
+        """
+        arrived = {"document.arrived": {"$gte": since, "$lt": until}}
+        passed: dict[str, Any] = {"$ifNull": ["$document.passed", []]}
+        completed = {"$eq": ["$document.ended", "resolved"]}
+        accepted = {"$gt": ["$document.state.acknowledged", None]}
+        overdue = {"$ne": [passed, []]}
+        late = {"$or": [{"$in": [kind, passed]} for kind in ("report", "resolve")]}
+        # What is settled after it had moved on has its release.
+        kept = {"$eq": ["$document.held", None]}
+        counts = {
+            "arrived": True,
+            "acknowledged": {"$or": [accepted, completed]},
+            "completed": completed,
+            "on_time": {"$and": [completed, kept, {"$not": [late]}]},
+            "overdue": overdue,
+            "due": {"$or": [completed, overdue]},
+        }
+        group = {name: {"$sum": {"$cond": [item, 1, 0]}} for name, item in counts.items()}
+        pipeline = [
+            {"$match": {**_arrived(part, None), **arrived}},
+            {"$group": {"_id": None, **group}},
+        ]
+        with database_errors():
+            found = next(iter(self.collection.aggregate(pipeline)), {})
+        return {name: found.get(name, 0) for name in counts}
 
     def extensions(
         self, part: Scope, status: str | None, cursor: Cursor | None, limit: int
@@ -70,6 +109,11 @@ def _within(part: Scope, state: str, status: str | None) -> dict[str, Any]:
         "document.status": status,
     }
     return {name: value for name, value in where.items() if value is not None}
+
+
+def _arrived(part: Scope, status: str | None) -> dict[str, Any]:
+    """Entries of a part of the county; with a status, so that an index has them in order."""
+    return _within(part, "state", None) | {"document.status": status or {"$in": ["live", "ended"]}}
 
 
 def _when(document: dict[str, Any]) -> tuple[int, int]:

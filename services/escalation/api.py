@@ -388,7 +388,7 @@ def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
     known = atlas.knows(document["facts"])
     for row in rows:
         if row["status"] == "armed" and known:
-            row["reaches"] = model.reaches(document, row, atlas)
+            row["reaches"] = model.reaches(document, row, atlas, custodian.now)
         if "fired_at" in row:
             late = seconds_between(Instant(row["due"]), Instant(row["fired_at"]))
             row["lateness_seconds"] = max(0.0, custodian.clock.real_seconds(late))

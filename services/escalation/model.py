@@ -57,6 +57,9 @@ _MOVES = {
 
 _REMEMBERED = 100
 
+_ENDED_BY_AN_ACT = ("acknowledge", deadlines.PROGRESS)
+"""What is no longer supervised once the holder has done something."""
+
 RANKS = 10
 """How many degrees of urgency the order of firing tells apart."""
 
@@ -334,8 +337,10 @@ def supervise(
     return replace(decision, answer=decision.document)
 
 
-def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, Any]:
-    """Whom an armed deadline would reach if it passed now: ``{address, officers, tell}``.
+def reaches(document: Document, row: dict[str, Any], atlas: Atlas, now: Instant) -> dict[str, Any]:
+    """Whom an armed deadline reaches if it passes: ``{address, officers, tell}``.
+
+    That is who is on duty when it is due, or now if it should have passed already.
 
     A reminder reaches who holds the case, a supervision also who is told, the others who gets
     it next.
@@ -349,18 +354,17 @@ def reaches(document: Document, row: dict[str, Any], atlas: Atlas) -> dict[str, 
         told = list(then.tell) if then is not None else []
         assigned = state["assigned"] and state["assigned"]["officer"]
         return {"address": here.as_dict(), "officers": [assigned] if assigned else [], "tell": told}
-    officers = [officer.id for officer in profile.on_duty(above, atlas.directory)[0]]
+    at = max(row["due"], now)
+    officers, _why = profile.on_duty(above, atlas.directory, at)
     while profile.unstaffed == "skip" and not officers:
         # Where nobody is on duty it goes on at once.
         further = profile.next_address(facts["ladder"], above, atlas.directory)
         if further is None:
             break
         above = further
-        officers = [officer.id for officer in profile.on_duty(above, atlas.directory)[0]]
-    lead = atlas.directory.lead(above.level, above.division)
-    if not officers and lead is not None and profile.unstaffed == "deputy":
-        officers = [lead.id]
-    return {"address": above.as_dict(), "officers": officers, "tell": []}
+        officers, _why = profile.on_duty(above, atlas.directory, at)
+    named = [officer.id for officer in officers]
+    return {"address": above.as_dict(), "officers": named, "tell": []}
 
 
 class _Decider:
@@ -617,12 +621,15 @@ class _Decider:
             late = max(0.0, seconds_between(deadline["due"], self.now))
             count += math.floor(late / then.supervise_every)
             due = plus(deadline["due"], count * then.supervise_every)
-        known = self.document["supervision"] or {"times": 0}
-        times = count + known["times"]
+        known: dict[str, Any] = self.document["supervision"] or {"times": 0}
+        times, of = count + known["times"], deadline.get("of") or deadline["kind"]
+        if known["times"] and known["deadline"]["of"] not in _ENDED_BY_AN_ACT:
+            # What only the end of the case ends goes on.
+            of = known["deadline"]["of"]
         repeat = {
             **deadline,
             "kind": "supervise",
-            "of": deadline["of"] if repeated else deadline["kind"],
+            "of": of,
             "source": then.source if then is not None else deadline["source"],
         }
         self.document["supervision"] = {
@@ -719,7 +726,7 @@ class _Decider:
             ),
         }
         # What was agreed with the holder before is not agreed with the next.
-        for name in ("suspension", "extensions"):
+        for name in ("suspension", "extensions", "progressed_at"):
             moved.pop(name, None)
         self._hop(moved, reason, kind=kind, **specific)
 
@@ -957,13 +964,23 @@ def _pending(document: Document) -> list[dict[str, Any]]:
     return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))
 
 
+def _done_since(document: Document, deadline: dict[str, Any]) -> bool:
+    """Whether the holder has done what a supervised deadline waited for."""
+    if deadline["of"] == "acknowledge":
+        return document["state"]["acknowledged"] is not None
+    own = _taken_back(document["state"], _ahead(document))
+    later = (item["kind"] == deadlines.PROGRESS and item["due"] > deadline["due"] for item in own)
+    return deadline["of"] == deadlines.PROGRESS and any(later)
+
+
 def _repeat(document: Document) -> list[dict[str, Any]]:
     """The next supervision, unless what it waits for was done meanwhile."""
     supervision = document["supervision"]
     if not _held(document) or supervision is None or supervision["due"] is None:
         return []
     deadline = supervision["deadline"]
-    if deadline["of"] == "acknowledge" and document["state"]["acknowledged"] is not None:
+    # What a person asked for goes on until the case has ended.
+    if "asked" not in supervision and _done_since(document, deadline):
         return []
     # While the level's clock stands, nobody is told either.
     due = out_of_pause(supervision["due"], clocks.pauses(document["state"]["clocks"]["level"]))

@@ -20,6 +20,7 @@ from services.grid.directory import (
     Officer,
     Unit,
 )
+from services.grid.duty import Duty
 from services.grid.events import Event
 from services.grid.problems import not_among
 from services.grid.profile import Profile, ProfileError, holidays_of
@@ -28,6 +29,7 @@ _IDENTITY = {
     "division": "code",
     "unit": "id",
     "officer": "id",
+    "duty": "officer",
     "holidays": "id",
     "emergency": "division",
     "profile": "id",
@@ -99,7 +101,7 @@ class Atlas:
     ) -> None:
         self.directory = directory
         self.holidays = holidays or Holidays()
-        self.profiles = dict(profiles)
+        self.profiles = {name: item.in_county(directory) for name, item in profiles.items()}
         self.unreadable = dict(unreadable or {})
         self.current = tuple(self.profiles[name] for name in current)
         self.emergencies = {emergency.division: emergency for emergency in emergencies}
@@ -128,6 +130,7 @@ class Atlas:
             divisions=[_made(Division, entry) for entry in kept["division"]],
             units=[_made(Unit, entry) for entry in kept["unit"]],
             officers=[_made(Officer, entry) for entry in kept["officer"]],
+            duties=[_made(Duty, entry) for entry in kept["duty"]],
         )
         years = [_made(HolidayYear, entry) for entry in kept["holidays"]]
         return cls(

@@ -9,6 +9,7 @@ beginning and the last for an end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -26,7 +27,12 @@ OFF, WORK = "off", "work"
 HOLIDAYS = ("cn",)
 """Sets of statutory holidays that are known without a file."""
 
+WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAYS = f"all, a range such as Mon-Fri, or a list of {', '.join(WEEK)}"
+"""What people may write for days of the week."""
+
 _LONGEST_DAYS = 3660
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 
 
 class Hours(NamedTuple):
@@ -41,6 +47,31 @@ class Hours(NamedTuple):
 
 
 ALL_DAY = (Hours(time(0), None),)
+
+
+def read_hours(text: str) -> Hours | None:
+    """The hours of ``08:30-12:00`` or ``14:00-24:00``; None for what is written otherwise."""
+    match = _HOURS.fullmatch(text)
+    if match is None:
+        return None
+    ends = time(int(match[3]), int(match[4])) if match[3] else None
+    return Hours(time(int(match[1]), int(match[2])), ends)
+
+
+def read_days(text: str) -> frozenset[int]:
+    """The weekdays, Monday 0, of ``all``, ``Mon-Fri``, ``Sat-Mon`` or ``Wed``.
+
+    :raises ValueError: what is allowed.
+    """
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if text == "all":
+        return frozenset(range(7))
+    if first not in WEEK or last not in WEEK:
+        raise ValueError(f"{text!r}: write {DAYS}")
+    begins, ends = WEEK.index(first), WEEK.index(last)
+    # Sat-Mon goes over the end of the week.
+    return frozenset((begins + offset) % 7 for offset in range((ends - begins) % 7 + 1))
 
 
 class Pause(NamedTuple):
@@ -153,7 +184,9 @@ class Office:
     def closes(self, day: date) -> Instant:
         """When business ends on that day, 24:00 without hours (Civil Code, article 203)."""
         ends = self.calendar.hours[-1].ends
-        return end_of_day(day, self.zone) if ends is None else _at(day, ends, self.zone, fold=1)
+        if ends is None:
+            return end_of_day(day, self.zone)
+        return local_instant(day, ends, self.zone, fold=1)
 
     def working_days(self, started: Instant, count: int) -> list[date]:
         """The ``count`` working days after the day of ``started``, which does not count.
@@ -205,11 +238,11 @@ class Office:
 
     def _hours(self, day: date) -> Iterator[tuple[Instant, Instant]]:
         for hours in self.calendar.hours:
-            opens = _at(day, hours.starts, self.zone, fold=0)
+            opens = local_instant(day, hours.starts, self.zone, fold=0)
             closes = (
                 end_of_day(day, self.zone)
                 if hours.ends is None
-                else _at(day, hours.ends, self.zone, fold=1)
+                else local_instant(day, hours.ends, self.zone, fold=1)
             )
             yield opens, closes
 
@@ -229,10 +262,15 @@ def local_date(when: Instant, zone: tzinfo) -> date:
 
 def end_of_day(day: date, zone: ZoneInfo) -> Instant:
     """The first instant of the next day: 24:00."""
-    return _at(day + timedelta(days=1), time(0), zone, fold=0)
+    return local_instant(day + timedelta(days=1), time(0), zone, fold=0)
 
 
-def _at(day: date, at: time, zone: ZoneInfo, *, fold: int) -> Instant:
+@lru_cache(4096)
+def local_instant(day: date, at: time, zone: ZoneInfo, *, fold: int) -> Instant:
+    """The instant of a time of day; in a fold the first (0) or the last (1) of the two.
+
+    A time that a jump of the clock leaves out is the moment of the jump.
+    """
     local = datetime.combine(day, at, zone).replace(fold=fold)
     there = local.astimezone(UTC).astimezone(zone)
     if there.replace(tzinfo=None) == local.replace(tzinfo=None):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from services.grid import deadlines
 from services.grid.clock import Instant
-from services.grid.directory import Officer
+from services.grid.directory import OnDuty
 from services.grid.profile import Loaded
 from services.grid.tokens import Address
 
@@ -20,13 +20,15 @@ class Turn(NamedTuple):
     """A level's turn, from when its clock starts.
 
     ``deadlines`` are as events carry them, in the order in which they pass; ``officers`` who
-    is on duty; ``skipped`` that nobody is, where the profile then moves a case up at once.
+    answers then, and ``why``; ``skipped`` that nobody does, where the profile then moves a case
+    up at once.
     """
 
     address: Address
     arrives: Instant
     deadlines: list[dict[str, Any]]
-    officers: tuple[Officer, ...]
+    officers: tuple[OnDuty, ...]
+    why: str
     skipped: bool
 
     def passing(self, met: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
@@ -54,7 +56,7 @@ def turn(
     :param arrives: when the level's clock starts; ``reported``: when the case's own did.
     :param round_: a reopened case may have less time.
     """
-    officers, _why = loaded.profile.on_duty(address, loaded.directory)
+    officers, why = loaded.profile.on_duty(address, loaded.directory, arrives)
     start = deadlines.Start(arrives, reported)
     return Turn(
         address=address,
@@ -63,5 +65,6 @@ def turn(
             loaded.profile, facts, address, start, loaded.holidays, round_=round_
         ),
         officers=officers,
+        why=why,
         skipped=not officers and loaded.profile.unstaffed == "skip",
     )

@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-FIELDS = ("urgency", "category", "source")
+FACTS = ("urgency", "category", "source")
 """What a condition can ask about a case."""
+
+UNIT = "unit"
+"""What a deadline's can ask besides: which unit holds it, by its name or id; "" is none."""
+
+FIELDS = (*FACTS, UNIT)
 
 _OTHER = ""
 

@@ -26,15 +26,21 @@ from services.grid.calendars import (
     out_of_pause,
 )
 from services.grid.clock import Instant, moment, plus, seconds_between
-from services.grid.clocks import pauses
-from services.grid.conditions import Condition
+from services.grid.clocks import pauses, round_began
+from services.grid.conditions import UNIT, Condition
 from services.grid.tokens import Address
 
 if TYPE_CHECKING:
     from services.grid.profile import Profile
 
-KINDS = ("acknowledge", "report", "resolve")
-"""The kinds whose passing moves a case on: response 响应, report upwards 上报, completion 办结."""
+TERMS = ("acknowledge", "report", "resolve")
+"""What counts from the start of a clock: response 响应, report upwards 上报, completion 办结."""
+
+PROGRESS = "progress"
+"""What counts from the last act of who accepted the case: an acknowledgement lapses without one."""
+
+KINDS = (*TERMS, PROGRESS)
+"""The kinds whose passing moves a case on."""
 
 EVERY_DAY = Calendar("every_day", frozenset(range(7)), ALL_DAY, None)
 """What a rule that names no calendar counts with."""
@@ -376,7 +382,8 @@ class Then:
 class DeadlineRule:
     """One line of a profile's ``deadlines``; ``terms`` are by kind, the earliest counts.
 
-    ``calendar`` None counts every day and hour.
+    ``calendar`` None counts every day and hour. ``progress`` is for how long who accepted a case
+    may do nothing, None for ever.
     """
 
     name: str
@@ -387,6 +394,7 @@ class DeadlineRule:
     reminders: tuple[Reminder, ...]
     then: Then | None
     source: str
+    progress: Term | None = None
 
 
 def for_level(
@@ -463,7 +471,37 @@ def of_state(
         extensions=state.get("extensions", ()),
         round_=state["token"]["round"],
     )
-    return open_of(found, state)
+    kept = open_of(found, state)
+    return with_progress(profile, facts, {**state, "deadlines": kept}, holidays)
+
+
+def with_progress(
+    profile: Profile, facts: Mapping[str, Any], state: Mapping[str, Any], holidays: Holidays
+) -> list[dict[str, Any]]:
+    """The deadlines of a state, with the one by which its holder must do something again (进展).
+
+    There is none before the case was accepted. It counts on the level's clock, from the last act.
+    """
+    kept = [item for item in state["deadlines"] if item["kind"] != PROGRESS]
+    rule = _rule(profile, facts, Address.of(state["address"]))
+    if rule.progress is None or state["acknowledged"] is None:
+        return kept
+    start = Start.of(state["clocks"])
+    # An act of another round or hop, or of a clock that is behind, takes nothing of the time.
+    began = max(start.level, round_began(state["clocks"]))
+    acts = (state["acknowledged"]["at"], state.get("progressed_at", ""), began)
+    office = Office(rule.calendar or EVERY_DAY, ZoneInfo(profile.timezone), holidays)
+    due, counted = rule.progress.due(start._replace(level=max(acts)), office)
+    by_office = rule.calendar is not None and rule.progress.form.by_office
+    item = {
+        "kind": PROGRESS,
+        "due": due,
+        "rule": rule.name,
+        "source": rule.source,
+        "calendar": rule.calendar.name if rule.calendar is not None and by_office else None,
+        "counted": list(counted),
+    }
+    return sorted([*kept, item], key=lambda item: (item["due"], item["kind"]))
 
 
 def open_of(found: Sequence[dict[str, Any]], state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -539,5 +577,6 @@ def _terms(profile: Profile, rule: DeadlineRule, round_: int) -> Mapping[str, Se
 
 def _rule(profile: Profile, facts: Mapping[str, Any], address: Address) -> DeadlineRule:
     rules = profile.deadlines[address.level]
+    asked = {**facts, UNIT: address.unit}
     # A checked profile covers every case; the last line also takes facts it does not know.
-    return next((rule for rule in rules if rule.when.matches(facts)), rules[-1])
+    return next((rule for rule in rules if rule.when.matches(asked)), rules[-1])

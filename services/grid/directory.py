@@ -13,7 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
+from services.grid.clock import Instant
+from services.grid.duty import Duty
 from services.grid.places import Gazetteer, Located
 
 LEVEL_OF_LENGTH = {6: "county", 9: "township", 12: "village", 14: "group", 17: "household"}
@@ -34,6 +37,10 @@ ROLES = ("officer", "lead")
 _SPLIT = (2, 4, 6, 9, 12, 14, 17)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
 _CHAINS = 10_000
+
+
+Place = tuple[str, str, str | None]
+"""A level, a division and a unit or none."""
 
 
 class DivisionError(ValueError):
@@ -74,6 +81,18 @@ class Officer:
     on_duty: bool
 
 
+class OnDuty(NamedTuple):
+    """Who fills a place at one moment; ``instead_of`` names the officer who is on leave, if so."""
+
+    officer: Officer
+    instead_of: str | None
+
+    @property
+    def id(self) -> str:
+        """The officer's."""
+        return self.officer.id
+
+
 @dataclass(frozen=True, slots=True)
 class HolidayYear:
     """A year's statutory holidays and make-up workdays (调休), from a file beside a profile.
@@ -106,7 +125,7 @@ class Emergency:
 
 
 class Directory:
-    """All places, units and officers at one moment; immutable.
+    """All places, units and officers at one moment, and their duty at any; immutable.
 
     Building it is linear; a lookup takes a step for each level at most. Entries may come in
     any order and incomplete: a place whose parent has not arrived yet is a root until then.
@@ -117,22 +136,26 @@ class Directory:
         divisions: Iterable[Division] = (),
         units: Iterable[Unit] = (),
         officers: Iterable[Officer] = (),
+        duties: Iterable[Duty] = (),
     ) -> None:
         self.divisions = {division.code: division for division in divisions}
         self.units = {unit.id: unit for unit in units}
+        self.duties = {duty.officer: duty for duty in duties}
         # Each event asks for the chain of its division; bounded, as codes come from outside.
         self._chain = lru_cache(_CHAINS)(self._find_chain)
         officers = sorted(officers, key=lambda officer: officer.id)
         self.officers = {officer.id: officer for officer in officers}
-        self._on_duty: dict[tuple[str, str, str | None], list[Officer]] = {}
+        self._posts: dict[Place, list[Officer]] = {}
         self._leads: dict[str, list[Officer]] = {}
         for officer in officers:
-            if not officer.on_duty:
-                continue
             place = (officer.level, officer.division, officer.unit)
-            self._on_duty.setdefault(place, []).append(officer)
+            self._posts.setdefault(place, []).append(officer)
             if officer.role == "lead" and officer.unit is None:
                 self._leads.setdefault(officer.division, []).append(officer)
+        self._named_units: dict[tuple[str, str, str], Unit] = {}
+        for unit in sorted(self.units.values(), key=lambda unit: unit.id, reverse=True):
+            for word in (unit.name, unit.id):
+                self._named_units[unit.level, unit.division, word] = unit
 
     def division(self, code: str) -> Division | None:
         """The division of this code, listed or implied, or None."""
@@ -269,23 +292,87 @@ class Directory:
         """
         return self._gazetteer.locate(text, self._start(within))
 
-    def on_duty(self, level: str, division: str, unit: str | None = None) -> tuple[Officer, ...]:
-        """Who is on duty exactly there, by id: the officers, or where there are none the leads."""
-        present = self._on_duty.get((level, division, unit), [])
-        officers = tuple(officer for officer in present if officer.role == "officer")
-        return officers or tuple(present)
+    def unit(self, named: str, level: str, division: str) -> Unit | None:
+        """The unit of this name or id just there, or None."""
+        return self._named_units.get((level, division, named))
 
-    def lead(self, level: str, division: str) -> Officer | None:
+    def on_duty(
+        self, level: str, division: str, unit: str | None, at: Instant
+    ) -> tuple[OnDuty, ...]:
+        """Who is on duty exactly there: the officers, or where there are none the leads."""
+        posts = self._posts.get((level, division, unit), [])
+        filled = [(post.role, found) for post in posts if (found := self._filled(post, at))]
+        officers = [found for role, found in filled if role == "officer"]
+        # Who stands in for two is there once.
+        named = {found.id: found for found in officers or [found for _role, found in filled]}
+        return tuple(named.values())
+
+    def lead(self, level: str, division: str, at: Instant) -> OnDuty | None:
         """The lead (网格长) on duty of this division, else of the nearest above that has one.
 
         Of several leads of one division the one of this level comes first, then by id. The
         leads of units lead their unit only.
         """
         for place in self.ancestors(division):
-            leads = self._leads.get(place.code, [])
-            if leads:
-                return min(leads, key=lambda lead: (lead.level != level, lead.id))
+            leads = sorted(
+                self._leads.get(place.code, ()), key=lambda lead: (lead.level != level, lead.id)
+            )
+            found = next(filter(None, (self._filled(lead, at) for lead in leads)), None)
+            if found is not None:
+                return found
         return None
+
+    def _filled(self, post: Officer, at: Instant) -> OnDuty | None:
+        """Who fills an officer's place: the officer, or during a leave the deputy, or nobody."""
+        duty = self.duties.get(post.id)
+        if duty is None:
+            return OnDuty(post, None) if post.on_duty else None
+        if not duty.serves(at, otherwise=post.on_duty):
+            return None
+        person, away = post, [post.id]
+        while duty is not None and duty.away(at):
+            deputy = self.officers.get(duty.deputy_at(at) or "")
+            if deputy is None or deputy.id in away:
+                return None
+            person, duty = deputy, self.duties.get(deputy.id)
+            away.append(person.id)
+        return OnDuty(person, post.id if person is not post else None)
+
+    def duty_changes(self, place: Place, at: Instant, days: int) -> list[Instant]:
+        """When who answers at a place may change after ``at``, in order, for so many days."""
+        level, division, unit = place
+        # Where a unit, or a place, has nobody, those of the place, and the leads above, stand in.
+        posts = [post for of in {unit, None} for post in self._posts.get((level, division, of), ())]
+        for above in self.ancestors(division):
+            posts += self._leads.get(above.code, ())
+        waiting, found = [post.id for post in posts], dict[str, Duty | None]()
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                duty = found[name] = self.duties.get(name)
+                waiting += duty.deputies if duty is not None else ()
+        duties = filter(None, found.values())
+        return sorted({change for duty in duties for change in duty.changes(at, days)})
+
+    def desk_places(self, level: str, division: str) -> list[tuple[str, str | None]]:
+        """Divisions and units with officers of a level, in a division and all below it, in order.
+
+        A division is there itself before its units.
+        """
+        return [place for place in self._places.get(level, []) if self.within(place[0], division)]
+
+    @cached_property
+    def _places(self) -> dict[str, list[tuple[str, str | None]]]:
+        found: dict[str, set[tuple[str, str | None]]] = {}
+        for level, division, unit in self._posts:
+            found.setdefault(level, set()).update({(division, None), (division, unit)})
+        for item in self.units.values():
+            places = {(item.division, None), (item.division, item.id)}
+            found.setdefault(item.level, set()).update(places)
+        return {
+            level: sorted(places, key=lambda place: (place[0], place[1] or ""))
+            for level, places in found.items()
+        }
 
     @cached_property
     def _gazetteer(self) -> Gazetteer:

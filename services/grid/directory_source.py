@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from services.grid.calendars import OFF, WORK
+from services.grid.calendars import OFF, WEEK, WORK, read_days, read_hours
 from services.grid.directory import (
     KINDS,
     LEVEL_OF_LENGTH,
@@ -20,12 +22,16 @@ from services.grid.directory import (
     Officer,
     Unit,
 )
+from services.grid.duty import ALWAYS, read_weeks
 from services.grid.problems import Problem, ProfileError, not_among
 
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
+_LISTS = {"shift": "shifts", "leave": "leaves", "stand_in": "stand_ins"}
+_DUTIES = (*_LISTS, "deputy")
+_MOST_STRETCHES = 400
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -113,6 +119,109 @@ def read_holidays(path: Path) -> dict[tuple[str, int], dict[str, str]]:
     return found
 
 
+def read_duties(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads ``officer,duty[,days,hours,from,to,weeks,deputy]``: of each officer what is said.
+
+    ``duty`` is ``shift`` (the week's rota), ``leave``, ``stand_in`` (on duty besides), each at
+    ``hours`` that begin on ``days`` ``from`` a date ``to`` a date; or ``deputy``, who takes over
+    during each leave that names nobody else.
+
+    :returns: by officer ``{shifts, leaves, stand_ins, deputy}``, as :class:`Duty` has them.
+    :raises ProfileError: everything that is wrong.
+    """
+    optional = ("days", "hours", "from", "to", "weeks", "deputy")
+    rows = _Rows(path, ("officer", "duty"), optional)
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        officer, kind = row.text("officer"), row.choice("duty", _DUTIES)
+        said = found.setdefault(
+            officer, {"shifts": [], "leaves": [], "stand_ins": [], "deputy": None}
+        )
+        deputy = row.cells.get("deputy") or None
+        if kind == "deputy":
+            _read_deputy(row, said, deputy)
+            continue
+        if kind not in _LISTS:
+            continue
+        stretch, listed = _stretch(row, kind), said[_LISTS[kind]]
+        if kind == "leave":
+            stretch["deputy"] = deputy
+        elif deputy is not None:
+            row.problem("deputy", f"a {kind} has none: leave it empty, or write leave or deputy")
+        listed.append(stretch)
+        if len(listed) > _MOST_STRETCHES:
+            row.problem("officer", f"{officer} has more than {_MOST_STRETCHES}: drop old ones")
+    rows.check()
+    return found
+
+
+def _read_deputy(row: _Row, said: dict[str, Any], deputy: str | None) -> None:
+    for column in ("days", "hours", "from", "to", "weeks"):
+        if row.cells.get(column):
+            row.problem(column, "a deputy is for every leave: leave it empty")
+    if deputy is None:
+        row.problem("deputy", "write the id of the officer who takes over")
+    elif said["deputy"] not in (None, deputy):
+        row.problem("deputy", f"{said['deputy']} is the deputy already: keep one")
+    said["deputy"] = deputy
+
+
+def _stretch(row: _Row, kind: str) -> dict[str, Any]:
+    """The hours, days and dates of a row."""
+    days: set[int] = set()
+    for text in (row.cells.get("days") or "all").split():
+        try:
+            days |= read_days(text)
+        except ValueError as error:
+            row.problem("days", str(error))
+    hours = row.cells.get("hours") or ALWAYS
+    if read_hours(hours) is None:
+        row.problem("hours", f"{hours!r}: write hours such as 08:00-18:00, or 18:00-08:00")
+    dates = {name: row.date(name) if row.cells.get(name) else None for name in ("from", "to")}
+    first, last = dates["from"], dates["to"]
+    if first is not None and last is not None and last < first:
+        row.problem("to", f"{last} is before {first}: write the first day in from")
+    if kind != "shift":
+        for name in ("from", "to"):
+            if not row.cells.get(name):
+                row.problem(name, f"write the {'first' if name == 'from' else 'last'} day")
+    weeks = row.cells.get("weeks") or None
+    if weeks is not None:
+        try:
+            read_weeks(weeks)
+        except ValueError as error:
+            row.problem("weeks", str(error))
+        if first is None:
+            row.problem("from", "weeks are counted from the week of a date: write it here")
+    return {
+        "days": [WEEK[day] for day in sorted(days)],
+        "hours": hours,
+        "first": first.isoformat() if first is not None else None,
+        "last": last.isoformat() if last is not None else None,
+        "weeks": weeks,
+    }
+
+
+def check_duties(path: Path, directory: Directory) -> list[Problem]:
+    """Officers and deputies of the duty file that the directory does not know."""
+    rows = _Rows(path, ())
+    for row in rows:
+        officer, deputy = row.cells["officer"], row.cells.get("deputy")
+        if officer not in directory.officers:
+            row.problem("officer", _no_officer(officer, directory))
+        if deputy and deputy not in directory.officers:
+            row.problem("deputy", _no_officer(deputy, directory))
+        elif deputy == officer:
+            row.problem("deputy", f"{officer} can't take over for {officer}: write another")
+    return rows.problems
+
+
+def _no_officer(named: str, directory: Directory) -> str:
+    close = get_close_matches(named, directory.officers, n=1)
+    hint = f"did you mean {close[0]}?" if close else "write an id of it"
+    return f"{named!r} is not in officers.csv: {hint}"
+
+
 def check_region(path: Path, region: str, directory: Directory) -> list[Problem]:
     """The divisions of a file that are neither in the profile's region nor above it."""
     rows = _Rows(path, ())
@@ -135,7 +244,13 @@ def check_places(
         can have officers of any level, because a case that nobody can place is held there.
     """
     rows = _Rows(path, ())
+    named: dict[tuple[str, str, str], _Row] = {}
     for row, entry in zip(rows, entries, strict=True):
+        if isinstance(entry, Unit):
+            first = named.setdefault((entry.level, entry.division, entry.name), row)
+            if first is not row:
+                said = f"{entry.name} is there already, in line {first.line}: write another name"
+                row.problem("name", said)
         wrong = directory.check_code(entry.division)
         if wrong is not None:
             row.problem("division", wrong)

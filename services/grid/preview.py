@@ -94,15 +94,17 @@ def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: I
 
 def _step(loaded: Loaded, at: Turn, ladder: str) -> Step:
     profile, directory, address = loaded.profile, loaded.directory, at.address
-    lead = directory.lead(address.level, address.division)
-    deputy = lead.id if lead is not None and profile.unstaffed == "deputy" else None
+    officers, deputy = tuple(officer.id for officer in at.officers), None
+    if at.why == "deputy":
+        officers, deputy = (), ", ".join(officers)
+    unit = directory.units.get(address.unit) if address.unit is not None else None
     passing = at.passing(lambda _deadline: False)
     return Step(
         address=address,
         title=profile.level_title(ladder, address.level),
-        place=directory.name(address.division),
-        officers=tuple(officer.id for officer in at.officers),
-        deputy=None if at.officers else deputy,
+        place=directory.name(address.division) + (unit.name if unit is not None else ""),
+        officers=officers,
+        deputy=deputy,
         arrives=at.arrives,
         leaves=at.arrives if passing is None or at.skipped else at.passes_at(passing),
         deadlines=tuple(at.deadlines),

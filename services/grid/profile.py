@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from services.grid import json
+from services.grid import json, units
 from services.grid.calendars import Holidays
+from services.grid.clock import Instant
 from services.grid.conditions import ALWAYS
 from services.grid.directory import (
     IMPLIED_LEVELS,
@@ -25,16 +26,20 @@ from services.grid.directory import (
     Division,
     HolidayYear,
     Officer,
+    OnDuty,
     Unit,
 )
 from services.grid.directory_source import (
+    check_duties,
     check_places,
     check_region,
     read_divisions,
+    read_duties,
     read_holidays,
     read_officers,
     read_units,
 )
+from services.grid.duty import Duty
 from services.grid.problems import Problem, ProfileError, not_among
 from services.grid.profile_rules import (
     DEFAULT_LADDER,
@@ -102,24 +107,54 @@ class Profile(Rules):
             return None
         return Profile(id=self.id, rules=self.rules, **vars(self.emergency.rules))
 
-    def on_duty(self, address: Address, directory: Directory) -> tuple[tuple[Officer, ...], str]:
-        """Who answers for an address, and why: the commander who took over, or who is on duty.
+    def in_county(self, directory: Directory) -> Profile:
+        """The same version in a county: its deadlines know the ids of the units that they name."""
+        found = units.resolved(self.deadlines, directory)
+        emergency = self.emergency
+        if emergency is not None:
+            different = units.resolved(emergency.rules.deadlines, directory)
+            if different is not emergency.rules.deadlines:
+                emergency = replace(emergency, rules=replace(emergency.rules, deadlines=different))
+        if found is self.deadlines and emergency is self.emergency:
+            return self
+        return replace(self, deadlines=found, emergency=emergency)
 
-        A commander is the lead of the nearest division at or above the commanding level's.
+    def on_duty(
+        self, address: Address, directory: Directory, at: Instant
+    ) -> tuple[tuple[OnDuty, ...], str]:
+        """Who answers for an address at a time, and why: one of the following, in this order.
+
+        - ``command``: the lead of the nearest division at or above the commanding level's has
+          taken over;
+        - ``on duty``: the officers of the address, else its leads;
+        - ``deputy``, if ``unstaffed`` says so: for a unit those of the desk, else the nearest lead;
+        - ``nobody on duty``.
         """
-        commanding = self.command.get(address.level)
-        place = directory.ancestor(address.division, commanding) if commanding else None
-        lead = directory.lead(place.level, place.code) if place is not None else None
+        level, division, unit = address
+        commanding = self.command.get(level)
+        place = directory.ancestor(division, commanding) if commanding else None
+        lead = directory.lead(place.level, place.code, at) if place is not None else None
         if lead is not None:
             return (lead,), "command"
-        return directory.on_duty(*address), "on duty"
+        officers = directory.on_duty(level, division, unit, at)
+        if officers:
+            return officers, "on duty"
+        if self.unstaffed == "deputy":
+            if unit is not None:
+                officers = directory.on_duty(level, division, None, at)
+            lead = directory.lead(level, division, at)
+            if officers or lead is not None:
+                return officers or tuple(filter(None, (lead,))), "deputy"
+        return (), "nobody on duty"
 
     def enter(self, facts: Mapping[str, Any], division: str, directory: Directory) -> Entry:
         """Where a case with these facts, reported at ``division``, begins.
 
         On the ladder of the first route that matches, at the level that it names or the lowest
-        one, or else the next above it that has a division at or above the report's. A report
-        from above the whole ladder goes to the last level with its division as it is.
+        one, or else the next above it that has a division at or above the report's. A unit that
+        it names gets it there or, if there is none, at the next level above that has one; else
+        the desk. A report from above the whole ladder goes to the last level with its division
+        as it is.
 
         :raises DivisionError: the division is unknown.
         """
@@ -129,6 +164,8 @@ class Profile(Rules):
         triage = address is None
         if address is None:
             address = Address(self.ladders[route.ladder][-1].level, division)
+        elif route.unit is not None:
+            address = self._unit(route, address, directory) or address
         return Entry(route.ladder, address, route.also_tell, route.name, triage)
 
     def kept(
@@ -193,6 +230,17 @@ class Profile(Rules):
         """The levels of a ladder, lowest first."""
         return [step.level for step in self.ladders[ladder]]
 
+    def _unit(self, route: Route, address: Address, directory: Directory) -> Address | None:
+        """The unit that a route names, at this address or the nearest above it."""
+        levels = self.steps(route.ladder)
+        for level in levels[levels.index(address.level) :]:
+            place = directory.ancestor(address.division, level)
+            if place is not None and route.unit is not None:
+                unit = directory.unit(route.unit, level, place.code)
+                if unit is not None:
+                    return Address(level, place.code, unit.id)
+        return None
+
     def _lowest(
         self, ladder: str, lowest: str | None, division: str, directory: Directory
     ) -> Address | None:
@@ -214,11 +262,12 @@ class Loaded:
     units: tuple[Unit, ...]
     officers: tuple[Officer, ...]
     holiday_years: tuple[HolidayYear, ...] = ()
+    duties: tuple[Duty, ...] = ()
 
     @cached_property
     def directory(self) -> Directory:
         """The directory of this folder alone."""
-        return Directory(self.divisions, self.units, self.officers)
+        return Directory(self.divisions, self.units, self.officers, self.duties)
 
     @cached_property
     def holidays(self) -> Holidays:
@@ -248,6 +297,7 @@ def load_folder(folder: Path) -> Loaded:
         ("divisions.csv", read_divisions),
         ("units.csv", read_units),
         ("officers.csv", read_officers),
+        ("duty.csv", read_duties),
         ("holidays.csv", read_holidays),
     ):
         if name not in (FILE, "divisions.csv") and not (folder / name).exists():
@@ -266,12 +316,16 @@ def load_folder(folder: Path) -> Loaded:
     if problems or profile is None:
         raise ProfileError(problems)
     directory = Directory(found["divisions.csv"], found["units.csv"], found["officers.csv"])
+    profile = profile.in_county(directory)
     problems += _places(found[FILE], profile, directory)
+    problems += units.check(found[FILE], profile, directory)
     if not problems:
         problems += check_region(folder / "divisions.csv", profile.region, directory)
     for name in ("units.csv", "officers.csv"):
         if found[name]:
             problems += check_places(folder / name, found[name], directory, profile.levels)
+    if found["duty.csv"]:
+        problems += check_duties(folder / "duty.csv", directory)
     years = tuple(
         HolidayYear(f"{name}-{year}", name, year, profile.region, days)
         for (name, year), days in dict(found["holidays.csv"]).items()
@@ -285,6 +339,22 @@ def load_folder(folder: Path) -> Loaded:
         tuple(found["units.csv"]),
         tuple(found["officers.csv"]),
         years,
+        duties_of(dict(found["duty.csv"]), directory, profile.timezone),
+    )
+
+
+def duties_of(
+    said: Mapping[str, Mapping[str, Any]], directory: Directory, timezone: str
+) -> tuple[Duty, ...]:
+    """The duty of each officer, of what a file says of them."""
+    return tuple(
+        Duty(
+            officer=officer,
+            division=directory.officers[officer].division,
+            timezone=timezone,
+            **parts,
+        )
+        for officer, parts in sorted(said.items())
     )
 
 

@@ -18,9 +18,17 @@ from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from services.grid import deadlines
-from services.grid.calendars import ALL_DAY, Calendar, Hours
+from services.grid.calendars import ALL_DAY, Calendar, Hours, read_days, read_hours
 from services.grid.clocks import CLOCKS, ENDED
-from services.grid.conditions import ALWAYS, FIELDS, Condition, uncovered, unreachable
+from services.grid.conditions import (
+    ALWAYS,
+    FACTS,
+    FIELDS,
+    UNIT,
+    Condition,
+    uncovered,
+    unreachable,
+)
 from services.grid.deadlines import DeadlineRule, Reminder, Term, Then
 from services.grid.directory import LEVEL_OF_LENGTH
 from services.grid.events import of_consumer
@@ -33,7 +41,6 @@ TELL = ("holder", "above", "also_tell", "told", "watchers")
 CHANNELS = ("log", "webhook")
 PLACEHOLDERS = ("title", "tracking", "division", "level", "due")
 DEFAULT_LADDER = "default"
-WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 REOPENING = ("resolver", "above", "first")
 BOARD_AFTER = ("closed", "resolved")
@@ -46,8 +53,6 @@ _MOST_SUSPENDED = 730 * 86400.0
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
-_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
-_DAYS = f"all, a range such as Mon-Fri, or a list of {', '.join(WEEK)}"
 _UPWARDS = tuple(LEVEL_OF_LENGTH[length] for length in sorted(LEVEL_OF_LENGTH, reverse=True))
 _VOCABULARIES = {"urgency": "urgencies", "category": "categories", "source": "sources"}
 
@@ -71,13 +76,17 @@ class LadderLevel(NamedTuple):
 
 @dataclass(frozen=True)
 class Route:
-    """One line of ``routing``; ``enter`` None is the lowest level at or above the report."""
+    """One line of ``routing``; ``enter`` None is the lowest level at or above the report.
+
+    ``unit`` names the unit there, or the nearest above, that gets it; None is the desk itself.
+    """
 
     name: str
     when: Condition
     ladder: str
     enter: str | None
     also_tell: tuple[str, ...]
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,7 @@ class _Reader:
         self.levels: tuple[str, ...] = ()
         self.calendars: dict[str, Calendar] = {}
         self.places: dict[str, Place] = {}
+        self.units: dict[str, None] = {}
 
     def rules(self) -> Rules:
         top = self.mapping(
@@ -382,7 +392,13 @@ class _Reader:
             if "ladder" in line:
                 ladder = self.choice((*place, "ladder"), line["ladder"], tuple(self.ladders))
             steps = tuple(step.level for step in self.ladders.get(ladder, ()))
-            enter = line.get("enter")
+            enter, unit = line.get("enter"), None
+            if isinstance(enter, dict):
+                said = self.mapping((*place, "enter"), enter, required=("level", "unit"))
+                enter = self.choice((*place, "enter", "level"), said["level"], steps)
+                unit = self.text((*place, "enter", "unit"), said["unit"], longest=80)
+            elif enter is not None:
+                enter = self.choice((*place, "enter"), enter, steps)
             tell = self.texts((*place, "also_tell"), line.get("also_tell", []), least=0)
             for level in tell:
                 self.choice((*place, "also_tell"), level, self.levels)
@@ -393,8 +409,9 @@ class _Reader:
                     name=self.named(place),
                     when=self.condition((*place, "when"), line.get("when", {})),
                     ladder=ladder,
-                    enter=None if enter is None else self.choice((*place, "enter"), enter, steps),
+                    enter=enter,
                     also_tell=tell,
+                    unit=unit,
                 )
             )
         return tuple(routes)
@@ -419,35 +436,25 @@ class _Reader:
 
     def days(self, place: Place, value: Any) -> frozenset[int]:
         found: set[int] = set()
-        for text in self.texts(place, value):
-            first, dash, last = text.partition("-")
-            last = last if dash else first
-            if text == "all":
-                found.update(range(7))
-            elif first in WEEK and last in WEEK:
-                begins, ends = WEEK.index(first), WEEK.index(last)
-                # Sat-Mon goes over the end of the week.
-                found.update((begins + offset) % 7 for offset in range((ends - begins) % 7 + 1))
-            else:
-                self.problem(place, f"{text!r}: write {_DAYS}")
+        for days in self.each(place, value, read_days):
+            found.update(days)
         return frozenset(found)
 
     def hours(self, place: Place, value: Any) -> tuple[Hours, ...]:
         found: list[Hours] = []
         for text in self.texts(place, value):
-            match = _HOURS.fullmatch(text)
-            if match is None:
+            read = read_hours(text)
+            if read is None:
                 self.problem(place, f'{text!r}: write hours in quotes, such as "08:30-12:00"')
                 continue
-            starts = time(int(match[1]), int(match[2]))
-            ends = time(int(match[3]), int(match[4])) if match[3] else None
+            starts, ends = read
             before = found[-1].ends if found else time(0)
             if ends is not None and ends <= starts:
                 self.problem(place, f"{text!r} ends before it begins: write the earlier time first")
             elif before is None or starts < before:
                 self.problem(place, f"{text!r}: write the hours of a day in order, none twice")
             else:
-                found.append(Hours(starts, ends))
+                found.append(read)
         return tuple(found) or ALL_DAY
 
     def deadlines(self, under: Place, value: Any) -> dict[str, tuple[DeadlineRule, ...]]:
@@ -473,22 +480,31 @@ class _Reader:
             place,
             value,
             required=("level", "resolve", "source"),
-            optional=("when", "acknowledge", "report", "remind", "calendar", "then"),
+            optional=(
+                *("when", "acknowledge", "report", "progress"),
+                *("remind", "calendar", "then"),
+            ),
         )
         level = self.choice((*place, "level"), line["level"], self.levels)
         source = self.text((*place, "source"), line["source"])
         terms: dict[str, tuple[Term, ...]] = {}
-        for kind in deadlines.KINDS:
+        for kind in deadlines.TERMS:
             if kind in line:
                 terms[kind] = self.each((*place, kind), line[kind], deadlines.term)
-        calendar = self.calendar(place, line, [item for items in terms.values() for item in items])
+        progress: Term | None = None
+        if deadlines.PROGRESS in line:
+            text = line[deadlines.PROGRESS]
+            instead = deadlines.term("1d")
+            progress = self.parsed((*place, "progress"), text, deadlines.extension, instead)
+        counted = [item for items in terms.values() for item in items]
+        calendar = self.calendar(place, line, [*counted, *filter(None, (progress,))])
         reminders: tuple[Reminder, ...] = ()
         if "remind" in line:
             reminders = self.each((*place, "remind"), line["remind"], deadlines.reminder)
         return DeadlineRule(
             name=self.named(place),
             level=level,
-            when=self.condition((*place, "when"), line.get("when", {})),
+            when=self.condition((*place, "when"), line.get("when", {}), FIELDS),
             calendar=calendar,
             terms=terms,
             reminders=reminders,
@@ -496,6 +512,7 @@ class _Reader:
             if "then" in line
             else None,
             source=source,
+            progress=progress,
         )
 
     def calendar(
@@ -737,21 +754,25 @@ class _Reader:
                 allowed = " ".join(f"{{{known}}}" for known in PLACEHOLDERS)
                 self.problem(place, f"{{{name}}} can't be filled in: write {allowed}")
 
-    def condition(self, place: Place, value: Any) -> Condition:
-        line = self.mapping(place, value, optional=FIELDS)
+    def condition(self, place: Place, value: Any, allowed: Sequence[str] = FACTS) -> Condition:
+        line = self.mapping(place, value, optional=allowed)
         values = {}
         for name, wanted in line.items():
-            known = self.vocabularies[_VOCABULARIES[name]]
             words = self.texts((*place, name), wanted)
-            for word in words:
-                self.choice((*place, name), word, tuple(known))
+            if name == UNIT:
+                # Which there are, the directory says.
+                self.units.update(dict.fromkeys(words))
+            else:
+                for word in words:
+                    self.choice((*place, name), word, tuple(self.vocabularies[_VOCABULARIES[name]]))
             values[name] = frozenset(words)
         return Condition(values) if values else ALWAYS
 
     # -- rules that no case reaches, and cases that no rule reaches ---------------------------
 
     def known_values(self) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(self.vocabularies[_VOCABULARIES[name]]) for name in FIELDS}
+        facts = {name: tuple(self.vocabularies[_VOCABULARIES[name]]) for name in FACTS}
+        return {**facts, UNIT: (*self.units, "")}
 
     def check_reach(self, rules: Sequence[Route | DeadlineRule]) -> None:
         conditions = [rule.when for rule in rules]

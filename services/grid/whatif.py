@@ -23,6 +23,7 @@ ASSUMPTIONS = (
     "of a level that the record tells nothing of, or too little, nothing is made up: there the "
     "replay of that case ends, not in the record",
     "officers and duty are those of the folder, and Huashi itself was never down",
+    "an acknowledgement never lapses: what was done meanwhile is not recorded",
 )
 """What the numbers rest on, in words for whoever signs them."""
 

@@ -36,6 +36,7 @@ def entries_of(loaded: Loaded) -> dict[str, tuple[str, dict[str, Any]]]:
         *(("division", asdict(division)) for division in loaded.divisions),
         *(("unit", asdict(unit)) for unit in loaded.units),
         *(("officer", asdict(officer)) for officer in loaded.officers),
+        *(("duty", asdict(duty)) for duty in loaded.duties),
         *(("holidays", asdict(year)) for year in loaded.holiday_years),
     ]
     return {entry_key(kind, entry): (kind, entry) for kind, entry in entries}
@@ -50,7 +51,7 @@ def works(loaded: Loaded, known: Iterable[Document], now: Instant, changed: floa
     """
     origin = f"profile:{loaded.profile.name}"
     wanted = entries_of(loaded)
-    directory = Directory(divisions=loaded.divisions, units=loaded.units, officers=loaded.officers)
+    directory = loaded.directory
     gone = {
         entry_key(document["kind"], document["entry"]): document
         for document in known

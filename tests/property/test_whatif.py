@@ -21,11 +21,16 @@ from services.grid.recorded import RecordedCase, of_timeline, read_case
 from services.grid.tally import Comparison
 from services.grid.whatif import ELSEWHERE, Course, recorded_course, replay
 from services.intake.api import shown
-from tests.simulator.county import DIVISIONS, LEVELS, OFFICERS, RULES, atlas
+from tests.simulator.county import DIVISIONS, DUTIES, LEVELS, OFFICERS, RULES, UNITS, atlas
 from tests.simulator.world import World
 
 KINDS = ("acknowledge", "resolve")
-ATLASES = {how: atlas(unstaffed=how) for how in ("deputy", "skip", "hold")}
+# What was done after a case was accepted is not recorded: that an acknowledgement lapses, neither.
+LINES = [
+    {name: value for name, value in line.items() if name != "progress"}
+    for line in RULES["deadlines"]
+]
+ATLASES = {how: atlas(unstaffed=how, deadlines=LINES) for how in ("deputy", "skip", "hold")}
 
 
 def lived(random: Random, how: str) -> World:
@@ -33,7 +38,8 @@ def lived(random: Random, how: str) -> World:
     world = World(ATLASES[how])
     for step in range(random.randint(1, 150)):
         if step == 0 or random.random() < 0.02:
-            world.report(f"case-{step}", random.choice(["ordinary", "urgent"]))
+            category = random.choice(["facility", "order"])
+            world.report(f"case-{step}", random.choice(["ordinary", "urgent"]), category=category)
         wait(world, plus(world.clock.now(), random.choice([7, 601, 1799, 7200])))
         # Never in the very instant in which something is due: a record can't tell which was first.
         world.clock.advance(0.5)
@@ -76,7 +82,7 @@ def records(world: World) -> list[RecordedCase]:
 
 def loaded(how: str) -> Loaded:
     (profile,) = ATLASES[how].profiles.values()
-    return Loaded(profile, DIVISIONS, (), OFFICERS)
+    return Loaded(profile, DIVISIONS, UNITS, OFFICERS, duties=DUTIES)
 
 
 def essence(course: Course) -> Any:
@@ -101,10 +107,10 @@ def twice(how: str) -> Loaded:
     """The same county with twice the time for everything."""
     longer = [
         {**line, **{kind: f"{2 * int(line[kind][:-1])}{line[kind][-1]}" for kind in KINDS}}
-        for line in RULES["deadlines"]
+        for line in LINES
     ]
     (profile,) = atlas(unstaffed=how, deadlines=longer).profiles.values()
-    return Loaded(profile, DIVISIONS, (), OFFICERS)
+    return Loaded(profile, DIVISIONS, UNITS, OFFICERS, duties=DUTIES)
 
 
 @settings(max_examples=150, deadline=None)

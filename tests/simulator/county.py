@@ -1,4 +1,4 @@
-"""A small county for histories: two villages, four levels, a unit of the township, no names."""
+"""A small county for histories: two villages, four levels, two units, rotas, no names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from services.grid.atlas import Atlas
 from services.grid.directory import Directory, Division, Officer, Unit
+from services.grid.duty import Duty
 from services.grid.profile import Profile
 
 GRID = "46900210421403007"
@@ -17,7 +18,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "village": ("469002104214", "469002104205"),
     "township": ("469002104", "469002104"),
 }
-"""Two places of each level; the township has a unit besides."""
+"""Two places of each level; the township and the first village have a unit besides."""
 
 RULES: dict[str, Any] = {
     "profile": "sample",
@@ -25,14 +26,19 @@ RULES: dict[str, Any] = {
     "region": "469002",
     "timezone": "Asia/Shanghai",
     "ladders": {"default": [{"level": level, "title": level} for level in LEVELS]},
-    "categories": {"facility": {"zh": "设施", "en": "Facility"}},
+    "categories": {
+        "facility": {"zh": "设施", "en": "Facility"},
+        "order": {"zh": "治安", "en": "Public order"},
+    },
     "urgencies": {
         "ordinary": {"zh": "一般", "en": "Ordinary"},
         "urgent": {"zh": "紧急", "en": "Urgent"},
     },
     "sources": {"app": {"zh": "手机", "en": "App"}},
     "outcomes": {"settled": {"zh": "办结", "en": "Settled"}},
-    "routing": [],
+    "routing": [
+        {"when": {"category": "order"}, "enter": {"level": "village", "unit": "治安联防队"}}
+    ],
     "unstaffed": "deputy",
     "grace": "10m",
     "deadlines": [
@@ -40,15 +46,31 @@ RULES: dict[str, Any] = {
             "level": "household",
             "acknowledge": "2h",
             "resolve": "1d",
+            "progress": "6h",
             "remind": ["50%"],
             "source": "assumption",
         },
-        {"level": "group", "acknowledge": "2h", "resolve": "12h", "source": "assumption"},
+        {
+            "level": "group",
+            "acknowledge": "2h",
+            "resolve": "12h",
+            "progress": "2h",
+            "source": "assumption",
+        },
+        {
+            "level": "village",
+            "when": {"unit": "治安联防队"},
+            "acknowledge": "1h",
+            "resolve": "2d",
+            "progress": "2h",
+            "source": "assumption",
+        },
         {"level": "village", "acknowledge": "4h", "resolve": "3d", "source": "assumption"},
         {
             "level": "township",
             "acknowledge": "4h",
             "resolve": "7d",
+            "progress": "3h",
             "then": {"supervise": "1d", "tell": ["469002"]},
             "source": "assumption",
         },
@@ -94,10 +116,16 @@ DIVISIONS = (
     Division("469002104214", "沙美村", "village", "469002104", "village"),
     Division("469002104205", "朝烈村", "village", "469002104", "village"),
 )
-UNITS = (Unit(UNIT, "综治中心", "township", "469002104"),)
+UNITS = (
+    Unit(UNIT, "综治中心", "township", "469002104"),
+    Unit("team", "治安联防队", "village", "469002104214"),
+)
 OFFICERS = (
     Officer("h-1", "户网格员", "household", GRID, None, "officer", on_duty=True),
+    Officer("h-2", "户网格员夜班", "household", GRID, None, "officer", on_duty=True),
     Officer("g-1", "组网格长", "group", "46900210421403", None, "lead", on_duty=True),
+    Officer("d-1", "联防队员一", "village", "469002104214", "team", "officer", on_duty=True),
+    Officer("d-2", "联防队员二", "village", "469002104214", "team", "officer", on_duty=True),
     Officer("v-1", "村网格长", "village", "469002104214", None, "lead", on_duty=False),
     Officer("t-1", "镇指挥长", "township", "469002104", None, "lead", on_duty=True),
     Officer("v-2", "朝烈村网格员", "village", "469002104205", None, "officer", on_duty=True),
@@ -105,10 +133,35 @@ OFFICERS = (
 )
 
 
+def _duty(officer: str, hours: str, **more: Any) -> Duty:
+    """On duty at these hours each day."""
+    days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+    shift = {"days": days, "hours": hours, "first": None, "last": None, "weeks": None}
+    leave = {**shift, "hours": "00:00-24:00", "first": "2026-01-06", "last": "2026-01-07"}
+    return Duty(
+        officer,
+        "469002104214",
+        "Asia/Shanghai",
+        shifts=[shift],
+        leaves=[{**leave, "deputy": more["deputy"]}] if more else [],
+        stand_ins=[],
+        deputy=None,
+    )
+
+
+DUTIES = (
+    _duty("h-1", "06:00-18:00"),
+    _duty("h-2", "18:00-06:00"),
+    # At night the team has nobody: those of the desk stand in.
+    _duty("d-1", "08:00-14:00"),
+    _duty("d-2", "14:00-22:00", deputy="d-1"),
+)
+
+
 def atlas(**changes: Any) -> Atlas:
     """The county with its profile, ``changes`` made to the rules."""
     profile = Profile.parse({**RULES, **changes})
-    directory = Directory(divisions=DIVISIONS, units=UNITS, officers=OFFICERS)
+    directory = Directory(DIVISIONS, UNITS, OFFICERS, DUTIES)
     return Atlas(directory, {profile.id: profile}, [profile.id])
 
 

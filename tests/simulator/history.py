@@ -89,8 +89,9 @@ def _report(world: World, choices: Choices, step: Step) -> str | None:
     if cases >= CASES:
         return None
     urgency = ("ordinary", "urgent")[choices.pick(2)]
-    world.report(f"case-{cases + 1}", urgency, step=step)
-    return f"case-{cases + 1} is reported, {urgency}"
+    category = ("facility", "facility", "order")[choices.pick(3)]
+    world.report(f"case-{cases + 1}", urgency, step=step, category=category)
+    return f"case-{cases + 1} is reported, {urgency}, {category}"
 
 
 def _read(world: World, choices: Choices, step: Step) -> str | None:

@@ -23,11 +23,14 @@ def all_hold(world: World) -> None:
     entries_end(world)
     identities(world)
     assigned_once(world)
+    assigned_to_who_was_on_duty(world)
     fired_once(world)
     moved_once(world)
     requests_are_answered(world)
     not_returned_for_ever(world)
     notes_are_kept(world)
+    what_passed_is_counted(world)
+    who_accepted_goes_on(world)
     nothing_moves_once_resolved(world)
     nobody_short_changed(world)
     answers_in_time_count(world)
@@ -118,6 +121,43 @@ def assigned_once(world: World) -> None:
             decided[event.subject, token.round, token.hop].add(event.id)
     for where, ids in decided.items():
         assert len(ids) == 1, where
+
+
+def assigned_to_who_was_on_duty(world: World) -> None:
+    """Whoever a case was given to answered for its address at that time."""
+    for event in _events(world):
+        if event.type == "case.assigned":
+            state, facts = event.data["state"], event.data["case"]
+            address, assigned = Address.of(state["address"]), state["assigned"]
+            profile = world.atlas.rules_for(facts)
+            there, _why = profile.on_duty(address, world.atlas.directory, assigned["at"])
+            assert assigned["officer"] in ([found.id for found in there] or [None]), event.subject
+
+
+def what_passed_is_counted(world: World) -> None:
+    """Each desk knows which of its deadlines passed, for its rates."""
+    passed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for event in _events(world):
+        if event.type == "case.deadline_passed":
+            token = event.data["state"]["token"]
+            key = f"{event.subject}:{token['round']}.{token['hop']}"
+            level = event.data["state"]["address"]["level"]
+            passed[level, key].add(event.data["passed"]["kind"])
+    for level in LEVELS:
+        if level not in world.dead:
+            for key, entry in entries(world, level):
+                assert set(entry.get("passed", ())) == passed[level, key], key
+
+
+def who_accepted_goes_on(world: World) -> None:
+    """A case that was accepted has a deadline to do something, where its rules say so."""
+    for case, document in world.nodes["escalation"].store.documents().items():
+        state, facts = document["state"], document["facts"]
+        if state["token"]["stage"] != "held" or document["history"]:
+            continue
+        profile = world.atlas.rules_for(facts)
+        wanted = deadlines.with_progress(profile, facts, state, world.atlas.holidays)
+        assert state["deadlines"] == wanted, case
 
 
 def fired_once(world: World) -> None:

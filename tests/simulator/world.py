@@ -251,12 +251,17 @@ class World:
         replica.fold.run(works, acknowledge)
 
     def report(
-        self, case: str, urgency: str = "ordinary", division: str = GRID, step: Step | None = None
+        self,
+        case: str,
+        urgency: str = "ordinary",
+        division: str = GRID,
+        step: Step | None = None,
+        category: str = "facility",
     ) -> bool:
         """Somebody reports a case; a client sends it again until it is answered."""
         report = {
             "title": "路灯不亮",
-            "category": "facility",
+            "category": category,
             "urgency": urgency,
             "source": "app",
             "digest": case,

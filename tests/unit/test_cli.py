@@ -959,3 +959,44 @@ def test_how_a_case_ended_is_shown(services: Services) -> None:
         "01-05 08:00:00 by op: 重复",
     ):
         assert words in shown
+
+
+# -- a desk's duty and rates ---------------------------------------------------------------
+
+
+def test_who_is_on_duty_is_shown_with_who_is_next(services: Services) -> None:
+    place = {
+        "name": "沙美村委会",
+        "unit_name": "治安联防队",
+        "officers": [{"name": "队员一", "instead_of": "t-2"}],
+        "why": "on duty",
+        "until": "2026-11-26T22:00:00.000Z",
+        "then": [],
+    }
+    line = "GET /v1/desks/group/duty"
+    services.say(
+        line,
+        (200, {"places": [place], "next": "more"}),
+        (200, {"places": [{**place, "until": None}], "next": None}),
+    )
+    result = run("desk", "group", "duty", "--division", "469002104214")
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()[1:]
+    assert first.split() == [
+        *("沙美村委会", "治安联防队", "队员一", "(for", "t-2)"),
+        *("on", "duty", "11-27", "06:00:00", "nobody"),
+    ]
+    assert second.split()[-2:] == ["on", "duty"]
+
+
+def test_rates_are_shown_with_what_they_count(services: Services) -> None:
+    counts = {"arrived": 4, "acknowledged": 3, "completed": 2, "on_time": 1, "due": 3, "overdue": 2}
+    ratios = {"response": 0.75, "completion": 0.5, "on_time": 0.3333, "overdue": 0.5}
+    answer = {"counts": counts, "rates": ratios, "from": AT, "to": AT}
+    services.say("GET /v1/desks/group/rates", (200, answer))
+    result = run("desk", "group", "rates", "--unit", "team", "--from", AT)
+    assert result.exit_code == 0, result.output
+    rows = [row.split()[1:] for row in result.stdout.splitlines()[2:]]
+    assert rows[3] == ["time", "按期办结", "1", "of", "3", "33.3%"]
+    assert rows[0] == ["受理", "4"]
+    assert services.asked[-1][0].endswith(f"?unit=team&from={AT.replace(':', '%3A')}")

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.grid.clock import FrozenClock
 from services.grid.directory import Directory, Division, DivisionError, Officer
 from services.grid.directory_source import read_divisions, read_officers, read_units
 from services.grid.problems import ProfileError
 
 QIONGHAI = Path(__file__).parents[2] / "profiles" / "qionghai"
 SHAMEI = "469002104214"
+AT = FrozenClock().now()
 
 COUNTY = Directory(read_divisions(QIONGHAI / "divisions.csv"))
 VILLAGES = sorted(code for code, place in COUNTY.divisions.items() if place.level == "village")
@@ -336,14 +338,14 @@ def test_on_duty_in_stable_order_exactly_there() -> None:
         officer("team", unit="security"),
         officer("group", level="group", division=SHAMEI + "03"),
     )
-    assert [person.id for person in county.on_duty("village", SHAMEI)] == ["a", "b"]
-    assert [person.id for person in county.on_duty("village", SHAMEI, "security")] == ["team"]
-    assert county.on_duty("village", "469002104215") == ()
+    assert [person.id for person in county.on_duty("village", SHAMEI, None, AT)] == ["a", "b"]
+    assert [person.id for person in county.on_duty("village", SHAMEI, "security", AT)] == ["team"]
+    assert county.on_duty("village", "469002104215", None, AT) == ()
 
 
 def test_a_lead_is_on_duty_where_there_is_no_officer() -> None:
     county = staffed(officer("lead", role="lead"), officer("away", on_duty=False))
-    assert [person.id for person in county.on_duty("village", SHAMEI)] == ["lead"]
+    assert [person.id for person in county.on_duty("village", SHAMEI, None, AT)] == ["lead"]
 
 
 def test_the_lead_is_the_nearest_on_duty() -> None:
@@ -361,10 +363,10 @@ def test_the_lead_is_the_nearest_on_duty() -> None:
         ("village", SHAMEI, "village"),
         ("village", "469002104215", "township"),
     ):
-        lead = county.lead(level, code)
+        lead = county.lead(level, code, AT)
         assert lead is not None
         assert lead.id == expected
-    assert county.lead("village", "469002100200") is None
+    assert county.lead("village", "469002100200", AT) is None
 
 
 # -- files ---------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def act(document: Document, action: str, by: str = "officer", **more: Any) -> De
 def test_an_acknowledgement_takes_its_deadline_away_and_counts_once() -> None:
     decision = act(entry(), "acknowledge")
     document = decision.answer
-    assert [item["kind"] for item in document["state"]["deadlines"]] == ["remind", "resolve"]
+    kinds = [item["kind"] for item in document["state"]["deadlines"]]
+    assert kinds == ["progress", "remind", "resolve"]
     assert document["state"]["acknowledged"] == {"by": "officer", "at": NOW}
     assert act(document, "acknowledge").events == ()
     with pytest.raises(Refused, match="officer has acknowledged"):

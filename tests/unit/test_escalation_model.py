@@ -224,7 +224,7 @@ def test_requests_are_granted_kept_or_refused() -> None:
     skipping = atlas(unstaffed="skip")
     at_group = done(model.fire(record(custody(county=skipping)), skipping, DUE, DUE))
     row = next(row for row in model.explain(at_group) if row["status"] == "armed")
-    assert model.reaches(at_group, row, skipping)["address"]["level"] == "township"
+    assert model.reaches(at_group, row, skipping, START)["address"]["level"] == "township"
     top, _now = at_the_top()
     assert ask(top, hop=3).events[0].data["why"] == "last_level"
 
@@ -454,22 +454,22 @@ def test_a_migrated_case_whose_level_is_gone_enters_the_new_ladder() -> None:
 def test_an_armed_deadline_says_whom_it_would_reach() -> None:
     document = custody()
     rows = {row["kind"]: row for row in model.explain(document)}
-    climbs = model.reaches(document, rows["resolve"], ATLAS)
+    climbs = model.reaches(document, rows["resolve"], ATLAS, START)
     assert (climbs["address"]["level"], climbs["officers"], climbs["tell"]) == (
         "group",
         ["g-1"],
         [],
     )
-    reminded = model.reaches(document, rows["remind"], ATLAS)
+    reminded = model.reaches(document, rows["remind"], ATLAS, START)
     assert reminded["address"]["level"] == "household"
     # The village has nobody on duty: it is passed by.
     skipping = atlas(unstaffed="skip")
     at_group = done(model.fire(record(custody(county=skipping)), skipping, DUE, DUE))
     row = next(row for row in model.explain(at_group) if row["status"] == "armed")
-    assert model.reaches(at_group, row, skipping)["address"]["level"] == "township"
+    assert model.reaches(at_group, row, skipping, START)["address"]["level"] == "township"
     top, _now = at_the_top()
     assert {row["profile"] for row in rows.values()} == {document["facts"]["profile"]}
-    assert model.reaches(top, model.explain(top)[-1], ATLAS)["tell"] == ["469002"]
+    assert model.reaches(top, model.explain(top)[-1], ATLAS, START)["tell"] == ["469002"]
 
 
 def test_what_has_ended_is_not_migrated() -> None:
@@ -674,7 +674,7 @@ def test_a_person_supervises_at_any_level_and_it_is_repeated_whoever_holds_it() 
     assert done(again)["supervision"]["times"] == 2
     rows = [row for row in model.explain(document) if row["kind"] == "supervise"]
     assert [(row["rule"], row["status"]) for row in rows] == [("t-1", "armed")]
-    assert model.reaches(document, rows[0], ATLAS)["tell"] == ["469002"]
+    assert model.reaches(document, rows[0], ATLAS, START)["tell"] == ["469002"]
 
 
 def test_who_supervises_again_says_so_with_another_reason_or_key() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_the_directory_says_what_the_folder_says_and_retires_the_rest() -> None:
     # Nothing new: no event.
     for work in works(loaded, documents.values(), NOW, 2.0):
         assert work.change(Record(work.key, 1, documents[work.key])).events == ()
-    fewer = type(loaded)(loaded.profile, loaded.divisions, loaded.units, loaded.officers[1:])
+    fewer = replace(loaded, officers=loaded.officers[1:])
     changed = [
         (work.key, decision)
         for work in works(fewer, documents.values(), NOW, 3.0)

@@ -58,6 +58,26 @@ def test_without_deputies_it_waits_or_climbs_at_once() -> None:
     assert skipped.steps[1].arrives == THURSDAY
 
 
+def test_who_is_on_duty_is_asked_for_when_the_case_arrives() -> None:
+    urgent = {**ORDINARY, "category": "emergency", "urgency": "urgent"}
+    night = Instant("2026-11-26T14:00:00.000Z")
+    (team, *_above), (by_day, *_) = (
+        preview(QIONGHAI, urgent, GRID, at).steps for at in (night, THURSDAY)
+    )
+    assert team.address.unit == "469002104214-security"
+    assert team.place == "琼海市博鳌镇沙美村委会治安联防队"
+    assert team.officers == ("unit-469002104214-security-night",)
+    assert by_day.officers == ("unit-469002104214-security",)
+    # The desk of the village by turns, a week each, and during a leave.
+    for at, officer in (
+        ("2026-11-26T05:00:00.000Z", "desk1"),
+        ("2026-11-19T05:00:00.000Z", "desk2"),
+        ("2026-10-01T05:00:00.000Z", "desk2"),
+    ):
+        steps = preview(QIONGHAI, ORDINARY, GRID[:12], Instant(at)).steps
+        assert steps[0].officers == (f"village-469002104214-{officer}",)
+
+
 def test_an_emergency_enters_at_the_township() -> None:
     found = preview(QIONGHAI, {**ORDINARY, "urgency": "emergency"}, GRID, THURSDAY)
     assert [step.address.level for step in found.steps] == ["township"]

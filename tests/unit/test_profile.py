@@ -635,7 +635,12 @@ def test_ladders_that_contradict_each_other(tmp_path: Path) -> None:
     assert "area < estate" in said
 
 
-KNOWN = {"urgency": ("a", "b"), "category": ("a", "b", "c", "d"), "source": ("a", "b")}
+KNOWN = {
+    "urgency": ("a", "b"),
+    "category": ("a", "b", "c", "d"),
+    "source": ("a", "b"),
+    "unit": ("a", "b"),
+}
 CONDITIONS = st.lists(
     st.fixed_dictionaries(
         {},
@@ -850,6 +855,9 @@ def test_a_calendar_whose_holidays_nobody_has_is_named(tmp_path: Path) -> None:
 # -- whole folders -------------------------------------------------------------------------
 
 
+NOON = Instant("2026-11-26T04:00:00.000Z")
+
+
 def test_qionghai_covers_its_cases() -> None:
     profile = QIONGHAI.profile
     assert profile.levels == ("household", "group", "village", "township")
@@ -865,18 +873,18 @@ def test_qionghai_covers_its_cases() -> None:
         found = profile.enter(case, code, COUNTY)
         assert not found.triage
         assert deadlines.for_level(profile, case, found.address, start, Holidays())
-        assert COUNTY.lead(*found.address[:2]) is not None
+        assert COUNTY.lead(*found.address[:2], NOON) is not None
 
 
 def test_qionghai_has_places_with_nobody_on_duty() -> None:
-    assert COUNTY.on_duty("household", "46900210420307009") == ()
-    deputy = COUNTY.lead("household", "46900210420307009")
+    assert COUNTY.on_duty("household", "46900210420307009", None, NOON) == ()
+    deputy = COUNTY.lead("household", "46900210420307009", NOON)
     assert deputy is not None
-    assert (deputy.level, deputy.division) == ("group", "46900210420307")
-    assert COUNTY.on_duty("village", "469002104200") == ()
-    deputy = COUNTY.lead("village", "469002104200")
+    assert (deputy.officer.level, deputy.officer.division) == ("group", "46900210420307")
+    assert COUNTY.on_duty("village", "469002104200", None, NOON) == ()
+    deputy = COUNTY.lead("village", "469002104200", NOON)
     assert deputy is not None
-    assert deputy.division == "469002104"
+    assert deputy.officer.division == "469002104"
 
 
 DIVISIONS = (

@@ -117,6 +117,9 @@ def test_a_list_is_narrowed_and_what_is_named_must_be_inside() -> None:
     assert guard("operator", WHOLE).narrowed(ATLAS, GROUP) == Scope(GROUP)
     team = guard(scope=Scope(SHAMEI, "village", TEAM))
     assert team.narrowed(ATLAS, GROUP).unit == TEAM
+    assert guard().narrowed(ATLAS, GROUP, "village", TEAM).unit == TEAM
+    with pytest.raises(Problem):
+        team.narrowed(ATLAS, GROUP, "village", "another")
     for division, level in (
         ("469002104", None),
         ("469002104205", None),

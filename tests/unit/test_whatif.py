@@ -124,7 +124,7 @@ def test_to_accept_in_time_is_not_to_settle_in_time() -> None:
         assert village.ended == "passed"
         assert village.fired is not None
         assert (village.fired.kind, village.late) == (kind, kind == "acknowledge")
-        assert village.fired.rule == "profile.yaml deadlines[2]"
+        assert village.fired.rule == "profile.yaml deadlines[3]"
 
 
 def test_what_is_done_at_the_last_moment_is_in_time() -> None:

@@ -178,7 +178,7 @@ TYPES = (
         "case.deadline_passed",
         "A deadline passed without what it waited for.",
         ("escalation",),
-        ("intake", "notify"),
+        ("intake", "dispatch", "notify"),
         PassedEventSchema,
     ),
     EventType(

@@ -6,9 +6,15 @@ nothing.
 
 from __future__ import annotations
 
-from marshmallow import fields, validate
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from services.grid.calendars import OFF, WORK
+from marshmallow import ValidationError, fields, validate
+
+from services.grid.calendars import OFF, WEEK, WORK, read_hours
+from services.grid.duty import read_weeks
 from services.grid.events.event_type import EventType
 from services.grid.events.parts import CODE, WORD, InstantField, Kept, public_text
 
@@ -51,6 +57,61 @@ class OfficerSchema(Kept):
     unit = fields.String(required=True, allow_none=True)
     role = fields.String(required=True, validate=validate.OneOf(["officer", "lead"]))
     on_duty = fields.Boolean(required=True)
+
+
+def _readable(parse: Callable[[str], Any], said: str) -> Callable[[str], None]:
+    """A validator: ``parse`` reads it, or what is said instead."""
+
+    def check(text: str) -> None:
+        try:
+            unread = parse(text) is None
+        except (LookupError, ValueError, OSError):
+            unread = True
+        if unread:
+            raise ValidationError(said)
+
+    return check
+
+
+_DAY = _readable(date.fromisoformat, "Write a date such as 2027-01-01.")
+
+
+class StretchSchema(Kept):
+    """Hours that begin on days of the week, from a first to a last day.
+
+    Hours that end no later than they begin go on to the next day. ``weeks``: ``1/2`` is the first
+    of every two weeks, counted from the week of the first day, which is there then.
+    """
+
+    days = fields.List(fields.String(validate=validate.OneOf(WEEK)), required=True)
+    hours = fields.String(
+        required=True,
+        validate=_readable(read_hours, "Write hours such as 08:00-18:00, or 18:00-08:00."),
+    )
+    first = fields.String(required=True, allow_none=True, validate=_DAY)
+    last = fields.String(required=True, allow_none=True, validate=_DAY)
+    weeks = fields.String(
+        required=True,
+        allow_none=True,
+        validate=_readable(read_weeks, "Write which week of how many, such as 1/2."),
+    )
+    deputy = fields.String(
+        allow_none=True, metadata={"description": "who takes over during this leave"}
+    )
+
+
+class DutySchema(Kept):
+    """An officer's duty (值班): the week's rota, leaves, stand-ins, and who takes over."""
+
+    officer = fields.String(required=True, validate=validate.Length(1, 80))
+    division = fields.String(required=True, validate=CODE)
+    timezone = fields.String(
+        required=True, validate=_readable(ZoneInfo, "Write a zone such as Asia/Shanghai.")
+    )
+    shifts = fields.List(fields.Nested(StretchSchema), required=True)
+    leaves = fields.List(fields.Nested(StretchSchema), required=True)
+    stand_ins = fields.List(fields.Nested(StretchSchema), required=True)
+    deputy = fields.String(required=True, allow_none=True)
 
 
 class HolidaysSchema(Kept):
@@ -108,6 +169,12 @@ class OfficerEventSchema(EntrySchema):
     officer = fields.Nested(OfficerSchema, required=True)
 
 
+class DutyEventSchema(EntrySchema):
+    """``directory.duty``."""
+
+    duty = fields.Nested(DutySchema, required=True)
+
+
 class HolidaysEventSchema(EntrySchema):
     """``directory.holidays``."""
 
@@ -147,6 +214,13 @@ TYPES = (
         ("intake",),
         _FOLLOWERS,
         OfficerEventSchema,
+    ),
+    EventType(
+        "directory.duty",
+        "An officer's rota, leaves and stand-ins (值班) as they now are.",
+        ("intake",),
+        _FOLLOWERS,
+        DutyEventSchema,
     ),
     EventType(
         "directory.holidays",

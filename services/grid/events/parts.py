@@ -249,6 +249,7 @@ class StateSchema(Kept):
     address = fields.Nested(AddressSchema, required=True)
     assigned = fields.Nested(AssignedSchema, load_default=None, allow_none=True)
     acknowledged = fields.Nested(AcknowledgedSchema, load_default=None, allow_none=True)
+    progressed_at = InstantField(metadata={"description": "the holder's last act (进展)"})
     clocks = fields.Nested(ClocksSchema, required=True)
     deadlines = fields.List(fields.Nested(DeadlineSchema), required=True)
     resolution = fields.Nested(ResolutionSchema, load_default=None, allow_none=True)

@@ -1,0 +1,138 @@
+"""A unit with a rota of its own, on the real servers: who is on duty, its queue, its rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from services.grid.clock import Instant, plus
+from tests.end_to_end.county import GRID, County, eventually
+
+VILLAGE = "469002104214"
+
+
+def desk(
+    county: County, what: str, level: str = "village", role: str = "operator", **query: Any
+) -> httpx.Response:
+    url = f"{county.about['desks'][level]}/v1/desks/{level}/{what}"
+    return county.ask("GET", url, role, params=query)
+
+
+def team(county: County, at: str | None = None) -> dict[str, Any]:
+    """Who is on duty of the village's team."""
+    found = desk(county, "duty", division=GRID, **({"at": at} if at else {})).json()
+    places = {place["unit"]: place for place in found["places"]}
+    assert list(places) == [None, "team"]
+    return dict(places["team"])
+
+
+def named(officers: list[dict[str, Any]]) -> list[str]:
+    return [officer["id"] for officer in officers]
+
+
+def test_who_is_on_duty_now_and_who_is_next(county: County) -> None:
+    now = county.clock.now()
+    noon, night = "2026-11-26T12:00:00+08:00", "2026-11-26T23:00:00+08:00"
+    assert named(team(county, noon)["officers"]) == ["t-1"]
+    found = team(county, night)
+    assert (named(found["officers"]), named(found["then"])) == (["t-2"], ["t-1"])
+    assert (found["why"], found["until"]) == ("on duty", "2026-11-26T22:00:00.000Z")
+    assert found["unit_name"] == "治安联防队"
+    assert now < team(county)["until"] <= plus(county.clock.now(), 12 * 3600)
+    # From above, all that is below; a page at a time.
+    first = desk(county, "duty", division="469002104", limit=1).json()
+    assert (len(first["places"]), first["places"][0]["unit"]) == (1, None)
+    rest = desk(county, "duty", division="469002104", cursor=first["next"]).json()
+    assert rest["places"][0]["unit"] == "team"
+    for query, field in (
+        ({"division": "469002104999"}, "division"),
+        ({}, "division"),
+        ({"division": GRID, "at": "noon"}, "at"),
+        ({"division": GRID, "at": "9999-12-31T23:59:59Z"}, "at"),
+        ({"division": GRID, "at": "0001-01-01T00:00:00Z"}, "at"),
+    ):
+        answer = desk(county, "duty", **query)
+        assert answer.status_code == 422, answer.text
+        assert [item["field"] for item in answer.json()["errors"]] == [field]
+
+
+def test_a_case_goes_to_the_officer_of_the_unit_who_is_on_duty_then(county: County) -> None:
+    case = county.report(category="order")
+    entry = county.arrived("village", case)
+    assert entry["address"] == {"level": "village", "division": VILLAGE, "unit": "team"}
+    assigned = entry["assigned"]
+    assert (assigned["why"], [assigned["officer"]]) == (
+        "on duty",
+        named(team(county, assigned["at"])["officers"]),
+    )
+    # The unit's own deadline, not the desk's half hour.
+    due = {item["kind"]: item["due"] for item in entry["deadlines"]}
+    assert due["acknowledge"] == plus(Instant(entry["arrived_at"]), 3600)
+    other = county.report(VILLAGE)
+    county.arrived("village", other)
+    queue = desk(county, "cases", unit="治安联防队", division=VILLAGE, status="live").json()
+    found = {item["id"] for item in queue["cases"]}
+    assert case in found
+    assert other not in found
+    assert desk(county, "cases", unit="team", division="469002104205").json()["cases"] == []
+    wrong = desk(county, "cases", unit="联防队", division=VILLAGE)
+    assert wrong.status_code == 422, wrong.text
+    assert wrong.json()["errors"][0]["field"] == "unit"
+    assert "team" in wrong.json()["errors"][0]["detail"]
+
+
+def test_an_acknowledgement_lapses_without_progress_and_counts_as_overdue(county: County) -> None:
+    since = county.clock.now()
+    settled = county.report(category="order")
+    county.arrived("village", settled)
+    case = county.report(category="order")
+    county.arrived("village", case)
+    answer = county.act("village", settled, "resolve", outcome="settled")
+    assert answer.status_code == 200, answer.text
+    answer = county.act("village", case, "acknowledge")
+    accepted = answer.json()
+    due = {item["kind"]: item["due"] for item in accepted["deadlines"]}
+    assert due["progress"] == plus(Instant(accepted["acknowledged"]["at"]), 2 * 3600)
+    eventually("the lapse", lambda: county.timeline(case, "case.escalated"))
+    (passed,) = county.timeline(case, "case.deadline_passed")
+    assert passed["data"]["passed"]["kind"] == "progress"
+    assert county.arrived("township", case)["acknowledged"] is None
+
+    def counted() -> dict[str, Any] | None:
+        query = {"unit": "team", "from": since, "to": accepted["acknowledged"]["at"]}
+        found = desk(county, "rates", **query).json()
+        return found if found["counts"]["overdue"] else None
+
+    found = eventually("the rates", counted)
+    assert found["counts"] == {
+        "arrived": 2,
+        "acknowledged": 2,
+        "completed": 1,
+        "on_time": 1,
+        "overdue": 1,
+        "due": 2,
+    }
+    assert found["rates"] == {
+        "response": 1.0,
+        "completion": 0.5,
+        "on_time": 0.5,
+        "overdue": 0.5,
+    }
+    nothing = desk(county, "rates", division="469002104205", to="2020-01-01T00:00:00Z").json()
+    assert set(nothing["rates"].values()) == {None}
+    wrong = desk(county, "rates", **{"from": since, "to": since})
+    assert wrong.status_code == 422, wrong.text
+
+
+def test_everybody_may_know_who_is_on_duty_and_not_what_came(county: County) -> None:
+    contact = county.let("contact", "officer", GRID, "household")
+    above = desk(county, "duty", "township", contact, division=GRID)
+    assert (above.status_code, above.json()["places"][0]["division"]) == (200, "469002104")
+    assert desk(county, "rates", "township", contact).status_code == 403
+    member = county.let("t-1", "officer", VILLAGE, "village", "team")
+    case = county.report(VILLAGE)
+    county.arrived("village", case)
+    listed = desk(county, "cases", role=member).json()["cases"]
+    assert {item["address"]["unit"] for item in listed} <= {"team"}
+    assert desk(county, "rates", role=member).json()["unit"] == "team"
