@@ -186,6 +186,7 @@ def test_working_days_need_a_calendar() -> None:
     profile = Profile.parse({**RULES, "calendars": calendars, "deadlines": lines})
     friday = Instant("2026-11-27T02:00:00.000Z")
     state = {
+        "token": {"round": 1, "stage": "held", "hop": 0, "seq": 2},
         "address": {"level": "household", "division": "46900210421403007", "unit": None},
         "acknowledged": {"by": "h-1", "at": friday},
         "clocks": {name: {"started_at": plus(friday, -HOUR)} for name in ("level", "case")},

@@ -302,7 +302,7 @@ def test_supervision_of_a_reopened_case_is_repeated_wherever_it_is() -> None:
     assert document["supervision"]["times"] == 1
     armed = [row for row in escalation.explain(document) if row["kind"] == "supervise"]
     assert [row["status"] for row in armed] == ["armed"]
-    reached = escalation.reaches(document, armed[0], world.atlas)
+    reached = escalation.reaches(document, armed[0], world.atlas, world.clock.now())
     assert (reached["address"]["level"], reached["tell"]) == ("household", ["469002"])
     world.clock.advance(DAY)
     for _ in range(5):
