@@ -741,7 +741,8 @@ def shown(entry: Document) -> dict[str, Any]:
         "status": entry["status"],
         "ended": entry["ended"],
         "held_by": entry["held"] and entry["held"]["address"],
-        "refused": entry["refused"],
+        "refused": entry["refused"]
+        and {name: entry["refused"][name] for name in ("request", "why")},
         "passed": entry.get("passed", []),
     }
 

@@ -543,10 +543,17 @@ def _reconciled(document: Document | None, event: Event) -> Document:
 
 def _refused(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, event.data["asked"])
-    request, why = event.data["request"], event.data["why"]
-    document = {**document, "refused": {"request": request, "why": why}}
+    request, why, asked = (event.data[name] for name in ("request", "why", "asked"))
+    last = {"request": request, "why": why, "asked": asked}
+    # In whatever order they come, the last is that of the latest act.
+    document = {**document, "refused": max(document["refused"] or last, last, key=_asked_when)}
     held_by = event.data["state"]["address"]
     return _told(document, request["id"], {"answer": "refused", "why": why, "held_by": held_by})
+
+
+def _asked_when(refused: dict[str, Any]) -> tuple[Any, ...]:
+    token = refused.get("asked")
+    return Token.of(token) if token else (), refused["request"]["id"]
 
 
 def _told(document: Document, identity: str | None, answer: dict[str, Any]) -> Document:

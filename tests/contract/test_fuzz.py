@@ -51,16 +51,20 @@ def known(own: County) -> Known:
     actions = (
         *("acknowledge", "resolve", "extend", "suspend", "resume", "reopen"),
         *("note", "escalate", "delegate", "transfer"),
+        *("feedback", "feedback_by_code", "withdraw"),
     )
+    ended = ("reopen", "feedback", "feedback_by_code")
     cases = {name: own.report(VILLAGE, reporter=person) for name in actions}
     for case in cases.values():
         own.arrived("village", case)
     assert own.act("village", cases["resume"], "suspend", reason="waiting").status_code == 200
-    assert own.act("village", cases["reopen"], "resolve", outcome="settled").status_code == 200
+    for name in ended:
+        assert own.act("village", cases[name], "resolve", outcome="settled").status_code == 200
     cases["send_back"] = sent_to_the_village(own)
     asked = [asked_of_the_village(own) for _ in range(2)]
     eventually("all know them", lambda: all(map(own.custody, cases.values())))
-    eventually("the end", lambda: own.case(cases["reopen"])["status"] == "resolved")
+    for name in ended:
+        eventually("the end", lambda name=name: own.case(cases[name])["status"] == "resolved")  # type: ignore[misc]
     shown = own.case(cases["resolve"])
     nowhere = "00000000-0000-0000-0000-000000000000"
     return {
@@ -70,6 +74,7 @@ def known(own: County) -> Known:
         "grant.identity": asked[:1],
         "refuse.identity": asked[1:],
         "code": [shown["tracking"]],
+        "feedback_by_code.code": [own.case(cases["feedback_by_code"])["tracking"]],
         "level": ["village"],
         "recipient": ["desk:village:469002104214", "officer:甲", "division:469002"],
         "division": [GRID, VILLAGE, "469002104"],
