@@ -1,4 +1,4 @@
-"""Jiangqian's own words: a liaison reports, 7 days in the village, 170 in the township, the county."""
+"""Jiangqian in its own words: a liaison reports, 7 days in the village, 170, then the county."""
 
 from __future__ import annotations
 
