@@ -42,9 +42,15 @@ def test_who_is_on_duty_now_and_who_is_next(county: County) -> None:
     assert now < team(county)["until"] <= plus(county.clock.now(), 12 * 3600)
     # From above, all that is below; a page at a time.
     first = desk(county, "duty", division="469002104", limit=1).json()
-    assert (len(first["places"]), first["places"][0]["unit"]) == (1, None)
     rest = desk(county, "duty", division="469002104", cursor=first["next"]).json()
-    assert rest["places"][0]["unit"] == "team"
+    places = [(place["division"], place["unit"]) for place in first["places"] + rest["places"]]
+    assert len(first["places"]) == 1
+    assert [place for place in places if place[0] == VILLAGE] == [
+        (VILLAGE, None),
+        (VILLAGE, "team"),
+    ]
+    assert places == sorted(set(places), key=lambda place: (place[0], place[1] or ""))
+    assert len({division for division, _unit in places}) > 1
     for query, field in (
         ({"division": "469002104999"}, "division"),
         ({}, "division"),
