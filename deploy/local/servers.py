@@ -26,7 +26,7 @@ _RABBITMQ = (
     Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
     Path("/opt/rabbitmq/sbin/rabbitmq-server"),
 )
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from services.grid.scope import WHOLE, Scope
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "huashi"
 _SERVICES = "services"
-_READY_SECONDS = 60.0
+_READY_SECONDS = 120.0
 _TOKEN_SECONDS = 30 * 86400.0
 _TAIL_LINES = 25
 # What services are told of the environment, by how its names begin.

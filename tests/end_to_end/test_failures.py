@@ -150,7 +150,7 @@ def test_replicas_give_what_one_gives(make_stack: Callable[..., Stack]) -> None:
         eventually(f"deadlines fired by {port}", lambda port=port: _fired(port) > 0)
     county.kill("escalation")
     for case in cases[5:]:
-        eventually("supervision", lambda case=case: county.case(case)["supervised"], 60)
+        eventually("supervision", lambda case=case: county.case(case)["supervised"])
         assert len(county.timeline(case, "case.escalated")) == 3
         rows = county.custody(case)["deadlines"]
         fired = [(row["hop"], row["kind"], row["due"]) for row in rows if row["status"] == "fired"]

@@ -30,7 +30,7 @@ def database(still: County) -> Iterator[Any]:
         yield client["huashi"]
 
 
-def reconciled(county: County, seconds: float = 60) -> dict[str, Any]:
+def reconciled(county: County) -> dict[str, Any]:
     """What a pass found that began after now."""
     url = f"{county.about['escalation']}/v1/reconciliation"
     answer = county.ask("POST", url)
@@ -41,7 +41,7 @@ def reconciled(county: County, seconds: float = 60) -> dict[str, Any]:
         shown: dict[str, Any] = county.ask("GET", url).json()
         return shown["last"] if shown["answered"] >= number else None
 
-    return eventually("a pass of the reconciler", done, seconds) or {}
+    return eventually("a pass of the reconciler", done) or {}
 
 
 def held(county: County) -> str:
@@ -141,7 +141,7 @@ def test_one_pass_finds_and_mends_all_that_was_broken(still: County, database: A
 
 def test_an_entry_that_is_live_again_after_its_release_ends(county: County) -> None:
     case = county.report()
-    eventually("supervision", lambda: county.case(case)["supervised"], 60)
+    eventually("supervision", lambda: county.case(case)["supervised"])
     county.settled_everywhere(case)
     alive = {"document.status": "live", "document.ended": None, "document.held": None}
     with MongoClient[dict[str, Any]](county.about["mongodb"]) as client:
@@ -182,7 +182,7 @@ def test_questions_are_answered_again_after_the_broker_was_killed(still: County)
     def complete() -> bool:
         return bool(reconciled(still)["outcome"] == "complete")
 
-    eventually("a complete pass", complete, 90)
+    eventually("a complete pass", complete)
     assert pids == {name: still.stack.pid(name) for name in pids}, "no service had to be restarted"
 
 
@@ -197,14 +197,14 @@ def test_a_desk_stops_in_time_while_the_broker_is_away(still: County) -> None:
     finally:
         still.stack.start("rabbitmq")
         still.stack.start("dispatch-group")
-    eventually("a complete pass", lambda: reconciled(still)["outcome"] == "complete", 90)
+    eventually("a complete pass", lambda: reconciled(still)["outcome"] == "complete")
 
 
 def test_two_replicas_make_one_pass_at_a_time(still: County) -> None:
     before = _passes(still)
     url = f"{still.about['escalation']}/v1/reconciliation"
     number = [still.ask("POST", url).json()["asked"] for _ in range(5)][-1]
-    eventually("they are done", lambda: still.ask("GET", url).json()["answered"] >= number, 60)
+    eventually("they are done", lambda: still.ask("GET", url).json()["answered"] >= number)
     # What was asked for together one pass answers, or two if the first had begun.
     assert 1 <= _passes(still) - before <= 2
     reconciled(still)

@@ -27,7 +27,7 @@ DESK = topology.instance("dispatch", "household")
 QUEUE = DESK.queues["events"]
 EXAMPLE = Path(__file__).parents[1] / "contract/examples/huashi.case.reported.v1.json"
 FINE = Outcome()
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def reported(name: str) -> Event:

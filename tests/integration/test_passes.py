@@ -55,7 +55,7 @@ def test_what_a_dead_replica_had_begun_another_begins_anew(
     passes.request()
     assert passes.take("a")
     assert not passes.take("b")
-    eventually("the turn of a is over", lambda: passes.take("b"), 10)
+    eventually("the turn of a is over", lambda: passes.take("b"))
     assert not passes.renew("a", {})
 
 
@@ -63,9 +63,9 @@ def test_a_pass_comes_by_itself_and_a_shorter_time_counts_at_once(database: Any)
     Passes(database["custodians"], 86400).prepare()
     often = Passes(database["custodians"], 0.2)
     often.prepare()
-    eventually("it is due", lambda: often.take("a"), 10)
+    eventually("it is due", lambda: often.take("a"))
     often.finish("a", {})
-    eventually("it is due again", lambda: often.take("a"), 10)
+    eventually("it is due again", lambda: often.take("a"))
 
 
 def test_a_record_that_was_lost_is_made_again(passes: Passes, database: Any) -> None:
