@@ -38,6 +38,7 @@ log = logs.get(__name__)
 
 _HEARTBEAT_SECONDS = 60
 _TICK_SECONDS = 1.0
+_LEAVES_SECONDS = 3.0
 _CONFIRM_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -60,10 +61,13 @@ class Reader(SharedExtension, ProviderCollector):
     def __init__(self) -> None:
         super().__init__()
         self._stopping = Flag()
+        self._left = Flag()
+        self._left.set()
         self._connection: Any = None
 
     def start(self) -> None:
         """See nameko's ``Extension``."""
+        self._left.clear()
         self.container.spawn_managed_thread(self._run, identifier="rpc reader")
 
     def unregister_provider(self, provider: Any) -> None:
@@ -74,7 +78,9 @@ class Reader(SharedExtension, ProviderCollector):
     def stop(self) -> None:
         """See nameko's ``Extension``."""
         self._stopping.set()
-        self._disconnect()
+        # Two can't read one socket, and to close it is to read the answer.
+        if self._left.wait(_LEAVES_SECONDS):
+            self._disconnect()
 
     def ack_message(self, message: Any) -> None:
         """Acknowledges it, unless the connection that brought it is gone: then it comes again."""
@@ -91,6 +97,12 @@ class Reader(SharedExtension, ProviderCollector):
             log.debug("a question could not be given back", why=str(error))
 
     def _run(self) -> None:
+        try:
+            self._read()
+        finally:
+            self._left.set()
+
+    def _read(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
             try:

@@ -52,6 +52,17 @@ def test_everything_listens_on_loopback_only(county: County) -> None:
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
+@pytest.mark.parametrize("program", ["intake", "dispatch-village", "escalation", "notify"])
+def test_a_service_that_is_told_to_stop_ends_well(county: County, program: str) -> None:
+    log = county.stack.folder / "logs" / f"{program}.log"
+    before = log.stat().st_size
+    county.stack.stop(program)
+    county.stack.start(program)
+    said = [json.loads(line) for line in log.read_bytes()[before:].splitlines() if line[:1] == b"{"]
+    assert "stopped" in [line["event"] for line in said]
+    assert [line for line in said if line["level"] == "error"] == []
+
+
 def test_up_twice_is_up_once(county: County) -> None:
     said: list[str] = []
     again = Stack(county.stack.folder, {}, said.append)
