@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from services.bus.access import Touches
@@ -12,6 +13,28 @@ from services.bus.shell import Shell, attach
 from services.bus.web import Answer, Call, Operations, route
 from services.dispatch import api, model, reconciliation
 from services.dispatch.store import Docket
+
+# What an officer does to a case; what they ask the custodian for; the answers to the level below.
+_act = partial(
+    route,
+    "POST",
+    may=api.ACTORS,
+    touches=Touches.CASES,
+    answers=api.EntryShown(),
+    problems=api.MOVED_ON,
+    repeatable=True,
+    tagged=True,
+)
+_ask = partial(_act, problems=api.ASKED, waits=True)
+_answer = partial(
+    route,
+    "POST",
+    body=api.AnswerBody(),
+    may=api.GRANTERS,
+    touches=Touches.CASES,
+    answers=api.ExtensionShown(),
+    problems=api.ANSWERED,
+)
 
 
 class Service(Operations):
@@ -97,156 +120,55 @@ class Service(Operations):
         """What became of what arrived (响应率, 办结率, 按期办结率, 超时率)."""
         return api.rates(self.shell, call, level)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/acknowledge",
-        body=api.ActBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.MOVED_ON,
-        repeatable=True,
-        tagged=True,
-    )
+    @_act("/v1/desks/<level>/cases/<case>/acknowledge", body=api.ActBody())
     def acknowledge(self, call: Call, level: str, case: str) -> Answer:
         """Accepts a case (接单)."""
         return api.acknowledge(self.shell, call, level, case)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/note",
-        body=api.NoteBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.MOVED_ON,
-        repeatable=True,
-        tagged=True,
-    )
+    @_act("/v1/desks/<level>/cases/<case>/note", body=api.NoteBody())
     def note(self, call: Call, level: str, case: str) -> Answer:
         """Says how far a case is (进展)."""
         return api.note(self.shell, call, level, case)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/escalate",
-        body=api.RequestBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.ASKED,
-        waits=True,
-        repeatable=True,
-        tagged=True,
-    )
+    @_ask("/v1/desks/<level>/cases/<case>/escalate", body=api.RequestBody())
     def escalate(self, call: Call, level: str, case: str) -> Answer:
         """Asks for a case to go one level up (提级)."""
         return api.request(self.shell, call, level, case, "escalate")
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/delegate",
-        body=api.MoveBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.ASKED,
-        waits=True,
-        repeatable=True,
-        tagged=True,
-    )
+    @_ask("/v1/desks/<level>/cases/<case>/delegate", body=api.MoveBody())
     def delegate(self, call: Call, level: str, case: str) -> Answer:
         """Asks for a case to go down (下派)."""
         return api.request(self.shell, call, level, case, "delegate")
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/transfer",
-        body=api.MoveBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.ASKED,
-        waits=True,
-        repeatable=True,
-        tagged=True,
-    )
+    @_ask("/v1/desks/<level>/cases/<case>/transfer", body=api.MoveBody())
     def transfer(self, call: Call, level: str, case: str) -> Answer:
         """Asks for a case to go sideways (转办)."""
         return api.request(self.shell, call, level, case, "transfer")
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/return",
-        body=api.RequestBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.ASKED,
-        waits=True,
-        repeatable=True,
-        tagged=True,
-    )
+    @_ask("/v1/desks/<level>/cases/<case>/return", body=api.RequestBody())
     def send_back(self, call: Call, level: str, case: str) -> Answer:
         """Asks for a case to go back to who sent it (退回)."""
         return api.request(self.shell, call, level, case, "return")
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/resolve",
-        body=api.ResolveBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.MOVED_ON,
-        repeatable=True,
-        tagged=True,
-    )
+    @_act("/v1/desks/<level>/cases/<case>/resolve", body=api.ResolveBody())
     def resolve(self, call: Call, level: str, case: str) -> Answer:
         """Settles a case (办结)."""
         return api.resolve(self.shell, call, level, case)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/suspend",
-        body=api.SuspendBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.MOVED_ON,
-        repeatable=True,
-        tagged=True,
-    )
+    @_act("/v1/desks/<level>/cases/<case>/suspend", body=api.SuspendBody())
     def suspend(self, call: Call, level: str, case: str) -> Answer:
         """Lets a case wait (挂起)."""
         return api.suspend(self.shell, call, level, case)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/cases/<case>/resume",
-        body=api.ActBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
-        problems=api.MOVED_ON,
-        repeatable=True,
-        tagged=True,
-    )
+    @_act("/v1/desks/<level>/cases/<case>/resume", body=api.ActBody())
     def resume(self, call: Call, level: str, case: str) -> Answer:
         """Lets a case wait no longer (恢复)."""
         return api.resume(self.shell, call, level, case)
 
-    @route(
-        "POST",
+    @_act(
         "/v1/desks/<level>/cases/<case>/extend",
         body=api.ExtendBody(),
-        may=api.ACTORS,
-        touches=Touches.CASES,
-        answers=api.EntryShown(),
         status=202,
-        problems=api.MOVED_ON,
-        repeatable=True,
-        tagged=True,
     )
     def extend(self, call: Call, level: str, case: str) -> Answer:
         """Asks the level above for more time (延期)."""
@@ -264,28 +186,12 @@ class Service(Operations):
         """What the level below asks for."""
         return api.extensions(self.shell, call, level)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/extensions/<identity>/grant",
-        body=api.AnswerBody(),
-        may=api.GRANTERS,
-        touches=Touches.CASES,
-        answers=api.ExtensionShown(),
-        problems=api.ANSWERED,
-    )
+    @_answer("/v1/desks/<level>/extensions/<identity>/grant")
     def grant(self, call: Call, level: str, identity: str) -> Answer:
         """Grants more time (同意延期)."""
         return api.answer_extension(self.shell, call, level, identity, granted=True)
 
-    @route(
-        "POST",
-        "/v1/desks/<level>/extensions/<identity>/refuse",
-        body=api.AnswerBody(),
-        may=api.GRANTERS,
-        touches=Touches.CASES,
-        answers=api.ExtensionShown(),
-        problems=api.ANSWERED,
-    )
+    @_answer("/v1/desks/<level>/extensions/<identity>/refuse")
     def refuse(self, call: Call, level: str, identity: str) -> Answer:
         """Refuses more time (不同意延期)."""
         return api.answer_extension(self.shell, call, level, identity, granted=False)
