@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,14 +29,14 @@ class Provider:
     def __init__(self, port: int) -> None:
         self.keys: dict[str, Any] = {"one": rsa.generate_private_key(65537, 2048)}
         self.asked = 0
-        self.hangs = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked += 1
-                if provider.hangs.is_set():
-                    time.sleep(4)
+                provider.answers.wait(60)
                 raw = json.dumps(provider.published()).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(raw)))
@@ -129,7 +128,7 @@ def test_a_new_key_is_known_within_seconds_and_a_hanging_provider_holds_nobody_u
     provider.keys["two"] = ec.generate_private_key(ec.SECP256R1())
     new = provider.bearer("two")
     until(lambda: ask(tiny, new).status_code == 200, 15)
-    provider.hangs.set()
+    provider.answers.clear()
     try:
         provider.keys["three"] = rsa.generate_private_key(65537, 2048)
         unknown = provider.bearer("three")
@@ -148,11 +147,11 @@ def test_a_new_key_is_known_within_seconds_and_a_hanging_provider_holds_nobody_u
         for _ in range(10):
             began = monotonic()
             assert ask(tiny, provider.bearer()).status_code == 200
-            assert monotonic() - began < 1
+            assert monotonic() - began < 10
         thread.join()
-        assert waiting[0] < 3
+        assert waiting[0] < 10
     finally:
-        provider.hangs.clear()
+        provider.answers.set()
 
 
 def test_nobody_is_believed_before_the_keys_were_read(tmp_path: Path) -> None:
