@@ -141,6 +141,17 @@ class Client:
         url = f"{self.stack.intake}/v1/emergencies/{quote(division, safe='')}/{action}"
         return self._ask("POST", url, ("operator",), body={"reason": reason})
 
+    def directory(self, kind: str, **filters: str) -> Iterator[Json]:
+        """Entries of the directory, page after page."""
+        url = f"{self.stack.intake}/v1/directory"
+        return self._pages(url, {"kind": kind, **filters}, "entries", ("operator",))
+
+    def change_directory(self, body: Mapping[str, Any], *, dry_run: bool) -> list[Json]:
+        """Makes entries what ``body`` says, or says what would become of them."""
+        url = f"{self.stack.intake}/v1/directory"
+        answer = self._ask("POST", url, ("operator",), body={**body, "dry_run": dry_run})
+        return list(answer["entries"])
+
     def audit(self, limit: int, **filters: str) -> list[Json]:
         """The latest entries of all services' audit trails, each with its ``service``."""
         found: list[Json] = []

@@ -28,6 +28,7 @@ from rich.text import Text
 
 from cli import demo as demonstration
 from cli import desk as desks
+from cli import directory as directories
 from cli import emergency as emergencies
 from cli import export, render, whatif
 from cli.client import Client
@@ -57,8 +58,10 @@ desk_app = typer.Typer(help="A desk (受理台): huashi desk household list", no
 profile_app = typer.Typer(help="Profiles (模式).", no_args_is_help=True)
 stack_app = typer.Typer(help="The running services.", no_args_is_help=True)
 export_app = typer.Typer(help="What a running system knows, as files.", no_args_is_help=True)
+directory_app = typer.Typer(help="The directory (区划, 人员, 值班).", no_args_is_help=True)
 emergency_app = typer.Typer(help="Emergency mode (战时机制).", no_args_is_help=True)
 app.add_typer(desk_app, name="desk")
+app.add_typer(directory_app, name="directory")
 app.add_typer(emergency_app, name="emergency")
 app.add_typer(profile_app, name="profile")
 app.add_typer(stack_app, name="stack")
@@ -559,6 +562,62 @@ def _switch(division: str, reason: str, *, on: bool, yes: bool, as_json: bool) -
             return
         _console().print(emergencies.shown(changes, zone))
         typer.secho("nothing is done: add --yes to switch", dim=True, err=True)
+
+
+@directory_app.command("list")
+def directory_list(
+    kind: Annotated[str, typer.Argument(help="division, unit, officer or duty.")],
+    division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """What the directory has now, and who said it: a profile's folder, or an operator."""
+    with _client(as_json) as client:
+        zone, only = _zone(), {"division": division} if division else {}
+        found = list(client.directory(kind, **only))
+        if as_json:
+            _print(found)
+        else:
+            _console().print(directories.listed(found, zone))
+
+
+@directory_app.command("apply")
+def directory_apply(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A folder, its units.csv, officers.csv or duty.csv, or a YAML file."),
+    ],
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make people, units and duty what files say, while services run; what they leave out stays.
+
+    Without --yes it shows what would change.
+    """
+    with _client(as_json) as client:
+        _change(client, directories.different(client, directories.read(path)), yes, as_json)
+
+
+@directory_app.command("retire")
+def directory_retire(
+    entries: Annotated[list[str], typer.Argument(help="officer:ID, duty:ID or unit:ID.")],
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take entries out of the directory; without --yes it shows what would change."""
+    with _client(as_json) as client:
+        _change(client, {"retire": entries}, yes, as_json)
+
+
+def _change(client: Client, body: dict[str, Any], yes: bool, as_json: bool) -> None:
+    found = client.change_directory(body, dry_run=not yes) if body else []
+    if as_json:
+        _print(found)
+    elif not found:
+        typer.echo("the directory says all of it already")
+    else:
+        _console().print(directories.changes(found))
+        if not yes:
+            typer.secho("nothing is done: add --yes to change it", dim=True, err=True)
 
 
 @profile_app.command()

@@ -66,7 +66,10 @@ def invalid(errors: Mapping[str, str]) -> Problem:
 def of_validation(error: ValidationError, schema: Schema) -> Problem:
     """The 422 of what a marshmallow schema found; unknown fields get the ones that exist."""
     messages = error.messages if isinstance(error.messages, dict) else {"body": error.messages}
-    flat = {name.removesuffix("._schema"): why for name, why in flatten(messages).items()}
+    flat = {
+        "body" if name == "_schema" else name.removesuffix("._schema"): why
+        for name, why in flatten(messages).items()
+    }
     unknown = str(schema.error_messages["unknown"])
     return invalid(
         {name: _known(name, schema) if why == unknown else why for name, why in flat.items()}

@@ -31,7 +31,8 @@ _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _LISTS = {"shift": "shifts", "leave": "leaves", "stand_in": "stand_ins"}
 _DUTIES = (*_LISTS, "deputy")
-_MOST_STRETCHES = 400
+MOST_STRETCHES = 400
+"""How many shifts, leaves or stand-ins one officer may have."""
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -149,8 +150,8 @@ def read_duties(path: Path) -> dict[str, dict[str, Any]]:
         elif deputy is not None:
             row.problem("deputy", f"a {kind} has none: leave it empty, or write leave or deputy")
         listed.append(stretch)
-        if len(listed) > _MOST_STRETCHES:
-            row.problem("officer", f"{officer} has more than {_MOST_STRETCHES}: drop old ones")
+        if len(listed) > MOST_STRETCHES:
+            row.problem("officer", f"{officer} has more than {MOST_STRETCHES}: drop old ones")
     rows.check()
     return found
 
@@ -251,22 +252,31 @@ def check_places(
             if first is not row:
                 said = f"{entry.name} is there already, in line {first.line}: write another name"
                 row.problem("name", said)
-        wrong = directory.check_code(entry.division)
-        if wrong is not None:
-            row.problem("division", wrong)
-            continue
-        level = directory.known(entry.division).level
-        if entry.level != level and level in levels:
-            row.problem("level", f"{entry.division} is a {level}: write {level}")
-        if isinstance(entry, Officer) and entry.unit is not None:
-            unit = directory.units.get(entry.unit)
-            if unit is None:
-                row.problem("unit", not_among(entry.unit, sorted(directory.units)))
-            elif (unit.level, unit.division) != (entry.level, entry.division):
-                row.problem(
-                    "unit", f"{unit.id} is of {unit.level} {unit.division}: write these here too"
-                )
+        for column, wrong in misplaced(entry, directory, levels):
+            row.problem(column, wrong)
     return rows.problems
+
+
+def misplaced(
+    entry: Unit | Officer, directory: Directory, levels: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Each field of a unit or an officer that the directory does not bear out, and the cure.
+
+    :param levels: as for :func:`check_places`.
+    """
+    wrong = directory.check_code(entry.division)
+    if wrong is not None:
+        yield "division", wrong
+        return
+    level = directory.known(entry.division).level
+    if entry.level != level and level in levels:
+        yield "level", f"{entry.division} is a {level}: write {level}"
+    if isinstance(entry, Officer) and entry.unit is not None:
+        unit = directory.units.get(entry.unit)
+        if unit is None:
+            yield "unit", not_among(entry.unit, sorted(directory.units))
+        elif (unit.level, unit.division) != (entry.level, entry.division):
+            yield "unit", f"{unit.id} is of {unit.level} {unit.division}: write these here too"
 
 
 @dataclass(frozen=True)

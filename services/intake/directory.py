@@ -1,14 +1,16 @@
 """Intake owns the directory: what the profile folders say becomes ``directory.*`` events.
 
-An entry is ``{kind, version, retired, entry, changed, time, origin}``: its version grows
-whenever its content does; what left its folder is retired, never deleted.
+An entry is ``{kind, version, retired, entry, changed, time, origin, folder}``: its version grows
+whenever its content does; what left its folder is retired, never deleted. An operator may change
+people and units while the services run. What was said last counts: ``folder`` is what the folder
+said last, so that a start with the same folder takes nothing of it back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
@@ -18,6 +20,9 @@ from services.grid.directory import Directory
 from services.grid.events import Event
 from services.grid.events.envelope import event_id, traceparent_of
 from services.grid.profile import Loaded
+
+OPERATOR = "operator"
+"""The origin of what no folder has said."""
 
 
 def entries_of(loaded: Loaded) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -55,23 +60,20 @@ def works(loaded: Loaded, known: Iterable[Document], now: Instant, changed: floa
     gone = {
         entry_key(document["kind"], document["entry"]): document
         for document in known
-        if document["origin"] == origin and not document["retired"]
+        if document["origin"] == origin and _said(document) is not None
     }
 
     def put(kind: str, entry: dict[str, Any], *, retired: bool) -> Work:
+        said = None if retired else entry
+
         def change(record: Record) -> Decision:
             before = record.document
-            if before is not None and (before["entry"], before["retired"]) == (entry, retired):
+            if before is not None and before["origin"] == origin and _said(before) == said:
                 return Decision(before)
-            document = {
-                "kind": kind,
-                "version": 1 + (before["version"] if before else 0),
-                "retired": retired,
-                "entry": entry,
-                "changed": changed,
-                "time": now,
-                "origin": origin,
-            }
+            noted = {"origin": origin, "folder": said}
+            if before is not None and (before["entry"], before["retired"]) == (entry, retired):
+                return Decision({**before, **noted})
+            document = {**_next(before, Wanted(kind, entry, retired), now, changed), **noted}
             return Decision(document, [event(document, directory)])
 
         return Work(entry_key(kind, entry), change)
@@ -83,6 +85,67 @@ def works(loaded: Loaded, known: Iterable[Document], now: Instant, changed: floa
         if key not in wanted
     ]
     return puts + retirements
+
+
+def _said(document: Document) -> dict[str, Any] | None:
+    """What the folder that an entry is from said last of it; None if it left it out."""
+    present = None if document["retired"] else document["entry"]
+    said: dict[str, Any] | None = document.get("folder", present)
+    return said
+
+
+class Wanted(NamedTuple):
+    """What an entry is to be; ``retired`` takes it away."""
+
+    kind: str
+    entry: dict[str, Any]
+    retired: bool = False
+
+
+def _next(before: Document | None, wanted: Wanted, now: Instant, changed: float) -> Document:
+    """The next version of an entry."""
+    return {
+        "kind": wanted.kind,
+        "version": 1 + (before["version"] if before else 0),
+        "retired": wanted.retired,
+        "entry": wanted.entry,
+        "changed": changed,
+        "time": now,
+    }
+
+
+def wanted_work(wanted: Wanted, directory: Directory, now: Instant, changed: float) -> Work:
+    """The work that makes an entry what an operator says; again it changes nothing.
+
+    Its answer is ``new``, ``changed``, ``retired`` or ``unchanged``.
+
+    :param changed: real seconds, by which followers find what is new.
+    """
+    kind, entry, retired = wanted
+
+    def change(record: Record) -> Decision:
+        before = record.document
+        if before is None and retired:
+            raise Refused(f"{entry_key(kind, entry)} is not in the directory")
+        if before is not None and (before["entry"], before["retired"]) == (entry, retired):
+            return Decision(before, answer="unchanged")
+        document = {**_next(before, wanted, now, changed), "origin": OPERATOR}
+        if before is not None and before["origin"] != OPERATOR:
+            document |= {"origin": before["origin"], "folder": _said(before)}
+        is_new = before is None or before["retired"]
+        word = "retired" if retired else "new" if is_new else "changed"
+        return Decision(document, [event(document, directory)], word)
+
+    return Work(entry_key(kind, entry), change)
+
+
+def names(rules: Any, words: set[str]) -> bool:
+    """Whether a profile's rules, as they stand in its YAML, have one of these words as a value."""
+    if isinstance(rules, dict):
+        return any(names(value, words) for value in rules.values())
+    if isinstance(rules, list):
+        return any(names(value, words) for value in rules)
+    return rules in words if isinstance(rules, str) else False
 
 
 def emergency_key(division: str) -> str:
@@ -122,15 +185,8 @@ def switch(
         "by": by,
         "reason": reason,
     }
-    document = {
-        "kind": "emergency",
-        "version": 1 + (document["version"] if document else 0),
-        "retired": False,
-        "entry": entry,
-        "changed": changed,
-        "time": now,
-        "origin": "operator",
-    }
+    made = _next(document, Wanted("emergency", entry), now, changed)
+    document = {**made, "origin": OPERATOR}
     return Decision(document, [event(document, directory)], entry)
 
 

@@ -10,7 +10,7 @@ from services.bus.consumer import Batch, events
 from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.intake import api, board, reconciliation
+from services.intake import api, board, directory_api, reconciliation
 from services.intake.shell import IntakeShell
 
 
@@ -170,6 +170,30 @@ class Service(Operations):
     def end_emergency(self, call: Call, division: str) -> Answer:
         """Switches a division back (结束战时机制)."""
         return api.switch(self.shell, call, division, on=False)
+
+    @route(
+        "GET",
+        "/v1/directory",
+        query=directory_api.DirectoryQuery(),
+        may=directory_api.SEEING,
+        touches=Touches.CASES,
+        answers=directory_api.EntriesPage(),
+    )
+    def directory(self, call: Call) -> dict[str, Any]:
+        """Divisions, units, officers or their duty, as the directory has them now."""
+        return directory_api.entries(self.shell, call)
+
+    @route(
+        "POST",
+        "/v1/directory",
+        body=directory_api.DirectoryBody(),
+        may=directory_api.EDITORS,
+        touches=Touches.CASES,
+        answers=directory_api.DirectoryChanged(),
+    )
+    def change_directory(self, call: Call) -> dict[str, Any]:
+        """Makes units, officers and their duty (值班) what an operator says, at once."""
+        return directory_api.change(self.shell, call)
 
     @route(
         "POST",

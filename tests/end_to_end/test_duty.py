@@ -10,6 +10,7 @@ from services.grid.clock import Instant, plus
 from tests.end_to_end.county import GRID, County, eventually
 
 VILLAGE = "469002104214"
+UNIT = {"id": "water", "name": "水务队", "level": "village", "division": VILLAGE}
 
 
 def desk(
@@ -142,3 +143,84 @@ def test_everybody_may_know_who_is_on_duty_and_not_what_came(county: County) -> 
     listed = desk(county, "cases", role=member).json()["cases"]
     assert {item["address"]["unit"] for item in listed} <= {"team"}
     assert desk(county, "rates", role=member).json()["unit"] == "team"
+
+
+def test_an_operator_changes_who_is_on_duty_while_everything_runs(county: County) -> None:
+    url = f"{county.about['intake']}/v1/directory"
+
+    def say(role: str = "operator", **body: Any) -> httpx.Response:
+        return county.ask("POST", url, role, json=body)
+
+    def entry(name: str, **query: str) -> dict[str, Any] | None:
+        kind = name.partition(":")[0]
+        found = county.ask("GET", url, params={"kind": kind, **query}).json()["entries"]
+        return next((item for item in found if item["id"] == name), None)
+
+    stand_in = {
+        "id": "t-4",
+        "name": "治安联防队员四",
+        "level": "village",
+        "division": VILLAGE,
+        "unit": "team",
+        "role": "officer",
+    }
+    days = {"first": "2020-01-01", "last": "2099-12-31"}
+    leaves = [{"officer": name, "leaves": [{**days, "deputy": "t-4"}]} for name in ("t-1", "t-2")]
+    wanted = {"officers": [stand_in], "duties": leaves}
+    dry = say(**wanted, dry_run=True).json()
+    assert {item["id"]: item["change"] for item in dry["entries"]} == {
+        "officer:t-4": "new",
+        "duty:t-1": "changed",
+        "duty:t-2": "changed",
+    }
+    assert entry("officer:t-4") is None
+    before = {name: entry(f"duty:{name}") for name in ("t-1", "t-2")}
+    assert say(**wanted).status_code == 200
+    assert {item["change"] for item in say(**wanted).json()["entries"]} == {"unchanged"}
+    try:
+        eventually("the stand-in", lambda: named(team(county)["officers"]) == ["t-4"])
+        case = county.report(category="order")
+        assert county.arrived("village", case)["assigned"]["officer"] == "t-4"
+        # A start with the same folder takes nothing back.
+        county.kill("intake")
+        eventually("intake", lambda: entry("officer:t-4", division=VILLAGE))
+        duty = entry("duty:t-1")
+        assert duty is not None
+        assert (duty["origin"], duty["entry"]["leaves"][0]["deputy"]) == ("profile:quick", "t-4")
+        assert named(team(county)["officers"]) == ["t-4"]
+        # Who may, and what is wrong with it.
+        elsewhere = county.let("elsewhere", "operator", "469002104205")
+        assert (
+            say(elsewhere, officers=[{**stand_in, "division": "469002104205"}]).status_code == 403
+        )
+        assert say("officer", **wanted).status_code == 403
+        assert entry("officer:t-4", division="469002104205") is None
+        for body, field in (
+            ({}, "body"),
+            ({"officers": [{**stand_in, "division": "469002104999"}]}, "officers.0.division"),
+            ({"officers": [{**stand_in, "unit": "centre"}]}, "officers.0.unit"),
+            ({"officers": [{**stand_in, "level": "group", "unit": None}]}, "officers.0.level"),
+            ({"officers": [stand_in, stand_in]}, "body"),
+            ({"units": [{**UNIT, "name": "治安联防队"}]}, "units.0.name"),
+            ({"duties": [{"officer": "t-9"}]}, "duties.0.officer"),
+            ({"duties": [{"officer": "t-1", "deputy": "t-1"}]}, "duties.0.deputy"),
+            (
+                {"duties": [{"officer": "t-1", "leaves": [{"last": "2026-12-03"}]}]},
+                "duties.0.leaves.0.first",
+            ),
+            ({"retire": ["officer:t-9"]}, "retire.0"),
+            ({"retire": ["unit:team"]}, "retire.0"),
+            ({"retire": ["division:469002104214"]}, "retire.0"),
+        ):
+            answer = say(**body)
+            assert answer.status_code == 422, answer.text
+            assert [item["field"] for item in answer.json()["errors"]] == [field]
+    finally:
+        back = [{**item["entry"]} for item in before.values() if item]
+        for item in back:
+            del item["division"], item["timezone"]
+        assert say(duties=back, retire=["officer:t-4"]).status_code == 200
+    eventually("who was there before", lambda: named(team(county)["officers"])[0] in {"t-1", "t-2"})
+    assert entry("officer:t-4") is None
+    said = [item["said"].get("entries") for item in county.audit("intake")]
+    assert ["officer:t-4", "duty:t-1", "duty:t-2"] in said

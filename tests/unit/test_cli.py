@@ -1000,3 +1000,87 @@ def test_rates_are_shown_with_what_they_count(services: Services) -> None:
     assert rows[3] == ["time", "按期办结", "1", "of", "3", "33.3%"]
     assert rows[0] == ["受理", "4"]
     assert services.asked[-1][0].endswith(f"?unit=team&from={AT.replace(':', '%3A')}")
+
+
+# -- the directory -----------------------------------------------------------------------------
+
+_ENTRY = {
+    "id": "v-214-2",
+    "name": "符网格员",
+    "level": "village",
+    "division": "469002104214",
+    "unit": None,
+    "role": "officer",
+    "on_duty": True,
+}
+
+
+def _directory(services: Services, **known: list[dict[str, Any]]) -> None:
+    for kind in ("unit", "officer", "duty"):
+        entries = [{"id": f"{kind}:{item['id']}", "entry": item} for item in known.get(kind, [])]
+        page = {"entries": entries, "next": None}
+        services.say(f"GET /v1/directory?kind={kind}&limit=200", (200, page))
+    change = {"id": "officer:v-214-2", "change": "new"}
+    services.say("POST /v1/directory", (200, {"dry_run": True, "entries": [change]}))
+
+
+def test_directory_apply_sends_what_differs_and_only_with_yes(
+    services: Services, tmp_path: Path
+) -> None:
+    columns = "id,name,level,division,unit,role,on_duty"
+    path = tmp_path / "officers.csv"
+    row = "{},{},village,469002104214,,officer,yes"
+    rows = [row.format("v-214-2", "符网格员"), row.format("v-214-3", "林网格员")]
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    there = {**_ENTRY, "id": "v-214-3", "name": "林网格员"}
+    _directory(services, officer=[there])
+    for options, dry_run in (([], True), (["--yes"], False)):
+        result = CliRunner().invoke(app, ["directory", "apply", str(path), *options])
+        assert result.exit_code == 0, result.output
+        assert "officer:v-214-2" in result.output
+        assert ("--yes" in result.stderr) == dry_run
+        assert services.asked[-1][2] == {"officers": [_ENTRY], "dry_run": dry_run}
+    _directory(services, officer=[there, _ENTRY])
+    before = len(services.asked)
+    result = CliRunner().invoke(app, ["directory", "apply", str(tmp_path), "--yes"])
+    assert "already" in result.output
+    assert [line.split("?")[0] for line, _, _ in services.asked[before:]] == ["GET /v1/directory"]
+
+
+def test_directory_apply_takes_yaml_and_names_what_it_can_not_read(
+    services: Services, tmp_path: Path
+) -> None:
+    _directory(services)
+    path = tmp_path / "roster.yaml"
+    leave = '{first: "2026-12-01", last: "2026-12-03"}'
+    path.write_text(f"duties:\n  - officer: v-214\n    leaves: [{leave}]\n")
+    result = CliRunner().invoke(app, ["directory", "apply", str(path)])
+    assert result.exit_code == 0, result.output
+    leaves = [{"first": "2026-12-01", "last": "2026-12-03"}]
+    assert services.asked[-1][2]["duties"] == [{"officer": "v-214", "leaves": leaves}]
+    for text, said in (
+        ("people: []\n", "units, officers, duties"),
+        ("- 1\n", "units, officers, duties"),
+        ("officers: [1]\n", "units, officers, duties"),
+        ("officers: [\n", "not YAML"),
+    ):
+        path.write_text(text)
+        result = CliRunner().invoke(app, ["directory", "apply", str(path)])
+        assert (result.exit_code, said in result.stderr) == (Exit.USAGE, True), result.output
+    result = CliRunner().invoke(app, ["directory", "apply", str(tmp_path / "no.txt")])
+    assert (result.exit_code, "units.csv" in result.stderr) == (Exit.USAGE, True)
+
+
+def test_directory_retire_and_list(services: Services) -> None:
+    _directory(services)
+    result = CliRunner().invoke(app, ["directory", "retire", "officer:v-214-2", "--yes"])
+    assert result.exit_code == 0, result.output
+    assert services.asked[-1][2] == {"retire": ["officer:v-214-2"], "dry_run": False}
+    shown = {"version": 1, "changed_at": AT, "origin": "operator", "entry": _ENTRY}
+    page = {"entries": [{"id": "officer:v-214-2", **shown}], "next": None}
+    services.say("GET /v1/directory", (200, page))
+    services.answers.pop("GET /v1/directory?kind=officer&limit=200")
+    result = CliRunner().invoke(app, ["directory", "list", "officer", "--division", "469002104"])
+    assert result.exit_code == 0, result.output
+    assert "符网格员" in result.output
+    assert "division=469002104" in services.asked[-1][0]

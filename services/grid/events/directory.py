@@ -73,7 +73,9 @@ def _readable(parse: Callable[[str], Any], said: str) -> Callable[[str], None]:
     return check
 
 
-_DAY = _readable(date.fromisoformat, "Write a date such as 2027-01-01.")
+DAY = _readable(date.fromisoformat, "Write a date such as 2027-01-01.")
+HOURS = _readable(read_hours, "Write hours such as 08:00-18:00, or 18:00-08:00.")
+WEEKS = _readable(read_weeks, "Write which week of how many, such as 1/2.")
 
 
 class StretchSchema(Kept):
@@ -84,17 +86,10 @@ class StretchSchema(Kept):
     """
 
     days = fields.List(fields.String(validate=validate.OneOf(WEEK)), required=True)
-    hours = fields.String(
-        required=True,
-        validate=_readable(read_hours, "Write hours such as 08:00-18:00, or 18:00-08:00."),
-    )
-    first = fields.String(required=True, allow_none=True, validate=_DAY)
-    last = fields.String(required=True, allow_none=True, validate=_DAY)
-    weeks = fields.String(
-        required=True,
-        allow_none=True,
-        validate=_readable(read_weeks, "Write which week of how many, such as 1/2."),
-    )
+    hours = fields.String(required=True, validate=HOURS)
+    first = fields.String(required=True, allow_none=True, validate=DAY)
+    last = fields.String(required=True, allow_none=True, validate=DAY)
+    weeks = fields.String(required=True, allow_none=True, validate=WEEKS)
     deputy = fields.String(
         allow_none=True, metadata={"description": "who takes over during this leave"}
     )

@@ -1,0 +1,393 @@
+"""The directory over HTTP: people, units and duty as operators change them while services run.
+
+What a profile folder says is the beginning (:mod:`services.intake.directory`); who goes on leave
+tomorrow is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+
+from services.bus import logs, problems
+from services.bus.fold import Record
+from services.bus.openapi import Shown
+from services.bus.paging import Cursor, PageQuery
+from services.bus.web import Call
+from services.grid.atlas import Atlas, Entry, entry_key
+from services.grid.calendars import WEEK
+from services.grid.directory import Directory, Officer, Unit
+from services.grid.directory_source import MOST_STRETCHES, misplaced
+from services.grid.duty import ALWAYS
+from services.grid.events.directory import (
+    DAY,
+    HOURS,
+    WEEKS,
+    OfficerSchema,
+    UnitSchema,
+)
+from services.grid.events.parts import CODE, Flag, InstantField
+from services.grid.profile import profile_for
+from services.intake.directory import Wanted, names, wanted_work
+from services.intake.shell import IntakeShell
+
+log = logs.get(__name__)
+
+EDITORS = ("operator",)
+SEEING = ("operator", "auditor")
+KINDS = ("division", "unit", "officer", "duty")
+"""The kinds of entries that are shown; profiles and emergencies have routes of their own."""
+CHANGES = ("new", "changed", "retired", "unchanged")
+
+_MOST = 200
+"""How many entries one request may change."""
+_IDENTITY = validate.Regexp(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z",
+    error="Write letters, digits, '.', '_' and '-', at most 80.",
+)
+
+
+class UnitBody(UnitSchema):
+    """A unit (单位), as ``units.csv`` has it."""
+
+    class Meta:
+        unknown = RAISE
+
+    id = fields.String(required=True, validate=_IDENTITY)
+
+
+class OfficerBody(OfficerSchema):
+    """An officer, as ``officers.csv`` has them. Contacts are notify's."""
+
+    class Meta:
+        unknown = RAISE
+
+    id = fields.String(required=True, validate=_IDENTITY)
+    unit = fields.String(load_default=None, allow_none=True)
+    on_duty = Flag(load_default=True)
+
+
+class ShiftBody(Schema):
+    """Hours on days of the week, within dates; what is left out is each day, all day, always."""
+
+    days = fields.List(
+        fields.String(validate=validate.OneOf(WEEK)),
+        load_default=lambda: list(WEEK),
+        validate=validate.Length(1, 7),
+    )
+    hours = fields.String(load_default=ALWAYS, validate=HOURS)
+    first = fields.String(load_default=None, allow_none=True, validate=DAY)
+    last = fields.String(load_default=None, allow_none=True, validate=DAY)
+    weeks = fields.String(load_default=None, allow_none=True, validate=WEEKS)
+
+    @validates_schema
+    def _in_order(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        first, last = data.get("first"), data.get("last")
+        if first and last and last < first:
+            raise ValidationError(f"{last} is before {first}: write the first day there.", "last")
+        if data.get("weeks") and not first:
+            raise ValidationError("Weeks are counted from a date: write it here.", "first")
+
+
+class StandInBody(ShiftBody):
+    """Hours at which an officer is on duty besides, from a first to a last day."""
+
+    first = fields.String(required=True, validate=DAY)
+    last = fields.String(required=True, validate=DAY)
+
+
+class LeaveBody(StandInBody):
+    """Hours at which an officer is away (休假), and who takes over."""
+
+    deputy = fields.String(load_default=None, allow_none=True)
+
+
+_LENGTH = validate.Length(max=MOST_STRETCHES)
+
+
+class DutyBody(Schema):
+    """All that is said of an officer's duty (值班), in the time zone of the profile."""
+
+    officer = fields.String(required=True, validate=_IDENTITY)
+    shifts = fields.List(fields.Nested(ShiftBody), load_default=list, validate=_LENGTH)
+    leaves = fields.List(fields.Nested(LeaveBody), load_default=list, validate=_LENGTH)
+    stand_ins = fields.List(fields.Nested(StandInBody), load_default=list, validate=_LENGTH)
+    deputy = fields.String(load_default=None, allow_none=True)
+
+
+class DirectoryBody(Schema):
+    """Body of ``POST /v1/directory``: entries as they are to be, each whole; what goes.
+
+    ``retire`` names them as answers do: ``officer:v-214``.
+    """
+
+    example: ClassVar[dict[str, Any]] = {
+        "officers": [
+            {
+                "id": "v-214-2",
+                "name": "符网格员",
+                "level": "village",
+                "division": "469002104214",
+                "role": "officer",
+            }
+        ],
+        "duties": [
+            {
+                "officer": "v-214",
+                "leaves": [{"first": "2026-12-01", "last": "2026-12-03", "deputy": "v-214-2"}],
+            }
+        ],
+        "dry_run": True,
+    }
+
+    units = fields.List(fields.Nested(UnitBody), load_default=list)
+    officers = fields.List(fields.Nested(OfficerBody), load_default=list)
+    duties = fields.List(fields.Nested(DutyBody), load_default=list)
+    retire = fields.List(
+        fields.String(
+            validate=validate.Regexp(
+                r"^(unit|officer|duty):[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z",
+                error="Write a kind and an id, such as officer:v-214, unit:… or duty:….",
+            )
+        ),
+        load_default=list,
+    )
+    dry_run = Flag(load_default=False)
+
+    @validates_schema
+    def _says_each_once(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        named = [
+            *(f"unit:{item['id']}" for item in data["units"]),
+            *(f"officer:{item['id']}" for item in data["officers"]),
+            *(f"duty:{item['officer']}" for item in data["duties"]),
+            *data["retire"],
+        ]
+        if not 0 < len(named) <= _MOST:
+            raise ValidationError(f"Name 1 to {_MOST} entries in units, officers, duties, retire.")
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValidationError(f"{', '.join(twice)} is named twice: keep one.")
+
+
+class DirectoryQuery(PageQuery):
+    """Query of ``GET /v1/directory``."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "kind": "officer",
+        "division": "469002104214",
+        "limit": 20,
+    }
+
+    kind = fields.String(required=True, validate=validate.OneOf(KINDS))
+    division = fields.String(validate=CODE, load_default=None)
+
+
+class EntryShown(Shown):
+    """An entry of the directory; ``entry`` is as its event carries it."""
+
+    id = fields.String(metadata={"example": "officer:v-214"})
+    kind = fields.String(validate=validate.OneOf(KINDS))
+    version = fields.Integer()
+    changed_at = InstantField()
+    origin = fields.String(
+        metadata={"description": "`profile:<name>` if its folder has it, or `operator`"}
+    )
+    entry = fields.Dict(keys=fields.String())
+
+
+class EntriesPage(Shown):
+    """A page of the directory, in the order of ids; what is retired is left out."""
+
+    entries = fields.List(fields.Nested(EntryShown))
+    next = fields.String(allow_none=True)
+
+
+class EntryChange(Shown):
+    """What became, or would become, of one entry."""
+
+    id = fields.String(metadata={"example": "officer:v-214"})
+    change = fields.String(validate=validate.OneOf(CHANGES))
+
+
+class DirectoryChanged(Shown):
+    """What became of each entry, in the order of the request, ``retire`` last."""
+
+    dry_run = fields.Boolean()
+    entries = fields.List(fields.Nested(EntryChange))
+
+
+def entries(intake: IntakeShell, call: Call) -> dict[str, Any]:
+    """A page of the directory's entries of one kind, as far as the caller's scope reaches."""
+    query, atlas = call.query, intake.county.atlas()
+    scope = call.guard.narrowed(atlas, query["division"])
+    after = query["cursor"].key if query["cursor"] else ""
+    kept = {
+        key: item
+        for item in intake.county.entries()
+        if item["kind"] == query["kind"]
+        and not item["retired"]
+        and (key := entry_key(item["kind"], item["entry"])) > after
+        and (scope.division is None or _within(item["entry"], scope.division, atlas))
+    }
+    page = sorted(kept)[: query["limit"]]
+    more = len(kept) > len(page)
+    return {
+        "entries": [_shown(key, kept[key]) for key in page],
+        "next": Cursor("", page[-1]).text() if more else None,
+    }
+
+
+def change(intake: IntakeShell, call: Call) -> dict[str, Any]:
+    """Makes entries what an operator says: all of them, or none if one of them is wrong."""
+    body, atlas = call.body, intake.county.atlas()
+    known = {
+        entry_key(item["kind"], item["entry"]): item
+        for item in intake.county.entries()
+        if not item["retired"]
+    }
+    wanted, errors = _read(body, atlas, known)
+    for item in wanted:
+        # Who moves an officer must reach both places.
+        before = known.get(_key(item), {"entry": item.entry})
+        for place in (item.entry, before["entry"]):
+            call.guard.narrowed(atlas, place["division"])
+    call.guard.asked = True
+    if errors:
+        raise problems.invalid(errors)
+    now, changed = intake.now, intake.clock.real()
+    works = [wanted_work(item, atlas.directory, now, changed) for item in wanted]
+    if body["dry_run"]:
+        records = intake.directory_fold.store.read([work.key for work in works])
+        words = [work.change(records.get(work.key) or Record(work.key)).answer for work in works]
+    else:
+        outcomes = intake.directory_fold.run(works)
+        words = [outcome.result() for outcome in outcomes]
+        intake.county.absorbed(outcomes)
+        log.info("an operator changes the directory", entries=len(words))
+    found = [{"id": work.key, "change": word} for work, word in zip(works, words, strict=True)]
+    call.trail.about(
+        dry_run=body["dry_run"],
+        entries=[item["id"] for item in found if item["change"] != "unchanged"],
+    )
+    return {"dry_run": body["dry_run"], "entries": found}
+
+
+def _key(wanted: Wanted) -> str:
+    return entry_key(wanted.kind, wanted.entry)
+
+
+def _within(entry: Mapping[str, Any], division: str, atlas: Atlas) -> bool:
+    return atlas.directory.within(entry.get("code") or entry["division"], division)
+
+
+def _shown(key: str, item: Entry) -> dict[str, Any]:
+    return {
+        "id": key,
+        "kind": item["kind"],
+        "version": item["version"],
+        "changed_at": item["time"],
+        "origin": item["origin"],
+        "entry": item["entry"],
+    }
+
+
+def _read(
+    body: Mapping[str, Any], atlas: Atlas, known: Mapping[str, Entry]
+) -> tuple[list[Wanted], dict[str, str]]:
+    """What a request wants, in its order, and each wrong field with the cure.
+
+    What is wrong has no place in the directory, so that nothing more can be said of it.
+    """
+    errors: dict[str, str] = {}
+    gone = set(body["retire"])
+    units = {unit.id: unit for unit in atlas.directory.units.values()}
+    units |= {item["id"]: Unit(**item) for item in body["units"]}
+    officers = {item.id: item for item in atlas.directory.officers.values()}
+    officers |= {item["id"]: Officer(**item) for item in body["officers"]}
+    there = Directory(
+        divisions=atlas.directory.divisions.values(),
+        units=[unit for unit in units.values() if f"unit:{unit.id}" not in gone],
+        officers=[item for item in officers.values() if f"officer:{item.id}" not in gone],
+    )
+    wanted = [
+        *_people(body, there, atlas, errors),
+        *_duties(body["duties"], there, atlas, errors),
+    ]
+    for index, name in enumerate(body["retire"]):
+        item, wrong = known.get(name), _kept_by(name, there, atlas)
+        if item is None:
+            wrong = "is not in the directory: write the id of an entry that is (GET /v1/directory)"
+        if item is None or wrong is not None:
+            errors[f"retire.{index}"] = f"{name} {wrong}"
+        else:
+            wanted.append(Wanted(item["kind"], item["entry"], retired=True))
+    return wanted, errors
+
+
+def _people(
+    body: Mapping[str, Any], there: Directory, atlas: Atlas, errors: dict[str, str]
+) -> Iterator[Wanted]:
+    """Units and officers."""
+    named: dict[tuple[str, str, str], list[str]] = {}
+    for unit in there.units.values():
+        named.setdefault((unit.level, unit.division, unit.name), []).append(unit.id)
+    for kind, made, listed in (("unit", Unit, "units"), ("officer", Officer, "officers")):
+        for index, entry in enumerate(body[listed]):
+            place = f"{listed}.{index}"
+            profile = profile_for(atlas.current, entry["division"], there)
+            levels = profile.levels if profile is not None else ()
+            item = made(**entry)
+            wrong = dict(misplaced(item, there, levels))
+            if isinstance(item, Unit):
+                alike = named[item.level, item.division, item.name]
+                if len(alike) > 1:
+                    other = next(each for each in alike if each != item.id)
+                    wrong["name"] = f"{item.name} is {other} there already: write another name"
+            errors |= {f"{place}.{name}": said for name, said in wrong.items()}
+            if "division" not in wrong:
+                yield Wanted(kind, entry)
+
+
+def _duties(
+    duties: Sequence[Mapping[str, Any]],
+    there: Directory,
+    atlas: Atlas,
+    errors: dict[str, str],
+) -> Iterator[Wanted]:
+    """Duties, with the division of the officer and the zone of the profile there."""
+    for index, said in enumerate(duties):
+        place, officer = f"duties.{index}", there.officers.get(said["officer"])
+        named = {"deputy": said["deputy"]}
+        named |= {f"leaves.{at}.deputy": leave["deputy"] for at, leave in enumerate(said["leaves"])}
+        for field, deputy in named.items():
+            if deputy == said["officer"]:
+                errors[f"{place}.{field}"] = f"{deputy} can't take over for {deputy}"
+            elif deputy is not None and deputy not in there.officers:
+                errors[f"{place}.{field}"] = f"{deputy!r} is no officer of the directory"
+        profile = profile_for(atlas.current, officer.division, there) if officer else None
+        if officer is None or profile is None:
+            errors[f"{place}.officer"] = f"{said['officer']!r} is no officer of the directory"
+            continue
+        lists = {
+            name: [
+                {**item, "days": sorted(set(item["days"]), key=WEEK.index)} for item in said[name]
+            ]
+            for name in ("shifts", "leaves", "stand_ins")
+        }
+        zone = {"division": officer.division, "timezone": profile.timezone}
+        yield Wanted("duty", {**said, **lists, **zone})
+
+
+def _kept_by(name: str, there: Directory, atlas: Atlas) -> str | None:
+    """Why an entry can't go: who is in the unit, or which profile names it."""
+    kind, _, identity = name.partition(":")
+    if kind != "unit" or identity not in atlas.directory.units:
+        return None
+    members = sorted(item.id for item in there.officers.values() if item.unit == identity)
+    if members:
+        return f"has officers: retire or move them first ({', '.join(members[:5])})"
+    words = {identity, atlas.directory.units[identity].name}
+    naming = [profile.name for profile in atlas.current if names(profile.rules, words)]
+    return f"is named by profile {naming[0]}: change its rules first" if naming else None
