@@ -18,7 +18,8 @@ class EventType:
     ``custody`` marks the types that say who holds a case now: their confirm time protects
     the new holder from deadlines that passed while nobody could hear of them. ``crosses``
     marks those that one level's desk addresses to another's; ``addressed`` is false for those
-    whose routing key is the name alone, because no division is addressed.
+    whose routing key is the name alone, because no division is addressed. ``about`` names what of
+    the state an event says: there it is not left out, and not null.
     """
 
     name: str
@@ -30,6 +31,7 @@ class EventType:
     custody: bool = False
     crosses: bool = False
     addressed: bool = True
+    about: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
