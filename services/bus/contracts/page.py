@@ -26,8 +26,8 @@ programs the same is in [asyncapi.json](asyncapi.json) (AsyncAPI 3) and, a file 
 
 All go to the topic exchange `{EVENTS}`, as CloudEvents 1.0 in structured JSON. `{{level}}` and
 `{{path}}` in a routing key are those of the division addressed, such as
-`case.escalated.village.46.90.02.104.214`. Fields may be added, and words to a list of words: ignore what you do not know. Nothing that was
-released is taken away or narrowed."""
+`case.escalated.village.46.90.02.104.214`. Fields may be added, and words to a list of words:
+ignore what you do not know. Nothing that was released is taken away or narrowed."""
 
 
 def text(contracts: Contracts) -> str:
