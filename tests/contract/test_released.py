@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from services.grid import atlas
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
 from services.grid.events import CATALOGUE, Event
+from services.grid.tokens import Token
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.property.test_merging import world_after
@@ -175,7 +178,7 @@ def test_each_kind_of_break_is_found(name: str) -> None:
 
 
 KEPT: dict[str, Change] = {
-    "nothing": lambda new: None,
+    "nothing": lambda new: dict(new),
     "a field that may be left out": lambda new: data(new)["properties"].update(
         weather={"type": "string"}
     ),
@@ -302,3 +305,19 @@ def merge_in(service: str, event: Event) -> None:
     else:
         told = notify.announce(None, event, ["officer:x"], known(), LATER)
         assert told.document is None or told.document["deliveries"]
+
+
+def test_what_the_guide_keeps_of_a_case_is_what_our_services_keep() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "integrating" / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    theirs: dict[str, Any] = {}
+    exec(textwrap.dedent("  " + blocks[0]), theirs)
+    sent = [json.loads(each.body) for each in world_after(3).published]
+    cases = [each for each in sent if each["type"].startswith("huashi.case.")]
+    assert len(cases) > 5
+    for one in cases:
+        for other in cases:
+            kept = theirs["latest"](one, other)
+            tokens = [Token.of(each["data"]["state"]["token"]) for each in (one, other, kept)]
+            assert tokens[2] == max(tokens[:2])
+    assert theirs["latest"](None, cases[0]) == cases[0]
