@@ -175,7 +175,7 @@ def test_what_a_schema_accepts_is_read() -> None:
     ours = re.compile(r"phone and identity|Write |is not a|extension|64 bits")
     tried = refused = 0
 
-    @settings(max_examples=1500, deadline=None)
+    @settings(max_examples=800, deadline=None)
     @given(st.data())
     def change(data: st.DataObject) -> None:
         nonlocal tried, refused

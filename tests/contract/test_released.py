@@ -311,7 +311,7 @@ def test_what_the_guide_keeps_of_a_case_is_what_our_services_keep() -> None:
     guide = Path(__file__).parents[2] / "docs" / "integrating" / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     theirs: dict[str, Any] = {}
-    exec(textwrap.dedent("  " + blocks[0]), theirs)
+    exec(textwrap.dedent(blocks[0]), theirs)
     sent = [json.loads(each.body) for each in world_after(3).published]
     cases = [each for each in sent if each["type"].startswith("huashi.case.")]
     assert len(cases) > 5

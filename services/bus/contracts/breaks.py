@@ -82,7 +82,8 @@ def read(release: Path) -> dict[str, Schema]:
     :raises FileNotFoundError: there are none.
     """
     found = {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in release.glob("huashi.*.json")
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in release.glob("huashi.*.json")
     }
     if not found:
         raise FileNotFoundError(f"no schemas in {release}: name the folder of a release")
