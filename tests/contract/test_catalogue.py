@@ -282,7 +282,7 @@ def test_a_full_example_has_every_field_of_its_event(name: str) -> None:
     lacks = missing(parts(data, whole, SHARED) - common, whole, there)
     if name != "huashi.case.reminded.v1":
         lacks = [each for each in lacks if each not in REMINDERS_ONLY]
-    assert not lacks, f"add them to tests/contract/examples/{name}.json"
+    assert not lacks, f"add {', '.join(lacks)} to tests/contract/examples/{name}.json"
     assert set(whole.envelope["properties"]) - {"traceparent"} <= set(example)
 
 
