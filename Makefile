@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+NODE := tests/contract/asyncapi
 
 .PHONY: help demo up down test simulate lint contracts manifests bench bench-deadlines lock
 
@@ -39,7 +40,7 @@ lint: $(INSTALLED) ## style, types, the container file
 	@$(BIN)/mypy services cli deploy
 	@$(BIN)/hadolint Dockerfile
 
-contracts: $(INSTALLED) ## write docs/contracts/ anew: the OpenAPI document of each service
+contracts: $(INSTALLED) ## write docs/contracts/ anew: OpenAPI and AsyncAPI documents, schemas
 	@$(BIN)/python -m services.bus.contracts docs/contracts
 
 manifests: $(INSTALLED) ## render the Kubernetes manifests and validate them
@@ -57,7 +58,8 @@ lock: $(INSTALLED) ## pin all dependencies anew, with hashes
 	@$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate \
 	  --extra development pyproject.toml -o requirements-development.lock
 
-$(INSTALLED): requirements-development.lock pyproject.toml deploy/local/install.sh
+$(INSTALLED): requirements-development.lock pyproject.toml deploy/local/install.sh \
+  $(NODE)/package-lock.json
 	@deploy/local/install.sh
 	@test -x $(BIN)/python || python3 -m venv .venv
 	@echo "installing the Python packages into .venv"
@@ -65,4 +67,7 @@ $(INSTALLED): requirements-development.lock pyproject.toml deploy/local/install.
 	  -r requirements-development.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
 	  --no-build-isolation --editable .
+	@echo "installing the check of the AsyncAPI document into $(NODE)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund \
+	  --loglevel=error >/dev/null
 	@touch $@

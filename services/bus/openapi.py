@@ -7,21 +7,18 @@ token, a wrong field, away) from here.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
-from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema, fields
 
 from services.bus import problems
 from services.bus.access import Touches
-from services.bus.paging import CursorField
-from services.grid.events.parts import InstantField, Kept, plain, plain_lines
+from services.bus.json_schema import Converter, Plugin, prose
+from services.grid.events.parts import Kept
 
 _VERSION = "1"
 """That of the paths, ``/v1``."""
@@ -46,14 +43,7 @@ _PARAMETERS = {
 }
 """What the variables of paths mean, each with an example."""
 
-_PATTERNS: Mapping[Any, str] = {
-    plain: r"^[^\x00-\x1f\x7f-\x9f]*$",
-    plain_lines: r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$",
-}
-"""What checks of text that are functions come to."""
-
 _VARIABLE = re.compile(r"<(\w+)>")
-_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
 
 _PROBLEMS = {
     400: "The request can't be read: it is not JSON, broke off, or a header is malformed.",
@@ -138,36 +128,6 @@ class ProblemSchema(Shown):
     errors = fields.List(fields.Nested(WrongFieldSchema))
 
 
-class _Converter(OpenAPIConverter):
-    """apispec's reading of a schema, with its docstring, and texts that other languages read."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.field_mapping = {
-            **self.field_mapping,
-            InstantField: ("string", "date-time"),
-            CursorField: ("string", None),
-            # Chinese file names are no URI as they stand.
-            fields.Url: ("string", "iri"),
-        }
-
-    def schema2jsonschema(self, schema: Schema) -> dict[str, Any]:
-        made: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
-        return {"description": _prose(type(schema)), **made}
-
-    def field2pattern(self, field: fields.Field[Any], **kwargs: Any) -> dict[str, Any]:
-        made: dict[str, Any] = super().field2pattern(field, **kwargs)
-        for check in field.validators:
-            if check in _PATTERNS:
-                made = {"pattern": _PATTERNS[check]}
-        # Python's end of a text; in JSON Schema (ECMA-262) it is a plain $.
-        return {name: pattern.replace(r"\Z", "$") for name, pattern in made.items()}
-
-
-class _Plugin(MarshmallowPlugin):
-    Converter = _Converter
-
-
 def document(
     name: str, routes: Iterable[tuple[RouteLike, Any]], pages: Iterable[Page]
 ) -> dict[str, Any]:
@@ -177,7 +137,7 @@ def document(
     :param routes: each route with its handler.
     :param pages: what every service has besides.
     """
-    plugin = _Plugin()
+    plugin = Plugin()
     spec = APISpec(
         title=f"Huashi 化事: {name}",
         version=_VERSION,
@@ -190,7 +150,7 @@ def document(
     for status, said in _PROBLEMS.items():
         spec.components.response(str(status), _problem(status, said))
     converter = plugin.converter
-    assert isinstance(converter, _Converter)  # noqa: S101 - init_spec made it
+    assert isinstance(converter, Converter)  # noqa: S101 - init_spec made it
     paths: dict[str, dict[str, Any]] = {}
     for route, handler in routes:
         path = _VARIABLE.sub(r"{\1}", route.path)
@@ -204,7 +164,7 @@ def document(
     return {"openapi": made.pop("openapi"), **made}
 
 
-def _operation(route: RouteLike, handler: Any, converter: _Converter) -> dict[str, Any]:
+def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str, Any]:
     summary, description = _said(handler)
     if route.touches is not None:
         rule = f"For {', '.join(route.may)}; it touches {route.touches.value}."
@@ -242,7 +202,7 @@ def _operation(route: RouteLike, handler: Any, converter: _Converter) -> dict[st
     return made
 
 
-def _parameters(route: RouteLike, converter: _Converter) -> list[dict[str, Any]]:
+def _parameters(route: RouteLike, converter: Converter) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in _VARIABLE.findall(route.path):
         if name not in _PARAMETERS:
@@ -350,14 +310,8 @@ def _header(meaning: str) -> dict[str, Any]:
 
 def _said(handler: Any) -> tuple[str, str]:
     """The first line of a docstring without its full stop, and the rest."""
-    summary, _, rest = _prose(handler).partition("\n")
+    summary, _, rest = prose(handler).partition("\n")
     return summary.removesuffix("."), rest.strip()
-
-
-def _prose(of: Any) -> str:
-    """A docstring in Markdown."""
-    text = inspect.cleandoc(of.__doc__ or "")
-    return _ROLE.sub(r"`\1`", text).replace("``", "`")
 
 
 def _example(schema: Schema) -> Any:

@@ -149,6 +149,7 @@ TYPES = (
         ("dispatch",),
         ("intake", "escalation", "notify"),
         AssignedEventSchema,
+        about=("assigned",),
     ),
     EventType(
         "case.acknowledged",
@@ -156,6 +157,7 @@ TYPES = (
         ("dispatch",),
         ("intake", "escalation", "notify"),
         AcknowledgedEventSchema,
+        about=("acknowledged",),
     ),
     EventType(
         "case.resolved",
@@ -163,6 +165,7 @@ TYPES = (
         ("dispatch",),
         ("intake", "escalation", "notify"),
         AttachedSchema,
+        about=("resolution",),
     ),
     EventType(
         "case.noted",
@@ -177,6 +180,7 @@ TYPES = (
         ("dispatch",),
         ("intake", "escalation", "notify"),
         ActedSchema,
+        about=("suspension",),
     ),
     EventType(
         "case.resumed",
@@ -215,6 +219,7 @@ TYPES = (
         ("dispatch",),
         ("intake", "escalation", "notify"),
         ExtensionEventSchema,
+        about=("extensions",),
     ),
     EventType(
         "case.reopened",

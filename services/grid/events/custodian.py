@@ -201,5 +201,6 @@ TYPES = (
         ("escalation",),
         ("escalation",),
         MarkerSchema,
+        addressed=False,
     ),
 )

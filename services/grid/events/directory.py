@@ -244,5 +244,6 @@ TYPES = (
         _FOLLOWERS,
         ("intake",),
         WantedSchema,
+        addressed=False,
     ),
 )

@@ -61,6 +61,7 @@ TYPES = (
         ("intake",),
         ("intake", "notify"),
         FeedbackGivenSchema,
+        about=("resolution",),
     ),
     EventType(
         "case.closed",
@@ -68,6 +69,7 @@ TYPES = (
         ("intake",),
         ("intake", "dispatch", "escalation", "notify"),
         ClosedSchema,
+        about=("resolution",),
     ),
     EventType(
         "case.withdrawn",

@@ -49,22 +49,41 @@ def _messages(error: ValidationError) -> dict[str, Any]:
     return messages if isinstance(messages, dict) else {"_schema": messages}
 
 
-class _EnvelopeSchema(Schema):
+class EnvelopeSchema(Schema):
+    """CloudEvents 1.0 in structured JSON; further attributes are kept."""
+
     class Meta:
         unknown = INCLUDE
 
     specversion = fields.String(required=True, validate=validate.Equal("1.0"))
-    id = fields.String(required=True, validate=validate.Length(1, 200))
-    source = fields.String(required=True, validate=validate.Length(1, 200))
+    id = fields.String(
+        required=True,
+        validate=validate.Length(1, 200),
+        metadata={"description": "the same decision has the same id: redelivery is known by it"},
+    )
+    source = fields.String(
+        required=True,
+        validate=validate.Length(1, 200),
+        metadata={"description": "who says so: `huashi/escalation`, `huashi/dispatch/village`"},
+    )
     type = fields.String(required=True, validate=validate.Length(1, 200))
-    subject = fields.String(required=True, validate=validate.Length(1, 200))
-    time = fields.String(required=True)
+    subject = fields.String(
+        required=True,
+        validate=validate.Length(1, 200),
+        metadata={"description": "what it is about: the case's id, or the directory's entry"},
+    )
+    time = fields.String(
+        required=True, metadata={"format": "date-time", "description": "when it was decided"}
+    )
     datacontenttype = fields.String(validate=validate.Equal("application/json"))
-    traceparent = fields.String(validate=validate.Regexp(r"^[0-9a-f]{2}(-[0-9a-f]+){3}$"))
+    traceparent = fields.String(
+        validate=validate.Regexp(r"^[0-9a-f]{2}(-[0-9a-f]+){3}$"),
+        metadata={"description": "W3C Trace Context: the same for all events of a case"},
+    )
     data = fields.Dict(required=True)
 
 
-_ENVELOPE = _EnvelopeSchema()
+_ENVELOPE = EnvelopeSchema()
 _EXACT = exact(_ENVELOPE)
 
 

@@ -17,7 +17,9 @@ class EventType:
 
     ``custody`` marks the types that say who holds a case now: their confirm time protects
     the new holder from deadlines that passed while nobody could hear of them. ``crosses``
-    marks those that one level's desk addresses to another's.
+    marks those that one level's desk addresses to another's; ``addressed`` is false for those
+    whose routing key is the name alone, because no division is addressed. ``about`` names what of
+    the state an event says: there it is not left out, and not null.
     """
 
     name: str
@@ -28,11 +30,18 @@ class EventType:
     version: int = 1
     custody: bool = False
     crosses: bool = False
+    addressed: bool = True
+    about: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
         """As CloudEvents carry it: ``huashi.<name>.v<version>``."""
         return f"huashi.{self.name}.v{self.version}"
+
+    @property
+    def key(self) -> str:
+        """The routing key, with ``{level}`` and ``{path}`` of the division addressed."""
+        return f"{self.name}.{{level}}.{{path}}" if self.addressed else self.name
 
     @cached_property
     def loader(self) -> Schema:
