@@ -227,9 +227,11 @@ def preview(found: Preview, zone: ZoneInfo) -> RenderableType:
     for step in found.steps:
         who = ", ".join(step.officers) or Text(step.deputy or "nobody", "yellow")
         table.add_section()
-        for index, item in enumerate(step.deadlines):
+        for index, item in enumerate([*step.deadlines, *step.calls]):
             first = index == 0
             kind = " ".join(filter(None, (item["kind"], item.get("at"))))
+            if item in step.calls:
+                kind = f"吹哨 {kind}"
             table.add_row(
                 f"{step.address.level} {step.title}\n{step.place}" if first else "",
                 who if first else "",
