@@ -145,6 +145,7 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     if resolution:
         said = f"{resolution['outcome']} {local(resolution['at'], zone)} by {resolution['by']}"
         rows.append(("resolved", f"{said} {resolution['note']}".strip()))
+    rows.extend(("called", _called(item, zone)) for item in case.get("joined", ()))
     rows.extend(_ends(case, zone))
     if supervised:
         rows.append(("supervised", Text(f"{supervised['times']} times", "red")))
@@ -155,6 +156,22 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     if not case.get("deadlines"):
         return facts
     return Group(facts, Text(), deadlines(case["deadlines"], now, zone))
+
+
+def _called(item: Json, zone: ZoneInfo) -> str:
+    """A unit that was called (吹哨报到), and how far it is."""
+    words = [item["unit"] + (" (lead 牵头)" if item["lead"] else "")]
+    for name in ("checked_in", "finished", "released"):
+        if item[name]:
+            words.append(f"{name.replace('_', ' ')} {local(item[name]['at'], zone)}")
+    if not item["checked_in"] and not item["released"]:
+        words.append(f"check in by {local(item['check_in']['due'], zone)}")
+    if item["missed"]:
+        missed = " and ".join(item["missed"]).replace("_", " ")
+        words.append(f"missed its time to {missed}")
+    if item["released"] and item["released"]["score"]:
+        words.append(f"{item['released']['score']} of 5")
+    return ", ".join(words)
 
 
 def _ends(case: Json, zone: ZoneInfo) -> Iterator[tuple[str, RenderableType]]:

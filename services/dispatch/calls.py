@@ -1,11 +1,16 @@
 """What the units of a desk are called to (吹哨报到): a document of the desk for each call.
 
 Its key is ``call:<id>``; it is ``{case, facts, state: none, called_in, call, checked_in, finished,
-ended, status, under}``: ``call`` as :mod:`services.grid.whistles` has it, ``called_in`` the state of
-the case as the custodian told it, ``checked_in`` and ``finished`` none or ``{by, at, note}``,
-``ended`` none or ``{why, at, released}``. Its ``status`` is ``called``, ``checked_in``,
-``finished`` or ``ended``. The unit's desk alone writes what the unit did, and only the custodian ends a call: a
-unit that is done stays until then (事不绝、人不撤).
+ended, status, under}``:
+
+- ``call`` is as :mod:`services.grid.whistles` has it, ``called_in`` the state of the case as the
+  custodian told it;
+- ``checked_in`` and ``finished`` are none or ``{by, at, note}``, ``ended`` none or
+  ``{why, at, released}``;
+- ``status`` is ``called``, ``checked_in``, ``finished`` or ``ended``.
+
+The unit's desk alone writes what the unit did, and only the custodian ends a call: a unit that is
+done stays until then (事不绝、人不撤).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant, moment, plus
 from services.grid.events import Event
 from services.grid.moving import WrongPlace
-from services.grid.whistles import WrongCall
 from services.grid.profile import Profile
+from services.grid.whistles import WrongCall
 
 REPLICAS = 2
 """How many processes each service has."""
