@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from services.bus.errors import Refused, Reject
-from services.bus.fold import Decision, Document, Work, failing
+from services.bus.errors import Refused
+from services.bus.fold import Decision, Document
 from services.grid import whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
@@ -33,13 +33,12 @@ STATUSES = ("called", "checked_in", "finished", "ended")
 Attachments = Sequence[dict[str, Any]]
 
 
-def work(event: Event, level: str, atlas: Atlas) -> Work:
-    """What the custodian's call, or the end of one, does to this desk."""
+def wrong_level(event: Event, level: str) -> str | None:
+    """Why what the custodian says of a call is not for this desk, if it is not."""
     call = event.data["call"]
-    if call["level"] != level:
-        said = f"a call of the {call['level']} unit {call['unit']} came to the {level} desk"
-        return failing(Reject("wrong_level", said))
-    return Work(key(call["id"]), lambda record: Decision(merge(record.document, event, atlas)))
+    if call["level"] == level:
+        return None
+    return f"a call of the {call['level']} unit {call['unit']} came to the {level} desk"
 
 
 def key(identity: str) -> str:
@@ -47,28 +46,36 @@ def key(identity: str) -> str:
     return f"call:{identity}"
 
 
-def merge(document: Document | None, event: Event, atlas: Atlas) -> Document:
+def merge(document: Document | None, event: Event) -> Document:
     """What the desk knows of a call after an event, in whatever order the two come."""
     data = event.data
+    told = {"facts": data["case"], "called_in": data["state"], "call": data["call"]}
     if document is None:
-        place = data["call"]["division"]
         document = {
             "case": event.subject,
-            "facts": data["case"],
+            **told,
             "state": None,
-            "called_in": data["state"],
-            "call": data["call"],
             "checked_in": None,
             "finished": None,
             "ended": None,
-            "under": [above.code for above in atlas.directory.ancestors(place)],
+            "under": [],
         }
+    if event.type == CALLED:
+        document = {**document, **told}
     known = document["ended"]
     # Of a case that was withdrawn and resolved nevertheless, the release counts.
     if event.type == CALL_ENDED and (known is None or data["why"] == "released"):
         ended = {"why": data["why"], "at": event.time, "released": data["released"]}
         document = {**document, "ended": ended}
     return _with_status(document)
+
+
+def placed(document: Document, atlas: Atlas) -> Document:
+    """Found below where the unit is."""
+    if document["under"]:
+        return document
+    place = document["call"]["division"]
+    return {**document, "under": [above.code for above in atlas.directory.ancestors(place)]}
 
 
 def check_in(

@@ -68,14 +68,15 @@ Attachments = Sequence[dict[str, Any]]
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the docket of this level's desk."""
     sent_to = event.data["state"]["address"]["level"]
-    if event.type in calls.TYPES:
-        return calls.work(event, level, atlas)
     if event.type in {*ARRIVALS, RECONCILED, CLOSED, JOINED} and sent_to != level:
         return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
+    wrong = None
     if event.type == ASKED:
         wrong = _not_asked_here(event, level, atlas)
-        if wrong is not None:
-            return failing(Reject("wrong_level", wrong))
+    elif event.type in calls.TYPES:
+        wrong = calls.wrong_level(event, level)
+    if wrong is not None:
+        return failing(Reject("wrong_level", wrong))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
 
@@ -91,6 +92,8 @@ def _not_asked_here(event: Event, level: str, atlas: Atlas) -> str | None:
 def key(event: Event) -> str:
     """Which docket entry an event is about: the case, the round and the hop."""
     token = _token(event)
+    if event.type in calls.TYPES:
+        return calls.key(event.data["call"]["id"])
     if event.type == ASKED:
         return extension_key(event.data["extension"]["id"])
     if event.type == "case.released":
@@ -122,7 +125,13 @@ def merge(document: Document | None, event: Event) -> Document:
         return _released(document, event)
     if event.type in (RECONCILED, CLOSED):
         return _reconciled(document, event)
-    return {PASSED: _passed, JOINED: _joined}.get(event.type, _refused)(document, event)
+    others = {
+        PASSED: _passed,
+        JOINED: _joined,
+        calls.CALLED: calls.merge,
+        calls.CALL_ENDED: calls.merge,
+    }
+    return others.get(event.type, _refused)(document, event)
 
 
 def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
@@ -130,6 +139,8 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
 
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
+    if "call" in document:
+        return Decision(calls.placed(document, atlas))
     state = document["state"] or document.get("asked_in")
     if state is None:
         return Decision(document)
@@ -683,8 +694,11 @@ def _passed(document: Document | None, event: Event) -> Document:
 def _joined(document: Document | None, event: Event) -> Document:
     """What the units that were called did, as the custodian has heard."""
     document = document or _blank(event, _token(event))
-    known, told = document.get("progress", {}), event.data["progress"]
-    more = {name: whistles.merged(known.get(name), told[name]) for name in told}
+    known = document.get("progress", {})
+    more = {
+        item["call"]: whistles.merged(known.get(item["call"]), item)
+        for item in event.data["progress"]
+    }
     return {**document, "progress": {**known, **more}}
 
 

@@ -129,7 +129,8 @@ def _holder_told(document: Document, emit: Emit) -> Document:
     if not progress or token.stage != Stage.HELD or same:
         return document
     number = last["number"] + 1
-    emit("case.joined", discriminator=str(number), progress=progress)
+    said = [{"call": name, **item} for name, item in progress.items()]
+    emit("case.joined", discriminator=str(number), progress=said)
     return {**document, "joined_told": {**told, "number": number}}
 
 

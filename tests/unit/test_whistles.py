@@ -79,7 +79,7 @@ def called(said: list[Event], kind: str = "case.called") -> list[Event]:
 
 
 def at_unit(event: Event) -> Document:
-    return desk_calls.merge(None, event, COUNTY)
+    return desk_calls.placed(desk_calls.merge(None, event), COUNTY)
 
 
 def done(document: Document, what: str, by: str = "u-1", at: Instant = NOW) -> Decision:
@@ -133,7 +133,10 @@ def test_a_unit_that_nobody_has_is_a_mistake_of_the_folder(tmp_path: Path) -> No
         if path.suffix in (".yaml", ".csv"):
             text = path.read_text(encoding="utf-8")
             if path.name == "profile.yaml":
-                text = text.replace("unit: [治安联防队, 民生保障队, 志愿服务队]}, check_in", "unit: 治安队}, check_in")
+                text = text.replace(
+                    "unit: [治安联防队, 民生保障队, 志愿服务队]}, check_in",
+                    "unit: 治安队}, check_in",
+                )
             (tmp_path / path.name).write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError) as raised:
         load_folder(tmp_path)
@@ -377,14 +380,14 @@ def test_a_call_that_is_over_is_over_in_whatever_order_it_is_heard() -> None:
     for order in permutations([call, ended]):
         document = None
         for event in order:
-            document = desk_calls.merge(document, event, COUNTY)
+            document = desk_calls.merge(document, event)
         assert document is not None
-        found.append({name: value for name, value in document.items() if name != "called_in"})
+        found.append(document)
     assert found[0] == found[1]
     assert found[0]["status"] == "ended"
     assert found[0]["ended"]["released"]["score"] == 4
     with pytest.raises(Refused, match="who called the unit has released it"):
-        done({**at_unit(call), **found[0]}, "check_in")
+        done(found[0], "check_in")
 
 
 # -- the custodian -------------------------------------------------------------------------
@@ -467,9 +470,7 @@ def test_a_unit_that_stays_away_is_told_of_once_and_the_case_supervised() -> Non
     assert decision.document is not None
     again = fire(decision.document, plus(at, 60))
     assert [event.type for event in again.events] == []
-    (row,) = [
-        row for row in custodian.explain(decision.document) if row["kind"] == "check_in"
-    ]
+    (row,) = [row for row in custodian.explain(decision.document) if row["kind"] == "check_in"]
     assert (row["status"], row["unit"], row["fired_at"]) == ("fired", UNIT, at)
 
 

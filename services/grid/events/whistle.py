@@ -39,12 +39,16 @@ class OverdueSchema(ProgressedSchema):
     passed = fields.Nested(PassedSchema, required=True)
 
 
-class JoinedSchema(CaseSchema):
-    """``case.joined``: the progress of each call of the state that has any, by the call's id."""
+class CallProgressSchema(ProgressSchema):
+    """The progress of a call, by its id."""
 
-    progress = fields.Dict(
-        keys=fields.String(), values=fields.Nested(ProgressSchema), required=True
-    )
+    call = fields.String(required=True)
+
+
+class JoinedSchema(CaseSchema):
+    """``case.joined``: of each call of the state whose unit did anything."""
+
+    progress = fields.List(fields.Nested(CallProgressSchema), required=True)
 
 
 class CallEndedSchema(CalledSchema):
