@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -244,11 +244,9 @@ def preview(found: Preview, zone: ZoneInfo) -> RenderableType:
     for step in found.steps:
         who = ", ".join(step.officers) or Text(step.deputy or "nobody", "yellow")
         table.add_section()
-        for index, item in enumerate([*step.deadlines, *step.calls]):
+        for index, item in enumerate(step.deadlines):
             first = index == 0
             kind = " ".join(filter(None, (item["kind"], item.get("at"))))
-            if item in step.calls:
-                kind = f"吹哨 {kind}"
             table.add_row(
                 f"{step.address.level} {step.title}\n{step.place}" if first else "",
                 who if first else "",
@@ -265,4 +263,18 @@ def preview(found: Preview, zone: ZoneInfo) -> RenderableType:
         + (", to be placed (分拨)" if found.triage else ""),
         table,
         f"supervised 督办 {times}, ...{told}",
+        *_calls(found, at),
     )
+
+
+def _calls(found: Preview, at: Callable[[str], str]) -> Iterator[RenderableType]:
+    """By when a unit must come, if a level calls it (吹哨) as soon as it has the case."""
+    called = [step for step in found.steps if step.calls]
+    if not called:
+        return
+    table = Table("a unit called 吹哨 by", "checks in 报到 by", "is done by", "rule", box=None)
+    for step in called:
+        check_in, finish = step.calls
+        table.add_row(step.address.level, at(check_in["due"]), at(finish["due"]), check_in["rule"])
+    yield Text()
+    yield table

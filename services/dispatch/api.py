@@ -491,7 +491,7 @@ class RatesShown(Shown):
 class CallEndedShown(Shown):
     """That the unit may leave, and how the holder scored it."""
 
-    why = fields.String(validate=validate.OneOf(["released", "ended", "lost"]))
+    why = fields.String(validate=validate.OneOf(["released", "ended"]))
     at = InstantField()
     released = fields.Nested(CallReleaseSchema, allow_none=True)
 

@@ -134,7 +134,6 @@ def _done(
         why = {
             "released": "who called the unit has released it",
             "ended": "the case has ended",
-            "lost": "the case had moved on before the unit was called",
         }[document["ended"]["why"]]
         raise Refused(f"{why}: nobody waits for it any more", ended=document["ended"])
     document = {**document, "checked_in": document["checked_in"] or said, what: said}

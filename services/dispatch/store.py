@@ -12,7 +12,7 @@ from services.grid.scope import Scope
 from services.grid.whistles import DONE
 
 _UNIT = "document.state.address.unit"
-_CALLED_AT = "document.call.at"
+_CALLED_AT, _CALLED_UNIT = "document.call.at", "document.call.unit"
 
 
 class Docket(MongoStore):
@@ -39,10 +39,11 @@ class Docket(MongoStore):
                 [("document.extension.asked_at", -1), ("_id", -1)],
                 partialFilterExpression={"document.asked_in": {"$exists": True}},
             )
-            self.collection.create_index(
-                [(_CALLED_AT, -1), ("_id", -1)],
-                partialFilterExpression={"document.call": {"$exists": True}},
-            )
+            for by in ([], [(_CALLED_UNIT, 1)]):
+                self.collection.create_index(
+                    [*by, (_CALLED_AT, -1), ("_id", -1)],
+                    partialFilterExpression={"document.call": {"$exists": True}},
+                )
             self.collection.create_index([("document.status", 1), ("_id", 1)])
             # Most cases are with no unit.
             self.collection.create_index(
@@ -155,7 +156,7 @@ def _within(part: Scope, state: str, status: str | None) -> dict[str, Any]:
 def _called(part: Scope) -> dict[str, Any]:
     """Calls of units in a part of the county."""
     where: dict[str, Any] = {"document.call": {"$exists": True}}
-    limits = {"document.under": part.division, "document.call.unit": part.unit}
+    limits = {"document.under": part.division, _CALLED_UNIT: part.unit}
     return where | {name: value for name, value in limits.items() if value is not None}
 
 

@@ -6,9 +6,9 @@ finished, missed}``. Every call is remembered that any state had:
 - ``call`` as the state had it, ``fires`` when each of its deadlines is looked at, once the unit was
   told (``sent``): when it is due, but never before the unit had a chance to hear of it;
 - ``checked_in``, ``finished`` and ``missed`` are the unit's progress;
-- ``ended`` is why the unit was told that it may leave: ``released`` by the holder, ``ended`` with
-  the case, or ``lost`` (who called it had lost the case before). A call that is in no state that
-  counts ends like a docket entry that isn't current.
+- ``ended`` is why the unit was told that it may leave: ``released`` by the holder, or ``ended``
+  with the case. A call of a desk that had lost the case before is in no state that counts: nobody
+  is told of it.
 
 ``joined_told`` is what the holder was told of their progress last, ``{round, hop, number,
 progress}``: whoever holds the case next is told anew.
@@ -76,7 +76,7 @@ def told(document: Document, grace: float, now: Instant, emit: Emit) -> Document
         return document
     for name, known in calls.items():
         call = known["call"]
-        unit, (why, release) = whistles.address(call), _ended(name, known, document)
+        unit, (why, release) = whistles.address(call), _ended(name, document)
         if why is None and not known["sent"]:
             emit("case.called", discriminator=name, addressed=unit, call=call)
             calls[name] = {**known, "sent": True, "fires": _fires(call, grace, now)}
@@ -88,18 +88,13 @@ def told(document: Document, grace: float, now: Instant, emit: Emit) -> Document
     return _holder_told({**document, "calls": calls}, emit)
 
 
-def _ended(
-    name: str, known: dict[str, Any], document: Document
-) -> tuple[str | None, dict[str, Any] | None]:
+def _ended(name: str, document: Document) -> tuple[str | None, dict[str, Any] | None]:
     """Why a call stands no longer, and how the unit was released if it was."""
-    state = document["state"]
-    token = Token.of(state["token"])
-    here = next((item for item in state.get("joined", ()) if item["id"] == name), None)
+    here = next((item for item in document["state"].get("joined", ()) if item["id"] == name), None)
     if here is not None and here["released"] is not None:
         return "released", here["released"]
-    if known["call"]["round"] != token.round or token.stage != Stage.HELD:
-        return "ended", None
-    return (None if here is not None else "lost"), None
+    stands = here is not None and document["state"]["token"]["stage"] == Stage.HELD.word
+    return (None if stands else "ended"), None
 
 
 def _fires(call: dict[str, Any], grace: float, now: Instant) -> dict[str, Instant]:

@@ -421,6 +421,8 @@ def called_units_agree(world: World) -> None:
                 assert told == progress[name], name
         there = {item["id"] for item in whistles.standing(state)}
         for name, item in known.items():
+            if item["sent"] and token["stage"] == "held":
+                assert name in joined or item["call"]["round"] < token["round"], name
             level = item["call"]["level"]
             if level in world.dead:
                 continue

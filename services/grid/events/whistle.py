@@ -52,13 +52,9 @@ class JoinedSchema(CaseSchema):
 
 
 class CallEndedSchema(CalledSchema):
-    """``case.call_ended``.
+    """``case.call_ended``; ``why`` is ``released`` by the holder, or ``ended`` with the case."""
 
-    ``why`` is ``released`` by the holder, ``ended`` with the case, or ``lost``: the case had moved
-    on before who called held it.
-    """
-
-    why = fields.String(required=True, validate=validate.OneOf(["released", "ended", "lost"]))
+    why = fields.String(required=True, validate=validate.OneOf(["released", "ended"]))
     released = fields.Nested(CallReleaseSchema, required=True, allow_none=True)
 
 
