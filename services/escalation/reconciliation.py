@@ -44,6 +44,7 @@ KINDS = (
 ABSORBED = ("custody_missing", "custody_behind")
 """Kinds in which somebody else knows better than the custodian."""
 RECONCILED = "case.reconciled"
+_FORGOTTEN = ("case.released", "case.called", "case.call_ended", "case.joined")
 
 Told = Mapping[str, Any]
 """A case of the register or an entry of a docket, as their service told it."""
@@ -231,11 +232,11 @@ def _absorbed(
 
 
 def _anew(event: Event) -> Event:
-    """A release that may have been sent before, which the custodian has forgotten.
+    """What may have been sent before, which the custodian has forgotten: that something is over.
 
-    The same id must not come with another time.
+    Or that a unit is called. The same id must not come with another time.
     """
-    if event.type != "case.released":
+    if event.type not in _FORGOTTEN:
         return event
     return replace(event, id=event_id(event.subject, event.id, event.type, event.time))
 
