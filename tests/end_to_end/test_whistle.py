@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -217,9 +219,8 @@ def test_a_whistle_that_no_unit_answers_and_one_that_comes_late(people: County) 
     assert (too_late.status_code, "has released it" in too_late.text) == (409, True)
     rates = desk(people, CENTRE, "rates").json()["calls"]
     assert rates["counts"]["checked_in_due"] > rates["counts"]["checked_in_on_time"]
-    rows = {row["unit"]: row for row in people.custody(case)["deadlines"]
-            if row["kind"] == "check_in"}  # fmt: skip
-    assert {row["status"] for row in rows.values()} == {"fired"}
+    rows = [row for row in people.custody(case)["deadlines"] if row["kind"] == "check_in"]
+    assert [row["status"] for row in rows] == ["fired", "fired"]
     assert len(people.timeline(case, "case.unit_overdue")) == 2
     people.settled_everywhere(case)
 
@@ -325,3 +326,54 @@ def test_a_call_reaches_a_desk_that_was_away_and_so_does_its_answer(people: Coun
     assert len(people.timeline(case, "case.called")) == 2
     assert len(people.timeline(case, "case.checked_in")) == 1
     people.settled_everywhere(case)
+
+
+def at_once(*acts: Callable[[], httpx.Response]) -> list[httpx.Response]:
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return [done.result() for done in [pool.submit(act) for act in acts]]
+
+
+def test_of_two_at_once_one_is_told_of_the_other(people: County) -> None:
+    for _ in range(3):
+        case = held(people)
+        blown = at_once(
+            lambda case=case: blow(people, case),  # type: ignore[misc]
+            lambda case=case: people.act(  # type: ignore[misc]
+                "village", case, "whistle", "operator", units=BOTH, reason="联合处置"
+            ),
+        )
+        assert sorted(found.status_code for found in blown) == [200, 409]
+        assert "was called already" in max(blown, key=lambda found: found.status_code).text
+        call(people, case, TEAM)
+        came = at_once(
+            lambda case=case: answer(people, case, TEAM, "check-in"),  # type: ignore[misc]
+            lambda case=case: answer(people, case, TEAM, "check-in", by="t-2"),  # type: ignore[misc]
+        )
+        assert sorted(found.status_code for found in came) == [200, 409]
+        everybody_knows(people, case, "village", TEAM, "checked_in")
+        assert len(people.timeline(case, "case.checked_in")) == 1
+        people.settled_everywhere(case)
+
+
+def test_a_whistle_while_the_case_goes_up_counts_for_all_or_for_nobody(people: County) -> None:
+    for _ in range(5):
+        case = held(people)
+        blown, moved = at_once(
+            lambda case=case: blow(people, case),  # type: ignore[misc]
+            lambda case=case: people.act(  # type: ignore[misc]
+                "village", case, "escalate", "v-214", reason="超出本村职权"
+            ),
+        )
+        assert moved.status_code == 200, moved.text
+        assert blown.status_code in (200, 409), blown.text
+        people.arrived("township", case)
+        people.settled_everywhere(case)
+        shown = joined(people.case(case))
+        assert joined(people.latest("township", case).json()).keys() == shown.keys()
+        # Who stands in no state that counts was never called; who does, is.
+        assert shown.keys() in (set(), {CENTRE, TEAM})
+        if shown:
+            for unit in (CENTRE, TEAM):
+                assert call(people, case, unit)["status"] == "called"
+        else:
+            assert people.timeline(case, "case.called") == []
