@@ -72,7 +72,9 @@ def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: I
     arrives = reported
     while address is not None:
         at = turn(loaded, facts, address, arrives, reported)
-        step = replace(_step(loaded, at, entry.ladder), calls=_calls(loaded, facts, arrives))
+        step = replace(
+            _step(loaded, at, entry.ladder), calls=_calls(loaded, facts, address.level, arrives)
+        )
         steps.append(step)
         warnings.update(dict.fromkeys(_warnings(loaded, step)))
         arrives = step.leaves
@@ -114,11 +116,13 @@ def _step(loaded: Loaded, at: Turn, ladder: str) -> Step:
     )
 
 
-def _calls(loaded: Loaded, facts: Mapping[str, Any], at: Instant) -> tuple[dict[str, Any], ...]:
-    """The deadlines of a unit that no rule names, if it were called then."""
-    if not loaded.profile.whistle:
+def _calls(
+    loaded: Loaded, facts: Mapping[str, Any], level: str, at: Instant
+) -> tuple[dict[str, Any], ...]:
+    """The deadlines of a unit that no rule names, if this level may call one and does it then."""
+    rule = whistles.rule_for(loaded.profile, facts, level, None)
+    if rule is None:
         return ()
-    rule = whistles.rule_for(loaded.profile, facts, None)
     return tuple(whistles.due(loaded.profile, rule, at, loaded.holidays).values())
 
 

@@ -319,7 +319,8 @@ class _Reader:
         self.without_deadline(("ladders",), rules)
         if not self.problems:
             self.check_reach([*rules.routing])
-            self.check_reach([*rules.whistle])
+            for index in range(len(rules.whistle)):
+                self.check_whistle(rules.whistle[: index + 1])
             for level, lines in rules.deadlines.items():
                 self.check_reach([*lines])
                 self.check_cover(level, lines)
@@ -678,15 +679,21 @@ class _Reader:
                 place,
                 item,
                 required=(*CALL_KINDS, "source"),
-                optional=("when", "calendar", "supervise"),
+                optional=("when", "by", "calendar", "supervise"),
             )
             terms = {kind: self.each((*place, kind), line[kind], call_term) for kind in CALL_KINDS}
             counted = [term for found in terms.values() for term in found]
+            by: tuple[str, ...] | None = None
+            if "by" in line:
+                by = self.texts((*place, "by"), line["by"])
+                for level in by:
+                    self.choice((*place, "by"), level, self.levels)
             supervise = self.choice((*place, "supervise"), line.get("supervise", "all"), SUPERVISE)
             rules.append(
                 WhistleRule(
                     name=self.named(place),
                     when=self.condition((*place, "when"), line.get("when", {}), FIELDS),
+                    by=by,
                     calendar=self.calendar(place, line, counted),
                     terms=terms,
                     supervise=supervise,
@@ -815,7 +822,7 @@ class _Reader:
         facts = {name: tuple(self.vocabularies[_VOCABULARIES[name]]) for name in FACTS}
         return {**facts, UNIT: (*self.units, "")}
 
-    def check_reach(self, rules: Sequence[Route | DeadlineRule | WhistleRule]) -> None:
+    def check_reach(self, rules: Sequence[Route | DeadlineRule]) -> None:
         conditions = [rule.when for rule in rules]
         for index, covering in unreachable(conditions, self.known_values()).items():
             by = " and ".join(self.shown(self.places[rules[other].name]) for other in covering)
@@ -823,6 +830,18 @@ class _Reader:
                 self.places[rules[index].name],
                 f"never applies: what it matches goes to {by} before; move it up or remove it",
             )
+
+    def check_whistle(self, lines: Sequence[WhistleRule]) -> None:
+        """That the last of these lines is for some call that none before it takes."""
+        *before, last = lines
+        levels = set(last.by or self.levels)
+        wider = [rule for rule in before if levels <= set(rule.by or self.levels)]
+        conditions = [rule.when for rule in (*wider, last)]
+        covering = unreachable(conditions, self.known_values()).get(len(wider))
+        if covering is not None:
+            by = " and ".join(self.shown(self.places[wider[other].name]) for other in covering)
+            said = f"never applies: what it matches goes to {by} before; move it up or remove it"
+            self.problem(self.places[last.name], said)
 
     def check_cover(self, level: str, rules: Sequence[DeadlineRule]) -> None:
         facts = uncovered([rule.when for rule in rules], self.known_values())

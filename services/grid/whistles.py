@@ -51,11 +51,13 @@ Progress = dict[str, Any]
 class WhistleRule:
     """One line of a profile's ``whistle``: how long a unit has to check in, and to finish.
 
-    ``terms`` are by kind, the earliest counts; ``supervise`` is one of :data:`SUPERVISE`.
+    ``by`` are the levels whose desks may call anybody by it, none: all; ``terms`` are by kind, the
+    earliest counts; ``supervise`` is one of :data:`SUPERVISE`.
     """
 
     name: str
     when: Condition
+    by: tuple[str, ...] | None
     calendar: Calendar | None
     terms: Mapping[str, tuple[Term, ...]]
     supervise: str
@@ -73,17 +75,22 @@ def call_term(text: str) -> Term:
     return found
 
 
-def rule_for(profile: Profile, facts: Mapping[str, Any], unit: Unit | None) -> WhistleRule:
-    """The rule that a call of this unit is under; the profile must let units be called at all.
+def rule_for(
+    profile: Profile, facts: Mapping[str, Any], level: str, unit: Unit | None
+) -> WhistleRule | None:
+    """The rule by which a desk of this level may call this unit; None: it may not.
 
     :param unit: None asks for a unit that no rule names.
     """
     named = ("",) if unit is None else (unit.id, unit.name)
     asked = [{**facts, UNIT: word} for word in named]
-    # A checked profile's last line takes all.
     return next(
-        (rule for rule in profile.whistle if any(map(rule.when.matches, asked))),
-        profile.whistle[-1],
+        (
+            rule
+            for rule in profile.whistle
+            if (rule.by is None or level in rule.by) and any(map(rule.when.matches, asked))
+        ),
+        None,
     )
 
 
@@ -229,14 +236,17 @@ def called(
     :param lead: the one of them that leads all who are called; None: who does already, or else
         the first.
     :param asked: see :func:`due`.
-    :raises WrongCall: what is asked for is wrong.
+    :raises WrongCall: what is asked for is wrong, or this level may not call one of them.
     """
+    level: str = state["address"]["level"]
     token = Token.of(state["token"]).act()
     if lead is None and leading(state) is None:
         lead = units[0].id
     calls = []
     for unit in units:
-        rule = rule_for(profile, facts, unit)
+        rule = rule_for(profile, facts, level, unit)
+        if rule is None:
+            raise WrongCall({"units": f"the profile lets no {level} call {unit.id}: escalate it"})
         dues = due(profile, rule, now, holidays, asked)
         calls.append(
             {

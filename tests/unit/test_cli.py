@@ -662,7 +662,7 @@ def test_preview_shows_the_whole_ladder_and_warns(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     for text in ("户联系", "组协调", "村处理", "云化解", "to the end of 2026-11-26", "督办"):
         assert text in shown.stdout
-    assert "2026-11-26 Thu 15:30  2026-12-01 Tue 17:30  profile.yaml whistle[3]" in shown.stdout
+    assert "2026-11-27 Fri 09:30  2026-12-01 Tue 17:30  profile.yaml whistle[3]" in shown.stdout
     assert "nobody is on duty at household" in shown.stderr
     found = json.loads(run(*arguments, "--at", "2026-11-26T09:00:00+08:00", "--json").stdout)
     assert [step["leaves"] for step in found["steps"]][:1] == ["2026-11-26T03:00:00.000Z"]

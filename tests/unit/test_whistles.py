@@ -113,6 +113,8 @@ LINE = {"check_in": "1h", "finish": "1d", "source": "assumption"}
         ([{**LINE, "supervise": "perhaps"}], "whistle[0].supervise: 'perhaps' is not known"),
         ([{**LINE, "when": {"unit": "x"}}], "whistle[0]: other units and cases have no time"),
         ([LINE, LINE], "whistle[1]: never applies"),
+        ([{**LINE, "by": "county"}], "whistle[0].by: 'county' is not known"),
+        ([{**LINE, "by": ["village"]}] * 2, "whistle[1]: never applies"),
         ([{**LINE, "when": {"urgency": "huge"}}, LINE], "whistle[0].when.urgency: 'huge'"),
     ],
 )
@@ -227,6 +229,26 @@ def test_without_a_rule_nobody_is_called() -> None:
     county = Atlas(county.directory, {profile.id: profile}, [profile.id])
     with pytest.raises(Refused, match="add a part whistle"):
         blow(entry(county), atlas=county)
+
+
+def test_a_profile_says_which_levels_may_call_whom() -> None:
+    lines = [
+        {**LINE, "when": {"unit": TEAM}, "by": ["village"], "check_in": "5m"},
+        {**LINE, "by": ["village", "township"]},
+    ]
+    county = atlas(whistle=lines)
+    (call,) = joined(blow(entry(county), TEAM, atlas=county).document or {})
+    assert call["check_in"]["counted"] == ["5m"]
+    (call,) = joined(blow(entry(county), UNIT, atlas=county).document or {})
+    assert call["check_in"]["counted"] == ["1h"]
+    # What one level has before, another still needs.
+    Profile.parse({**RULES, "whistle": [{**LINE, "by": ["village"]}, LINE]})
+    with pytest.raises(whistles.WrongCall, match="lets no household call centre: escalate it"):
+        blow(entry(county, division=GRID), UNIT, atlas=county)
+    loaded = Loaded(county.current[0], DIVISIONS, UNITS, OFFICERS)
+    facts = {"urgency": "ordinary", "category": "facility", "source": "app"}
+    steps = preview(loaded, facts, GRID, NOW).steps
+    assert [bool(step.calls) for step in steps] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
