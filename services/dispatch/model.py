@@ -655,6 +655,8 @@ def _reconciled(document: Document | None, event: Event) -> Document:
         started = event.data["state"]["clocks"]["level"]["started_at"]
         told = {"facts": event.data["case"], "state": event.data["state"], "arrived": started}
         document = {**document, **told}
+    if "progress" in event.data:
+        document = _joined(document, event)
     stage = Token.of(document["state"]["token"]).stage
     if stage == Stage.HELD:
         return {**document, "status": "live", "ended": None, "held": None}
@@ -694,12 +696,8 @@ def _passed(document: Document | None, event: Event) -> Document:
 def _joined(document: Document | None, event: Event) -> Document:
     """What the units that were called did, as the custodian has heard."""
     document = document or _blank(event, _token(event))
-    known = document.get("progress", {})
-    more = {
-        item["call"]: whistles.merged(known.get(item["call"]), item)
-        for item in event.data["progress"]
-    }
-    return {**document, "progress": {**known, **more}}
+    known = whistles.heard(document.get("progress", {}), event.data["progress"])
+    return {**document, "progress": known}
 
 
 def _asked(event: Event) -> Document:

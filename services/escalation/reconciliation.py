@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from services.bus.errors import Defer
 from services.bus.fold import Decision, Document, Record, Work
-from services.escalation import model
+from services.escalation import model, whistle
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import Instant
 from services.grid.events import Event
@@ -256,7 +256,9 @@ def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) ->
 def _reconciled(finding: Finding, document: Document, atlas: Atlas, now: Instant) -> Event:
     # Each time is an event of its own: the same id must not come with another time.
     discriminator = f"{finding.kind}:{finding.level}:{now}"
-    return _said(RECONCILED, document, atlas, now, discriminator, found=finding.kind)
+    progress = whistle.progress_of(document)
+    said = {"found": finding.kind, **({"progress": progress} if progress else {})}
+    return _said(RECONCILED, document, atlas, now, discriminator, **said)
 
 
 def _released(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:

@@ -108,24 +108,24 @@ def _fires(call: dict[str, Any], grace: float, now: Instant) -> dict[str, Instan
     return fires
 
 
+def progress_of(document: Document) -> list[dict[str, Any]]:
+    """What the units that are called to a case did so far, as events carry it."""
+    calls, joined = document.get("calls", {}), document["state"].get("joined", ())
+    known = {item["id"]: calls[item["id"]] for item in joined if item["id"] in calls}
+    told = {name: {part: call[part] for part in whistles.NOTHING} for name, call in known.items()}
+    return [{"call": name, **item} for name, item in told.items() if item != whistles.NOTHING]
+
+
 def _holder_told(document: Document, emit: Emit) -> Document:
     """Whoever holds the case now knows what the units did so far."""
-    state, calls = document["state"], document["calls"]
-    token = Token.of(state["token"])
-    progress = {
-        item["id"]: {name: calls[item["id"]][name] for name in whistles.NOTHING}
-        for item in state.get("joined", ())
-        if item["id"] in calls
-    }
-    progress = {name: item for name, item in progress.items() if item != whistles.NOTHING}
+    token, progress = Token.of(document["state"]["token"]), progress_of(document)
     last = document.get("joined_told", {"number": 0})
     told = {"round": token.round, "hop": token.hop, "progress": progress}
     same = all(last.get(name) == told[name] for name in told)
     if not progress or token.stage != Stage.HELD or same:
         return document
     number = last["number"] + 1
-    said = [{"call": name, **item} for name, item in progress.items()]
-    emit("case.joined", discriminator=str(number), progress=said)
+    emit("case.joined", discriminator=str(number), progress=progress)
     return {**document, "joined_told": {**told, "number": number}}
 
 

@@ -313,6 +313,11 @@ def merged(known: Progress | None, said: Mapping[str, Any]) -> Progress:
     return {**acts, "missed": missed}
 
 
+def heard(known: Mapping[str, Progress], said: Sequence[Mapping[str, Any]]) -> dict[str, Progress]:
+    """What is known of calls, by id, with what an event says of some, ``[{call, ...progress}]``."""
+    return {**known, **{item["call"]: merged(known.get(item["call"]), item) for item in said}}
+
+
 def met(kind: str, progress: Mapping[str, Any]) -> bool:
     """Whether a unit has done what this deadline waits for; who is done has come."""
     return progress[DONE[kind]] is not None or progress["finished"] is not None

@@ -47,7 +47,8 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None})
 _CODE_LENGTH = 9
 MOST_WATCHERS = 100
-_PROGRESS = ("case.checked_in", "case.finished", "case.unit_overdue")
+_RECONCILED = "case.reconciled"
+_PROGRESS = ("case.checked_in", "case.finished", "case.unit_overdue", _RECONCILED)
 
 
 def tracking_code(case: str, attempt: int = 0) -> str:
@@ -390,9 +391,11 @@ def merge(document: Document | None, event: Event) -> Document:
     if event.type == "case.supervised":
         document["supervision"] = _supervised(document["supervision"], event)
     if event.type in _PROGRESS:
-        known, call = document.get("progress", {}), event.data["call"]["id"]
-        more = whistles.merged(known.get(call), event.data["progress"])
-        document["progress"] = {**known, call: more}
+        said = event.data.get("progress", [])
+        if event.type != _RECONCILED:
+            said = [{"call": event.data["call"]["id"], **said}]
+        if said:
+            document["progress"] = whistles.heard(document.get("progress", {}), said)
     current = Token.of(document["state"]["token"])
     moved_on = reached > [current.round, current.hop]
     document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on

@@ -13,13 +13,14 @@ from services.bus.fold import Decision, Document, Record
 from services.dispatch import calls as desk_calls
 from services.dispatch import model as dispatch
 from services.escalation import model as custodian
+from services.escalation import reconciliation
 from services.grid import whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event
 from services.grid.preview import preview
 from services.grid.profile import Loaded, Profile, ProfileError, load_folder
-from services.grid.tokens import Address
+from services.grid.tokens import Address, Token
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.simulator.county import DIVISIONS, GRID, OFFICERS, RULES, TEAM, UNIT, UNITS, atlas
@@ -562,3 +563,20 @@ def test_a_unit_is_told_by_its_officers_and_by_who_is_above() -> None:
     # The village's team stands below the township; the township's centre below the county.
     assert "desk:township:469002104" in told[TEAM]
     assert "division:469002" in told[UNIT]
+
+
+def test_who_lost_what_the_units_did_is_told_it_again() -> None:
+    held, said = custody(reported(), blow(entry(), UNIT).events[0])
+    came = done(at_unit(called(said)[0]), "check_in").events[0]
+    document = custodian.decide(custodian.merge(held, came, NOW), COUNTY, NOW).document
+    assert document is not None
+    token = Token.of(document["state"]["token"])
+    place = reconciliation.Place("case-1", 1, 0)
+    for kind, level in (("entry_missing", "village"), ("register_behind", "")):
+        finding = reconciliation.Finding(kind, "case-1", token, None, level, place)
+        work = reconciliation.repair(finding, COUNTY, NOW)
+        (event,) = work.change(Record("case-1", 1, document)).events
+        event = Event.read(event.body())
+        merge = dispatch.merge if level else intake.merge
+        known = merge(None, event)["progress"]
+        assert [item["checked_in"]["by"] for item in known.values()] == ["u-1"]

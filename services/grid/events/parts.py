@@ -288,6 +288,12 @@ class ProgressSchema(Kept):
     missed = fields.List(fields.String(validate=WORD), required=True)
 
 
+class CallProgressSchema(ProgressSchema):
+    """The progress of a call, by its id."""
+
+    call = fields.String(required=True)
+
+
 class StateSchema(Kept):
     """The whole state that an event about a case results in."""
 

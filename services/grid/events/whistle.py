@@ -10,7 +10,13 @@ from marshmallow import fields, validate
 from services.grid.events.case import AttachedSchema
 from services.grid.events.custodian import PassedSchema
 from services.grid.events.event_type import EventType
-from services.grid.events.parts import CallReleaseSchema, CallSchema, CaseSchema, ProgressSchema
+from services.grid.events.parts import (
+    CallProgressSchema,
+    CallReleaseSchema,
+    CallSchema,
+    CaseSchema,
+    ProgressSchema,
+)
 
 
 class WhistledSchema(AttachedSchema):
@@ -37,12 +43,6 @@ class OverdueSchema(ProgressedSchema):
     """``case.unit_overdue``; ``passed.kind`` is ``check_in`` or ``finish``."""
 
     passed = fields.Nested(PassedSchema, required=True)
-
-
-class CallProgressSchema(ProgressSchema):
-    """The progress of a call, by its id."""
-
-    call = fields.String(required=True)
 
 
 class JoinedSchema(CaseSchema):
