@@ -310,7 +310,13 @@ def whistle(
         raise Refused(f"{leads} leads them: release it first, or leave out lead")
     if not profile.whistle:
         raise Refused(f"profile {profile.name} lets no unit be called: add a part whistle to it")
-    found = [atlas.directory.units[unit] for unit in units]
+    known = atlas.directory.units
+    gone = [unit for unit in units if unit not in known]
+    if gone:
+        raise whistles.WrongCall(
+            {"units": f"{gone[0]} is in the directory no longer: leave it out"}
+        )
+    found = [known[unit] for unit in units]
     new = whistles.called(
         document["case"],
         state,
