@@ -160,7 +160,7 @@ def test_units_of_two_levels_come_finish_and_leave_when_they_are_released(people
 
 def test_a_whistle_that_no_unit_answers_and_one_that_comes_late(people: County) -> None:
     case = held(people)
-    assert blow(people, case, check_in="1h", finish="20h").status_code == 200
+    assert blow(people, case, check_in="2h", finish="20h").status_code == 200
     asked = call(people, case, CENTRE)
     rows = {
         (row["unit"], row["kind"]): row

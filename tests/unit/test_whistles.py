@@ -511,6 +511,26 @@ def test_it_is_supervised_for_one_of_two_only_where_the_profile_says_any() -> No
         assert "case.unit_overdue" in kinds
 
 
+def test_a_unit_that_came_and_is_not_done_in_time_is_told_of_and_no_more() -> None:
+    held, said = custody(reported(), blow(entry(), UNIT, asked={"finish": "2h"}).events[0])
+    came = done(at_unit(called(said)[0]), "check_in").events[0]
+    document = custodian.decide(custodian.merge(held, came, NOW), COUNTY, NOW).document
+    assert document is not None
+    decision = fire(document, plus(NOW, 7200))
+    assert [event.type for event in decision.events] == ["case.unit_overdue", "case.joined"]
+    assert decision.events[0].data["passed"]["kind"] == "finish"
+    assert decision.document is not None
+    assert decision.document["state"] == document["state"]
+    # Done late, it is done: nothing is waited for any more but its release.
+    first = done(at_unit(called(said)[0]), "check_in").document
+    assert first is not None
+    finished = done(first, "finish", at=plus(NOW, 9000)).events[0]
+    merged = custodian.merge(decision.document, finished, plus(NOW, 9000))
+    (known,) = merged["calls"].values()
+    assert (known["missed"], known["finished"]["at"]) == (["finish"], plus(NOW, 9000))
+    assert known["ended"] is None
+
+
 def test_a_unit_that_was_told_late_has_its_chance() -> None:
     late = plus(NOW, 2 * 3600)
     document, _said = custody(reported(), blow(entry(), UNIT).events[0], at=late)
