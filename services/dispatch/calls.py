@@ -1,12 +1,14 @@
 """What the units of a desk are called to (吹哨报到): a document of the desk for each call.
 
 Its key is ``call:<id>``; it is ``{case, facts, state: none, called_in, call, checked_in, finished,
-ended, status, under}``:
+ended, told, status, under}``:
 
 - ``call`` is as :mod:`services.grid.whistles` has it, ``called_in`` the state of the case as the
   custodian told it;
 - ``checked_in`` and ``finished`` are none or ``{by, at, note}``, ``ended`` none or
   ``{why, at, released}``;
+- ``told`` are the ids of the events by which the unit was called: one more means that the custodian
+  has forgotten, and is told what the unit did;
 - ``status`` is ``called``, ``checked_in``, ``finished`` or ``ended``.
 
 The unit's desk alone writes what the unit did, and only the custodian ends a call: a unit that is
@@ -58,10 +60,11 @@ def merge(document: Document | None, event: Event) -> Document:
             "checked_in": None,
             "finished": None,
             "ended": None,
+            "told": [],
             "under": [],
         }
     if event.type == CALLED:
-        document = {**document, **told}
+        document = {**document, **told, "told": sorted({*document["told"], event.id})}
     known = document["ended"]
     # Of a case that was withdrawn and resolved nevertheless, the release counts.
     if event.type == CALL_ENDED and (known is None or data["why"] == "released"):
@@ -70,12 +73,21 @@ def merge(document: Document | None, event: Event) -> Document:
     return _with_status(document)
 
 
-def placed(document: Document, atlas: Atlas) -> Document:
-    """Found below where the unit is."""
-    if document["under"]:
-        return document
-    place = document["call"]["division"]
-    return {**document, "under": [above.code for above in atlas.directory.ancestors(place)]}
+def heard(before: Document | None, event: Event, atlas: Atlas, now: Instant) -> Decision:
+    """:func:`merge`, and what the custodian must be told again.
+
+    It calls a unit once, unless it was restored and has forgotten that it did.
+    """
+    document = merge(before, event)
+    if not document["under"]:
+        place = document["call"]["division"]
+        under = [above.code for above in atlas.directory.ancestors(place)]
+        document = {**document, "under": under}
+    again = before is not None and before["told"] and document["told"] != before["told"]
+    what = next((name for name in ("finished", "checked_in") if document[name] is not None), None)
+    if not again or what is None:
+        return Decision(document)
+    return Decision(document, [_said(document, what, atlas, now, again=f":{event.id}")])
 
 
 def check_in(
@@ -138,10 +150,16 @@ def _done(
         raise Refused(f"{why}: nobody waits for it any more", ended=document["ended"])
     document = {**document, "checked_in": document["checked_in"] or said, what: said}
     document = _with_status(document)
+    attached: dict[str, Any] = {"attachments": list(attachments)} if attachments else {}
+    return Decision(document, [_said(document, what, atlas, now, **attached)], document)
+
+
+def _said(
+    document: Document, what: str, atlas: Atlas, now: Instant, again: str = "", **attached: Any
+) -> Event:
     progress = {name: document[name] for name in ("checked_in", "finished")}
     call = document["call"]
-    attached: dict[str, Any] = {"attachments": list(attachments)} if attachments else {}
-    event = case_event(
+    return case_event(
         f"case.{what}",
         service=f"dispatch/{call['level']}",
         case=document["case"],
@@ -149,13 +167,12 @@ def _done(
         state=document["called_in"],
         now=now,
         directory=atlas.directory,
-        discriminator=call["id"],
+        discriminator=f"{call['id']}{again}",
         addressed=whistles.address(call),
         call=call,
         progress={**progress, "missed": []},
         **attached,
     )
-    return Decision(document, [event], document)
 
 
 def _with_status(document: Document) -> Document:

@@ -77,6 +77,8 @@ def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
         wrong = calls.wrong_level(event, level)
     if wrong is not None:
         return failing(Reject("wrong_level", wrong))
+    if event.type in calls.TYPES:
+        return Work(key(event), lambda record: calls.heard(record.document, event, atlas, now))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
 
@@ -139,8 +141,6 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
 
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
-    if "call" in document:
-        return Decision(calls.placed(document, atlas))
     state = document["state"] or document.get("asked_in")
     if state is None:
         return Decision(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ def called(said: list[Event], kind: str = "case.called") -> list[Event]:
 
 
 def at_unit(event: Event) -> Document:
-    return desk_calls.placed(desk_calls.merge(None, event), COUNTY)
+    document = desk_calls.heard(None, event, COUNTY, NOW).document
+    assert document is not None
+    return document
 
 
 def done(document: Document, what: str, by: str = "u-1", at: Instant = NOW) -> Decision:
@@ -600,3 +603,22 @@ def test_who_lost_what_the_units_did_is_told_it_again() -> None:
         merge = dispatch.merge if level else intake.merge
         known = merge(None, event)["progress"]
         assert [item["checked_in"]["by"] for item in known.values()] == ["u-1"]
+
+
+def test_a_custodian_that_has_forgotten_is_told_what_the_unit_did() -> None:
+    whistled = blow(entry(), UNIT).events[0]
+    _held, said = custody(reported(), whistled)
+    (call,) = called(said)
+    document = done(at_unit(call), "check_in").document
+    assert document is not None
+    # The same once more is a redelivery; another is of a custodian that was restored.
+    assert desk_calls.heard(document, call, COUNTY, NOW).events == ()
+    anew = replace(call, id="another")
+    decision = desk_calls.heard(document, anew, COUNTY, plus(NOW, 60))
+    (told,) = decision.events
+    assert (told.type, told.data["progress"]["checked_in"]["at"]) == ("case.checked_in", NOW)
+    assert told.id != done(at_unit(call), "check_in").events[0].id
+    assert desk_calls.heard(decision.document, anew, COUNTY, NOW).events == ()
+    restored, _all = custody(reported(), whistled, told)
+    (known,) = restored["calls"].values()
+    assert known["checked_in"]["by"] == "u-1"
