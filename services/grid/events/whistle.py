@@ -32,16 +32,16 @@ class CalledSchema(CaseSchema):
     call = fields.Nested(CallSchema, required=True)
 
 
-class ProgressedSchema(AttachedSchema):
+class ProgressedSchema(AttachedSchema, CalledSchema):
     """``case.checked_in`` and ``case.finished``."""
 
-    call = fields.Nested(CallSchema, required=True)
     progress = fields.Nested(ProgressSchema, required=True)
 
 
-class OverdueSchema(ProgressedSchema):
+class OverdueSchema(CalledSchema):
     """``case.unit_overdue``; ``passed.kind`` is ``check_in`` or ``finish``."""
 
+    progress = fields.Nested(ProgressSchema, required=True)
     passed = fields.Nested(PassedSchema, required=True)
 
 
