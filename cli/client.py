@@ -90,6 +90,15 @@ class Client:
         roles = (f"officer:{level}", "officer", "operator")
         return self._ask("POST", url, roles, body=body, headers=headers)
 
+    def calls(self, level: str, **filters: str) -> Iterator[Json]:
+        """What the units of a desk are called to, page after page."""
+        return self._pages(f"{self._desk(level)}/calls", filters, "calls")
+
+    def answer_call(self, level: str, call: str, action: str, body: Json) -> Json:
+        """A unit that was called checks in (``check-in``), or is done (``finish``)."""
+        url = f"{self._desk(level)}/calls/{quote(call, safe='')}/{action}"
+        return self._ask("POST", url, (f"officer:{level}", "officer", "operator"), body=body)
+
     def supervise(self, case: str, reason: str) -> Json:
         """Has a case supervised; who holds it, and how often it was told upwards."""
         url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/supervise"

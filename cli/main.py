@@ -456,6 +456,98 @@ def send_back(
     _act(context.obj, case, "return", {"reason": reason}, as_json=as_json)
 
 
+@desk_app.command()
+def whistle(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    unit: Annotated[
+        list[str],
+        typer.Option(help="A unit, by its id or its name there; again for more than one."),
+    ],
+    reason: Reason,
+    lead: Annotated[str, typer.Option(help="Which of them leads; by default the first.")] = "",
+    check_in: Annotated[str, typer.Option(help="A time such as 30m, if sooner.")] = "",
+    finish: Annotated[str, typer.Option(help="A time such as 1d, if sooner.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Call units to join a case (吹哨); none leaves before it is released."""
+    said = {"lead": lead, "check_in": check_in, "finish": finish}
+    body = {
+        "units": [{"unit": item} for item in unit],
+        "reason": reason,
+        **{name: value for name, value in said.items() if value},
+    }
+    _act(context.obj, case, "whistle", body, as_json=as_json)
+
+
+@desk_app.command()
+def release(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    unit: ToUnit,
+    score: Annotated[
+        int | None, typer.Option(min=1, max=5, help="How it did, 5 is the best.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="A word about it.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let a unit leave that was called, and score it (评价)."""
+    body = {"unit": unit, "score": score, "note": note}
+    _act(context.obj, case, "release", body, as_json=as_json)
+
+
+@desk_app.command("calls")
+def desk_calls(
+    context: typer.Context,
+    division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    unit: Annotated[str, typer.Option(help="Only this unit: its id, or its name there.")] = "",
+    status: Annotated[
+        str, typer.Option(help="called, checked_in, finished or ended; all if not given.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """What the units of this level are called to (吹哨报到)."""
+    with _client(as_json) as client:
+        filters = {"division": division, "unit": unit, "status": status}
+        kept = {name: value for name, value in filters.items() if value}
+        found = list(client.calls(context.obj, **kept))
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(desks.calls(found, client.stack.clock.now()))
+        else:
+            typer.echo(f"no unit of the {context.obj} desk is called to anything")
+
+
+CallId = Annotated[str, typer.Argument(help="The call's id, as huashi desk LEVEL calls shows it.")]
+CallNote = Annotated[str, typer.Option(help="A note.")]
+
+
+@desk_app.command("check-in")
+def desk_check_in(
+    context: typer.Context, call: CallId, note: CallNote = "", as_json: AsJson = False
+) -> None:
+    """Say that a unit that was called has come (报到)."""
+    _answer_call(context.obj, call, "check-in", note, as_json=as_json)
+
+
+@desk_app.command("finish")
+def desk_finish(
+    context: typer.Context, call: CallId, note: CallNote = "", as_json: AsJson = False
+) -> None:
+    """Say that a unit that was called is done; it stays until it is released."""
+    _answer_call(context.obj, call, "finish", note, as_json=as_json)
+
+
+def _answer_call(level: str, call: str, action: str, note: str, *, as_json: bool) -> None:
+    with _client(as_json) as client:
+        found = client.answer_call(level, call, action, {"note": note} if note else {})
+        if as_json:
+            _print(found)
+        else:
+            typer.echo("  ".join((found["tracking"], found["address"]["unit"], found["status"])))
+
+
 def _to(division: str, unit: str) -> dict[str, str]:
     return {name: said for name, said in (("division", division), ("unit", unit)) if said}
 

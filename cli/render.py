@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -145,6 +145,7 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     if resolution:
         said = f"{resolution['outcome']} {local(resolution['at'], zone)} by {resolution['by']}"
         rows.append(("resolved", f"{said} {resolution['note']}".strip()))
+    rows.extend(("called", _called(item, zone)) for item in case.get("joined", ()))
     rows.extend(_ends(case, zone))
     if supervised:
         rows.append(("supervised", Text(f"{supervised['times']} times", "red")))
@@ -155,6 +156,22 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
     if not case.get("deadlines"):
         return facts
     return Group(facts, Text(), deadlines(case["deadlines"], now, zone))
+
+
+def _called(item: Json, zone: ZoneInfo) -> str:
+    """A unit that was called (吹哨报到), and how far it is."""
+    words = [item["unit"] + (" (lead 牵头)" if item["lead"] else "")]
+    for name in ("checked_in", "finished", "released"):
+        if item[name]:
+            words.append(f"{name.replace('_', ' ')} {local(item[name]['at'], zone)}")
+    if not item["checked_in"] and not item["released"]:
+        words.append(f"check in by {local(item['check_in']['due'], zone)}")
+    if item["missed"]:
+        missed = " and ".join(item["missed"]).replace("_", " ")
+        words.append(f"missed its time to {missed}")
+    if item["released"] and item["released"]["score"]:
+        words.append(f"{item['released']['score']} of 5")
+    return ", ".join(words)
 
 
 def _ends(case: Json, zone: ZoneInfo) -> Iterator[tuple[str, RenderableType]]:
@@ -246,4 +263,18 @@ def preview(found: Preview, zone: ZoneInfo) -> RenderableType:
         + (", to be placed (分拨)" if found.triage else ""),
         table,
         f"supervised 督办 {times}, ...{told}",
+        *_calls(found, at),
     )
+
+
+def _calls(found: Preview, at: Callable[[str], str]) -> Iterator[RenderableType]:
+    """By when a unit must come, if a level calls it (吹哨) as soon as it has the case."""
+    called = [step for step in found.steps if step.calls]
+    if not called:
+        return
+    table = Table("a unit called 吹哨 by", "checks in 报到 by", "is done by", "rule", box=None)
+    for step in called:
+        check_in, finish = step.calls
+        table.add_row(step.address.level, at(check_in["due"]), at(finish["due"]), check_in["rule"])
+    yield Text()
+    yield table

@@ -67,7 +67,8 @@ SWEEPS = Counter("huashi_sweeps_total", "Sweeps for unpublished events.", ["outc
 # -- deadlines (escalation) ----------------------------------------------------------------
 
 # Deadlines that passed and were acted upon. kind: acknowledge, report, resolve, progress, remind,
-# supervise; mode: ordinary, or emergency for a case under the rules of emergency mode.
+# supervise, and check_in and finish of a unit that was called (at its level); mode: ordinary, or
+# emergency for a case under the rules of emergency mode.
 DEADLINES_FIRED = Counter(
     "huashi_deadlines_fired_total", "Deadlines fired.", ["level", "kind", "mode"]
 )

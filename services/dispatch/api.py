@@ -19,9 +19,9 @@ from services.bus.problems import Problem
 from services.bus.shell import Shell
 from services.bus.versions import must_match, tagged
 from services.bus.web import Answer, Call
-from services.dispatch import model
+from services.dispatch import calls, model
 from services.dispatch.store import Docket
-from services.grid import deadlines, json
+from services.grid import deadlines, json, whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, monotonic, plus
 from services.grid.directory import ROLES, OnDuty
@@ -32,10 +32,14 @@ from services.grid.events.parts import (
     AcknowledgedSchema,
     AddressSchema,
     AssignedSchema,
+    CallReleaseSchema,
+    CallSchema,
     ClocksSchema,
     DeadlineSchema,
+    DoneSchema,
     GrantedSchema,
     InstantField,
+    ProgressSchema,
     ResolutionSchema,
     SuspensionSchema,
     TokenSchema,
@@ -48,6 +52,7 @@ from services.grid.profile import Profile, profile_for
 from services.grid.roster import roster
 from services.grid.scope import Scope
 from services.grid.tokens import Address
+from services.grid.whistles import MOST
 
 Desk = Shell[Docket]
 T = TypeVar("T")
@@ -57,6 +62,7 @@ ACTORS = ("officer", "lead", "operator")
 GRANTERS = ("lead", "operator")
 MOVED_ON = {409: "The case has moved on (`held_by` has it now), or this is not possible in it."}
 ASKED = {409: "The custodian refused it (`why`), or the case has moved on: `held_by` has it now."}
+CALL_ANSWERED = {409: "Another officer said so already, or the unit may leave."}
 ANSWERED = {409: "It was answered otherwise already, or the same person asked for it."}
 
 ANSWER_SECONDS = 5.0
@@ -74,6 +80,7 @@ _REFUSALS = {
     "no_such_place": "the custodian knows no such place, or it is no longer on the ladder",
 }
 _RATES_SECONDS = 30 * 86400.0
+_SOONER = {"description": "a time such as 30m; by default, and at most, the profile's"}
 _REACHABLE = validate.Range(
     Instant("2000-01-01T00:00:00.000Z"),
     Instant("2200-01-01T00:00:00.000Z"),
@@ -158,6 +165,13 @@ class ResolveBody(ActBody):
     outcome = fields.String(
         required=True, validate=WORD, metadata={"description": "one of the profile's"}
     )
+    scores = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 80)),
+        values=fields.Integer(strict=True, validate=validate.Range(1, 5)),
+        load_default=dict,
+        validate=validate.Length(max=MOST),
+        metadata={"description": "how units did that were called and are still there, by their id"},
+    )
 
 
 class SuspendBody(ActBody):
@@ -177,6 +191,74 @@ class SuspendBody(ActBody):
         validate=validate.Length(1, 40),
         metadata={"description": "a duration such as 2d; by default, and at most, the profile's"},
     )
+
+
+class UnitSchema(Schema):
+    """A unit, by its id; or by its name, and if need be by the place where it is."""
+
+    unit = fields.String(required=True, validate=validate.Length(1, 80))
+    level = fields.String(validate=WORD)
+    division = fields.String(validate=CODE)
+
+
+class WhistleBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/whistle`` (吹哨)."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "units": [{"unit": "469002104-enforcement"}, {"unit": "469002104-market"}],
+        "lead": "469002104-enforcement",
+        "check_in": "30m",
+        "finish": "1d",
+        "reason": "占道经营, 需要联合执法",
+    }
+
+    units = fields.List(fields.Nested(UnitSchema), required=True, validate=validate.Length(1, MOST))
+    lead = fields.String(
+        load_default=None,
+        validate=validate.Length(1, 80),
+        metadata={"description": "which of them leads, as it is written in units"},
+    )
+    check_in = fields.String(load_default=None, validate=validate.Length(1, 40), metadata=_SOONER)
+    finish = fields.String(load_default=None, validate=validate.Length(1, 40), metadata=_SOONER)
+    reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
+
+
+class ReleaseBody(Schema):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/release``: the unit may leave (评价)."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "unit": "469002104-market",
+        "score": 4,
+        "note": "来得快, 处理得当",
+    }
+
+    unit = fields.String(required=True, validate=validate.Length(1, 80))
+    score = fields.Integer(
+        strict=True,
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(1, 5),
+        metadata={"description": "5 is the best; only a unit that never came may go without"},
+    )
+    note = public_text(500, load_default="")
+    attachments = attachments("raise", load_default=list)
+
+
+class CallBody(ActBody):
+    """Body of ``POST /v1/desks/{level}/calls/{id}/check-in`` (报到) and ``…/finish``."""
+
+    example: ClassVar[dict[str, Any]] = {"note": "两名执法队员已到现场"}
+
+
+class CallsQuery(PageQuery):
+    """Filters of ``GET /v1/desks/{level}/calls``."""
+
+    example: ClassVar[dict[str, Any]] = {"division": "469002104", "status": "called", "limit": 20}
+
+    division = fields.String(validate=CODE)
+    unit = fields.String(validate=validate.Length(1, 80))
+    status = fields.String(validate=validate.OneOf(calls.STATUSES))
 
 
 class RequestBody(Schema):
@@ -258,6 +340,10 @@ class RefusedRequest(Shown):
     why = fields.String()
 
 
+class Joined(Shown, CallSchema, ProgressSchema):
+    """A unit that was called to the case, and what it did."""
+
+
 class EntryShown(Shown):
     """A docket entry: one time that a case came to this desk."""
 
@@ -285,6 +371,9 @@ class EntryShown(Shown):
     extension = fields.Nested(OwnExtension, allow_none=True)
     request = fields.Nested(OwnRequest, allow_none=True)
     notes = fields.List(fields.Nested(NoteSchema), metadata={"description": "the last of them"})
+    joined = fields.List(
+        fields.Nested(Joined), metadata={"description": "the units called in this round (吹哨报到)"}
+    )
     status = fields.String(validate=validate.OneOf(["live", "ended"]))
     ended = fields.String(
         allow_none=True, validate=validate.OneOf(["resolved", "custody", "resolution"])
@@ -356,6 +445,36 @@ class RateRatios(Shown):
     overdue = fields.Float(allow_none=True, metadata={"description": "超时率, of what arrived"})
 
 
+class CallCounts(Shown):
+    """How many of the calls of units."""
+
+    called = fields.Integer()
+    checked_in = fields.Integer()
+    checked_in_on_time = fields.Integer()
+    checked_in_due = fields.Integer(metadata={"description": "came, or the time passed"})
+    finished = fields.Integer()
+    finished_on_time = fields.Integer()
+    finished_due = fields.Integer(metadata={"description": "done, or the time passed"})
+    scored = fields.Integer()
+
+
+class CallRatios(Shown):
+    """From 0 to 1, and the mean score; null of nothing."""
+
+    check_in = fields.Float(
+        allow_none=True, metadata={"description": "按期报到率, of what was due"}
+    )
+    finish = fields.Float(allow_none=True, metadata={"description": "按期完成率, of what was due"})
+    score = fields.Float(allow_none=True, metadata={"description": "评价, 1 to 5, the mean"})
+
+
+class CallRates(Shown):
+    """What units made of calls (吹哨报到)."""
+
+    counts = fields.Nested(CallCounts)
+    rates = fields.Nested(CallRatios)
+
+
 class RatesShown(Shown):
     """What became of what arrived."""
 
@@ -366,6 +485,46 @@ class RatesShown(Shown):
     until = InstantField(data_key="to")
     counts = fields.Nested(RateCounts)
     rates = fields.Nested(RateRatios)
+    calls = fields.Nested(CallRates)
+
+
+class CallEndedShown(Shown):
+    """That the unit may leave, and how the holder scored it."""
+
+    why = fields.String(validate=validate.OneOf(["released", "ended"]))
+    at = InstantField()
+    released = fields.Nested(CallReleaseSchema, allow_none=True)
+
+
+class CallShown(Shown):
+    """What a unit of this level is called to."""
+
+    id = fields.String(metadata={"description": "the call's"})
+    case = fields.String()
+    tracking = fields.String()
+    title = fields.String()
+    category = fields.String()
+    urgency = fields.String()
+    division = fields.String(metadata={"description": "the case's"})
+    called_by = fields.Nested(AddressSchema)
+    by = fields.String()
+    at = InstantField()
+    reason = fields.String()
+    address = fields.Nested(AddressSchema, metadata={"description": "the unit's"})
+    lead = fields.Boolean()
+    check_in = fields.Nested(DeadlineSchema)
+    finish = fields.Nested(DeadlineSchema)
+    checked_in = fields.Nested(DoneSchema, allow_none=True)
+    finished = fields.Nested(DoneSchema, allow_none=True)
+    ended = fields.Nested(CallEndedShown, allow_none=True)
+    status = fields.String(validate=validate.OneOf(calls.STATUSES))
+
+
+class CallsPage(Shown):
+    """A page of what the units of this level are called to."""
+
+    calls = fields.List(fields.Nested(CallShown))
+    next = fields.String(allow_none=True)
 
 
 class ExtensionShown(Shown, ExtensionSchema):
@@ -480,7 +639,30 @@ def rates(desk: Desk, call: Call, level: str) -> dict[str, Any]:
         for name, (part, whole) in of.items()
     }
     about = {"level": level, "division": part.division, "unit": part.unit}
-    return {**about, "from": since, "to": until, "counts": counts, "rates": ratios}
+    return {
+        **about,
+        "from": since,
+        "to": until,
+        "counts": counts,
+        "rates": ratios,
+        "calls": _call_rates(desk.store.call_rates(part, since, until, desk.now)),
+    }
+
+
+def _call_rates(found: dict[str, Any]) -> dict[str, Any]:
+    """What units made of calls: 按期报到率, 按期完成率, 评价."""
+    counts = {name: found[name] for name in found if name != "score"}
+    ratios = {
+        kind: round(counts[f"{name}_on_time"] / counts[f"{name}_due"], 4)
+        if counts[f"{name}_due"]
+        else None
+        for kind, name in whistles.DONE.items()
+    }
+    score = found["score"]
+    return {
+        "counts": counts,
+        "rates": {**ratios, "score": None if score is None else round(score, 2)},
+    }
 
 
 def _unit(desk: Desk, division: str | None, named: str | None) -> str | None:
@@ -556,7 +738,82 @@ def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
     if outcome not in allowed:
         said = f"{outcome!r} is not in the profile: write {', '.join(allowed)}"
         raise problems.invalid({"outcome": said})
-    return _acted(desk, call, record, model.resolve, outcome, body["note"], body["attachments"])
+    scores = {"scores": body["scores"]} if body["scores"] else {}
+    _must_be_there(record, body["scores"])
+    note, attached = body["note"], body["attachments"]
+    return _acted(desk, call, record, model.resolve, outcome, note, attached, **scores)
+
+
+def _must_be_there(record: Record, scores: dict[str, int]) -> None:
+    """Whom a resolution scores was called and is there."""
+    known = [item["unit"] for item in _arrived(record)["state"].get("joined", ())]
+    wrong = {f"scores.{unit}": not_among(unit, known) for unit in scores if unit not in known}
+    if wrong:
+        raise problems.invalid(wrong)
+
+
+def whistle(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """An officer calls units to join a case (吹哨)."""
+    record, body = _record(desk, call, level, case), call.body
+    here = Address.of(_arrived(record)["state"]["address"])
+    profile, directory = _profile(desk, record), desk.county.atlas().directory
+    lead, words = body["lead"], [item["unit"] for item in body["units"]]
+    if lead is not None and lead not in words:
+        raise problems.invalid({"lead": not_among(lead, words)})
+    try:
+        found = whistles.named(body["units"], here, profile, directory)
+    except whistles.WrongCall as error:
+        raise problems.invalid(error.errors) from error
+    ids = [unit.id for unit in found]
+    asked = {kind: body[kind] for kind in whistles.KINDS if body[kind] is not None}
+    said = ids, body["reason"], body["attachments"]
+    leads = None if lead is None else ids[words.index(lead)]
+    return _acted(desk, call, record, model.whistle, *said, lead=leads, asked=asked)
+
+
+def release(desk: Desk, call: Call, level: str, case: str) -> Answer:
+    """An officer lets a unit leave that was called, and scores it (评价)."""
+    record, body = _record(desk, call, level, case), call.body
+    said, shown_by = (body["unit"], body["score"], body["note"]), body["attachments"]
+    return _acted(desk, call, record, model.release, *said, attachments=shown_by)
+
+
+def called(desk: Desk, call: Call, level: str) -> dict[str, Any]:
+    """A page of what the units of this level are called to, the latest first."""
+    part, query = _part(desk, call, level), call.query
+    records, cursor = desk.store.calls(part, query.get("status"), query["cursor"], query["limit"])
+    return {"calls": [call_shown(record.document or {}) for record in records], "next": cursor}
+
+
+def answer_call(
+    desk: Desk, call: Call, level: str, identity: str, act: Callable[..., Decision]
+) -> Answer:
+    """An officer of a unit that is called checks in (报到), or says that it is done."""
+    _serves(desk, level)
+    by, body, atlas, now = call.identity.subject, call.body, desk.county.atlas(), desk.now
+
+    def change(record: Record) -> Decision:
+        document = record.document
+        if document is None:
+            raise Problem(404, f"no unit of the {level} desk was called under {identity}")
+        call.guard.must_reach(atlas, whistles.address(document["call"]))
+        return act(document, by, body["note"], body["attachments"], atlas=atlas, now=now)
+
+    return Answer(call_shown(desk.act(Work(calls.key(identity), change), call.trail)))
+
+
+def call_shown(document: Document) -> dict[str, Any]:
+    """A call as the officers of the unit see it."""
+    facts, call = document["facts"], document["call"]
+    names = ("id", "by", "at", "reason", "lead", *whistles.KINDS)
+    return {
+        "case": document["case"],
+        **{name: facts[name] for name in ("tracking", "title", "category", "urgency", "division")},
+        **{name: call[name] for name in names},
+        "address": whistles.address(call).as_dict(),
+        "called_by": document["called_in"]["address"],
+        **{name: document[name] for name in ("checked_in", "finished", "ended", "status")},
+    }
 
 
 def suspend(desk: Desk, call: Call, level: str, case: str) -> Answer:
@@ -657,7 +914,7 @@ def _acted(
             raise Refused("this Idempotency-Key was used for another action: use a new key")
         try:
             decision = act(found, by, *said, atlas=atlas, now=now, **more)
-        except WrongPlace as error:
+        except (WrongPlace, whistles.WrongCall) as error:
             raise problems.invalid(error.errors) from error
         except Refused:
             must_match(call, shown(found))
@@ -738,6 +995,7 @@ def shown(entry: Document) -> dict[str, Any]:
         "extension": entry.get("extension"),
         "request": entry.get("request"),
         "notes": entry.get("notes", []),
+        "joined": whistles.shown(state, entry.get("progress")),
         "status": entry["status"],
         "ended": entry["ended"],
         "held_by": entry["held"] and entry["held"]["address"],

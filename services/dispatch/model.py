@@ -14,6 +14,8 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
 - ``notes`` are the last of those that were written here (the timeline has all);
 - ``done`` is what was done here under an Idempotency-Key, ``{key: digest of the act}``;
 - ``passed`` are the kinds of deadlines that passed here, if any did (超时);
+- ``progress`` is what the units that were called did so far, by the call's id, see
+  :mod:`services.grid.whistles`; who they are stands in the state;
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
   asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
   the deadlines have it.
@@ -22,17 +24,19 @@ A release may overtake the arrival: then the entry is born ended.
 
 What the level below asks this desk for is a document of its own, ``{case, facts, state: none,
 asked_in, extension, status, answer, under}``, with the key ``extension:<id>``; its ``status`` is
-``asked``, ``granted`` or ``refused``, ``asked_in`` the asking desk's state.
+``asked``, ``granted`` or ``refused``, ``asked_in`` the asking desk's state. So is what units of
+this level are called to, see ``calls.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.bus.errors import Refused, Reject
 from services.bus.fold import Decision, Document, Work, failing
-from services.grid import clocks, deadlines, moving
+from services.dispatch import calls
+from services.grid import clocks, deadlines, moving, whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
@@ -50,6 +54,7 @@ ARRIVALS = frozenset(
 RECONCILED = "case.reconciled"
 CLOSED = "case.closed"
 PASSED = "case.deadline_passed"
+JOINED = "case.joined"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
 NOTES = 50
@@ -63,12 +68,17 @@ Attachments = Sequence[dict[str, Any]]
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the docket of this level's desk."""
     sent_to = event.data["state"]["address"]["level"]
-    if event.type in {*ARRIVALS, RECONCILED, CLOSED} and sent_to != level:
+    if event.type in {*ARRIVALS, RECONCILED, CLOSED, JOINED} and sent_to != level:
         return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
+    wrong = None
     if event.type == ASKED:
         wrong = _not_asked_here(event, level, atlas)
-        if wrong is not None:
-            return failing(Reject("wrong_level", wrong))
+    elif event.type in calls.TYPES:
+        wrong = calls.wrong_level(event, level)
+    if wrong is not None:
+        return failing(Reject("wrong_level", wrong))
+    if event.type in calls.TYPES:
+        return Work(key(event), lambda record: calls.heard(record.document, event, atlas, now))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
 
@@ -84,6 +94,8 @@ def _not_asked_here(event: Event, level: str, atlas: Atlas) -> str | None:
 def key(event: Event) -> str:
     """Which docket entry an event is about: the case, the round and the hop."""
     token = _token(event)
+    if event.type in calls.TYPES:
+        return calls.key(event.data["call"]["id"])
     if event.type == ASKED:
         return extension_key(event.data["extension"]["id"])
     if event.type == "case.released":
@@ -115,7 +127,13 @@ def merge(document: Document | None, event: Event) -> Document:
         return _released(document, event)
     if event.type in (RECONCILED, CLOSED):
         return _reconciled(document, event)
-    return (_passed if event.type == PASSED else _refused)(document, event)
+    others = {
+        PASSED: _passed,
+        JOINED: _joined,
+        calls.CALLED: calls.merge,
+        calls.CALL_ENDED: calls.merge,
+    }
+    return others.get(event.type, _refused)(document, event)
 
 
 def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
@@ -203,10 +221,7 @@ def note(
     notes, said = document.get("notes", []), {"by": by, "text": text, **_attached(attachments)}
     if not another and notes and _same(notes[-1], said):
         return Decision(document, answer=document)
-    facts, state = document["facts"], {**document["state"], "progressed_at": now}
-    profile = atlas.rules_for(facts)
-    kept = deadlines.with_progress(profile, facts, state, atlas.holidays)
-    document = _acted(document, progressed_at=now, deadlines=kept)
+    document = _progressed(document, atlas, now)
     token = Token.of(document["state"]["token"])
     made = {"id": event_id(document["case"], token, "note"), "at": now, **said}
     document = {**document, "notes": [*notes, made][-NOTES:]}
@@ -222,10 +237,14 @@ def resolve(
     *,
     atlas: Atlas,
     now: Instant,
+    scores: Mapping[str, int] | None = None,
 ) -> Decision:
     """An officer settles the case (办结); the same again changes nothing.
 
+    Units that are still there may leave then.
+
     :param outcome: one of the profile's.
+    :param scores: how these units did, by their id; one that is not in it is not scored.
     :raises Refused: the desk no longer holds the case, or it was resolved otherwise.
     """
     settled = (document["state"] or {}).get("resolution")
@@ -242,11 +261,119 @@ def resolve(
             clocks=clocks.running(document["state"]["clocks"], now),
             suspension=None,
             resolution={"outcome": outcome, "note": note, "by": by, "at": now},
+            **whistles.released(document["state"], by, now, scores or {}),
         ),
         "status": "ended",
         "ended": "resolved",
     }
     event = _event("case.resolved", document, atlas, now, **_attached(attachments))
+    return Decision(document, [event], document)
+
+
+def whistle(
+    document: Document,
+    by: str,
+    units: Sequence[str],
+    reason: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
+    lead: str | None = None,
+    asked: Mapping[str, str] | None = None,
+) -> Decision:
+    """The holder calls units to join the case (吹哨); the same again changes nothing.
+
+    :param units: their ids, known and different, see :func:`services.grid.whistles.named`.
+    :param lead: the id of the one that leads all who are called; by default the first ever called.
+    :param asked: in which time they must check in or finish, by kind, where that is sooner than
+        the profile says.
+    :raises WrongCall: they can't be called like this.
+    :raises Refused: the desk no longer holds the case, a unit was called already, or the profile
+        lets nobody be called.
+    """
+    _must_be_live(document)
+    facts, state = document["facts"], document["state"]
+    profile, there = atlas.rules_for(facts), whistles.standing(state)
+    already = {item["unit"]: item for item in there if item["unit"] in units}
+    if len(already) == len(units) and all(
+        (item["by"], item["reason"]) == (by, reason) for item in already.values()
+    ):
+        return Decision(document, answer=document)
+    if already:
+        called = " and ".join(sorted(already))
+        raise Refused(f"{called} was called already: release it first, or leave it out")
+    if len(state.get("joined", ())) + len(units) > whistles.MOST:
+        raise Refused(f"{whistles.MOST} units at most may be called in a round")
+    leads = whistles.leading(state)
+    if lead is not None and leads is not None:
+        raise Refused(f"{leads} leads them: release it first, or leave out lead")
+    if not profile.whistle:
+        raise Refused(f"profile {profile.name} lets no unit be called: add a part whistle to it")
+    known = atlas.directory.units
+    gone = [unit for unit in units if unit not in known]
+    if gone:
+        raise whistles.WrongCall(
+            {"units": f"{gone[0]} is in the directory no longer: leave it out"}
+        )
+    found = [known[unit] for unit in units]
+    new = whistles.called(
+        document["case"],
+        state,
+        found,
+        profile=profile,
+        facts=facts,
+        holidays=atlas.holidays,
+        by=by,
+        reason=reason,
+        now=now,
+        lead=lead,
+        asked=asked or {},
+    )
+    document = _progressed(document, atlas, now, joined=[*state.get("joined", ()), *new])
+    told = {"by": by, "units": list(units), **_attached(attachments)}
+    return Decision(document, [_event("case.whistled", document, atlas, now, **told)], document)
+
+
+def release(
+    document: Document,
+    by: str,
+    unit: str,
+    score: int | None,
+    note: str,
+    *,
+    atlas: Atlas,
+    now: Instant,
+    attachments: Attachments = (),
+) -> Decision:
+    """The holder lets a unit leave, and scores it (评价); the same again changes nothing.
+
+    :param score: 1 to 5, 5 being the best; only a unit that never came may go without.
+    :raises WrongCall: it came, and has no score.
+    :raises Refused: the desk no longer holds the case, the unit was never called, or it was
+        released otherwise.
+    """
+    _must_be_live(document)
+    state = document["state"]
+    calls_of = [item for item in state.get("joined", ()) if item["unit"] == unit]
+    if not calls_of:
+        raise Refused(f"{unit} was not called to this case")
+    call = calls_of[-1]
+    known = call["released"]
+    if known is not None:
+        if (known["by"], known["score"], known["note"]) == (by, score, note):
+            return Decision(document, answer=document)
+        raise Refused(f"{known['by']} has released {unit} already", released=known)
+    progress = document.get("progress", {}).get(call["id"], whistles.NOTHING)
+    if score is None and whistles.met("check_in", progress):
+        raise whistles.WrongCall({"score": f"{unit} came: write how it did, 1 to 5 (5 is best)"})
+    told = {"by": by, "at": now, "score": score, "note": note}
+    joined = [
+        {**item, "released": told} if item["id"] == call["id"] else item for item in state["joined"]
+    ]
+    document = _progressed(document, atlas, now, joined=joined)
+    said = {"by": by, "units": [unit], **_attached(attachments)}
+    event = _event("case.unit_released", document, atlas, now, **said)
     return Decision(document, [event], document)
 
 
@@ -534,6 +661,8 @@ def _reconciled(document: Document | None, event: Event) -> Document:
         started = event.data["state"]["clocks"]["level"]["started_at"]
         told = {"facts": event.data["case"], "state": event.data["state"], "arrived": started}
         document = {**document, **told}
+    if "progress" in event.data:
+        document = _joined(document, event)
     stage = Token.of(document["state"]["token"]).stage
     if stage == Stage.HELD:
         return {**document, "status": "live", "ended": None, "held": None}
@@ -568,6 +697,13 @@ def _passed(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, _token(event))
     kinds = {*document.get("passed", ()), event.data["passed"]["kind"]}
     return {**document, "passed": sorted(kinds)}
+
+
+def _joined(document: Document | None, event: Event) -> Document:
+    """What the units that were called did, as the custodian has heard."""
+    document = document or _blank(event, _token(event))
+    known = whistles.heard(document.get("progress", {}), event.data["progress"])
+    return {**document, "progress": known}
 
 
 def _asked(event: Event) -> Document:
@@ -638,6 +774,14 @@ def _acted(document: Document, stage: Stage | None = None, **changes: Any) -> Do
     if state.get("suspension") is None:
         state.pop("suspension", None)
     return {**document, "state": state}
+
+
+def _progressed(document: Document, atlas: Atlas, now: Instant, **changes: Any) -> Document:
+    """An act by which the holder gets on with the case."""
+    facts, state = document["facts"], {**document["state"], "progressed_at": now}
+    profile = atlas.rules_for(facts)
+    kept = deadlines.with_progress(profile, facts, state, atlas.holidays)
+    return _acted(document, progressed_at=now, deadlines=kept, **changes)
 
 
 def _retimed(document: Document, atlas: Atlas, **changes: Any) -> Document:

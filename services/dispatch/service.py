@@ -11,7 +11,7 @@ from services.bus.consumer import Batch, events
 from services.bus.rpc import serve
 from services.bus.shell import Shell, attach
 from services.bus.web import Answer, Call, Operations, route
-from services.dispatch import api, model, reconciliation
+from services.dispatch import api, calls, model, reconciliation
 from services.dispatch.store import Docket
 
 # What an officer does to a case; what they ask the custodian for; the answers to the level below.
@@ -34,6 +34,15 @@ _answer = partial(
     touches=Touches.CASES,
     answers=api.ExtensionShown(),
     problems=api.ANSWERED,
+)
+_answer_call = partial(
+    route,
+    "POST",
+    body=api.CallBody(),
+    may=api.ACTORS,
+    touches=Touches.CASES,
+    answers=api.CallShown(),
+    problems=api.CALL_ANSWERED,
 )
 
 
@@ -164,6 +173,38 @@ class Service(Operations):
     def resume(self, call: Call, level: str, case: str) -> Answer:
         """Lets a case wait no longer (恢复)."""
         return api.resume(self.shell, call, level, case)
+
+    @_act("/v1/desks/<level>/cases/<case>/whistle", body=api.WhistleBody())
+    def whistle(self, call: Call, level: str, case: str) -> Answer:
+        """Calls units to join a case (吹哨)."""
+        return api.whistle(self.shell, call, level, case)
+
+    @_act("/v1/desks/<level>/cases/<case>/release", body=api.ReleaseBody())
+    def release(self, call: Call, level: str, case: str) -> Answer:
+        """Lets a unit leave that was called, and scores it (评价)."""
+        return api.release(self.shell, call, level, case)
+
+    @route(
+        "GET",
+        "/v1/desks/<level>/calls",
+        query=api.CallsQuery(),
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=api.CallsPage(),
+    )
+    def calls(self, call: Call, level: str) -> dict[str, Any]:
+        """What the units of this level are called to."""
+        return api.called(self.shell, call, level)
+
+    @_answer_call("/v1/desks/<level>/calls/<identity>/check-in")
+    def check_in(self, call: Call, level: str, identity: str) -> Answer:
+        """Says that a unit has come (报到)."""
+        return api.answer_call(self.shell, call, level, identity, calls.check_in)
+
+    @_answer_call("/v1/desks/<level>/calls/<identity>/finish")
+    def finish(self, call: Call, level: str, identity: str) -> Answer:
+        """Says that a unit is done; it stays until it is released."""
+        return api.answer_call(self.shell, call, level, identity, calls.finish)
 
     @_act(
         "/v1/desks/<level>/cases/<case>/extend",

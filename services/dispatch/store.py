@@ -9,8 +9,10 @@ from services.bus.paging import Cursor
 from services.bus.store import MongoStore, database_errors, record_of
 from services.grid.clock import Instant
 from services.grid.scope import Scope
+from services.grid.whistles import DONE
 
 _UNIT = "document.state.address.unit"
+_CALLED_AT, _CALLED_UNIT = "document.call.at", "document.call.unit"
 
 
 class Docket(MongoStore):
@@ -37,6 +39,11 @@ class Docket(MongoStore):
                 [("document.extension.asked_at", -1), ("_id", -1)],
                 partialFilterExpression={"document.asked_in": {"$exists": True}},
             )
+            for by in ([], [(_CALLED_UNIT, 1)]):
+                self.collection.create_index(
+                    [*by, (_CALLED_AT, -1), ("_id", -1)],
+                    partialFilterExpression={"document.call": {"$exists": True}},
+                )
             self.collection.create_index([("document.status", 1), ("_id", 1)])
             # Most cases are with no unit.
             self.collection.create_index(
@@ -93,6 +100,41 @@ class Docket(MongoStore):
             found = next(iter(self.collection.aggregate(pipeline)), {})
         return {name: found.get(name, 0) for name in counts}
 
+    def calls(
+        self, part: Scope, status: str | None, cursor: Cursor | None, limit: int
+    ) -> tuple[list[Record], str | None]:
+        """A page of what the units of this level are called to, the latest first."""
+        where = {**_called(part), **({"document.status": status} if status else {})}
+        return self.page(where, _CALLED_AT, cursor, limit)
+
+    def call_rates(
+        self, part: Scope, since: Instant, until: Instant, now: Instant
+    ) -> dict[str, float | None]:
+        """Of the calls (吹哨) from ``since`` to before ``until``: how many of each.
+
+        ``called`` all of them; ``checked_in`` and ``finished`` in time or not, ``…_on_time`` in
+        time; ``…_due`` those, and whose time passed before they might leave; ``scored`` how many
+        the holder scored, ``score`` their mean, none of nothing.
+        """
+        left = {"$ifNull": ["$document.ended.at", now]}
+        counts: dict[str, Any] = {"called": True}
+        for kind, name in DONE.items():
+            due, at = f"$document.call.{kind}.due", f"$document.{name}.at"
+            done = {"$gt": [at, None]}
+            counts[name] = done
+            counts[f"{name}_on_time"] = {"$and": [done, {"$lte": [at, due]}]}
+            counts[f"{name}_due"] = {"$or": [done, {"$lte": [due, left]}]}
+        score = "$document.ended.released.score"
+        counts["scored"] = {"$gt": [score, None]}
+        group = {name: {"$sum": {"$cond": [item, 1, 0]}} for name, item in counts.items()}
+        pipeline = [
+            {"$match": {**_called(part), _CALLED_AT: {"$gte": since, "$lt": until}}},
+            {"$group": {"_id": None, **group, "score": {"$avg": score}}},
+        ]
+        with database_errors():
+            found = next(iter(self.collection.aggregate(pipeline)), {})
+        return {**{name: found.get(name, 0) for name in counts}, "score": found.get("score")}
+
     def extensions(
         self, part: Scope, status: str | None, cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
@@ -109,6 +151,13 @@ def _within(part: Scope, state: str, status: str | None) -> dict[str, Any]:
         "document.status": status,
     }
     return {name: value for name, value in where.items() if value is not None}
+
+
+def _called(part: Scope) -> dict[str, Any]:
+    """Calls of units in a part of the county."""
+    where: dict[str, Any] = {"document.call": {"$exists": True}}
+    limits = {"document.under": part.division, _CALLED_UNIT: part.unit}
+    return where | {name: value for name, value in limits.items() if value is not None}
 
 
 def _arrived(part: Scope, status: str | None) -> dict[str, Any]:

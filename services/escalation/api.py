@@ -18,6 +18,7 @@ from services.escalation import model
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
 from services.escalation.switching import is_behind, tried, works
+from services.grid import whistles
 from services.grid.clock import Instant, instant, seconds_between
 from services.grid.events.parts import (
     CODE,
@@ -382,7 +383,8 @@ def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
         raise Problem(404, f"the custodian has not heard of case {case}")
     document, atlas = record.document, custodian.county.atlas()
     address = Address.of(document["state"]["address"])
-    call.guard.must_reach(atlas, *address.where(document["facts"]["division"]))
+    called = map(whistles.address, whistles.standing(document["state"]))
+    call.guard.must_reach(atlas, *address.where(document["facts"]["division"]), *called)
     rows = model.explain(document)
     # A profile that has not come yet says nobody.
     known = atlas.knows(document["facts"])

@@ -20,7 +20,8 @@ late_custody, next_due, rank, shard}``:
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
   by which a deadline fires once;
 - ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
-  most urgent; ``shard`` says which replica does.
+  most urgent; ``shard`` says which replica does;
+- ``calls`` and ``joined_told`` are of the units that were called to it, see ``whistle.py``.
 
 :func:`merge` and :func:`decide` are for events, :func:`fire` for deadlines, :func:`explain`
 for people. A new *form* of deadline goes into ``services/grid/deadlines.py``: here a deadline
@@ -37,7 +38,8 @@ from zlib import crc32
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
-from services.grid import clocks, deadlines, moving
+from services.escalation import whistle
+from services.grid import clocks, deadlines, moving, whistles
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.calendars import out_of_pause
 from services.grid.clock import Instant, plus, seconds_between
@@ -132,7 +134,7 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
     if event.type == "case.requested":
         document["requests"] = _asked(document, event)
     document["late_custody"] = _late_custody(document)
-    return document
+    return whistle.heard(document, event)
 
 
 def decide(document: Document, atlas: Atlas, now: Instant, *, arrived: bool = False) -> Decision:
@@ -170,6 +172,7 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
         return Decision({**document, "next_due": floor})
     due = [item for item in _pending(document) if item["due"] <= horizon]
     decider.remind(due)
+    decider.miss([item for item in due if item["kind"] in whistles.KINDS])
     for item in due:
         if item["kind"] in deadlines.KINDS:
             decider.pass_deadline(item)
@@ -234,6 +237,7 @@ def explain(document: Document) -> list[dict[str, Any]]:
     for item in fired.values():
         place = {"round": item["round"], "hop": item["hop"], **item["address"]}
         rows.append(place | item["deadline"] | {"status": "fired", "fired_at": item["fired_at"]})
+    rows += whistle.explained(document)
     for repeat in _repeat(document):
         place = {"round": current[0], "hop": current[1], **document["state"]["address"]}
         rows.append(place | repeat | {"status": "armed"})
@@ -349,8 +353,10 @@ def reaches(document: Document, row: dict[str, Any], atlas: Atlas, now: Instant)
     profile = atlas.rules_for(facts)
     here = Address.of(state["address"])
     above = profile.next_address(facts["ladder"], here, atlas.directory)
-    if row["kind"] in ("remind", "supervise") or above is None:
-        then = _then(profile, facts, here) if row["kind"] != "remind" else None
+    stays = ("remind", "supervise", *whistles.KINDS)
+    if row["kind"] in stays or above is None:
+        told_of = ("remind", *whistles.KINDS)
+        then = _then(profile, facts, here) if row["kind"] not in told_of else None
         told = list(then.tell) if then is not None else []
         assigned = state["assigned"] and state["assigned"]["officer"]
         return {"address": here.as_dict(), "officers": [assigned] if assigned else [], "tell": told}
@@ -394,6 +400,7 @@ class _Decider:
     def decision(self) -> Decision:
         """Releases what is no longer current, arms what is, and closes the decision."""
         self.release()
+        self.document = whistle.told(self.document, self.profile.grace, self.now, self._emit)
         self.document["next_due"] = self._next_due()
         self.document["rank"] = self._rank()
         self.document["shard"] = shard(self.document["case"])
@@ -544,6 +551,12 @@ class _Decider:
             began = clocks.round_began(self.document["state"]["clocks"])
             self._move(above, max(deadline["due"], began), "deadline_missed")
 
+    def miss(self, due: list[dict[str, Any]]) -> None:
+        """Units that were called stay away, or are not done: told, and supervised if need be."""
+        self.document, deadline = whistle.missed(self.document, due, self.now, self._emit)
+        if deadline is not None and not self._wanted_by(deadline["rule"]):
+            self.supervise_now(whistle.UNANSWERED, deadline["rule"], deadline["source"])
+
     def migrate(self) -> None:
         """From now on the rules hold that its facts name."""
         facts, here, profile = self.document["facts"], self.address, self.profile
@@ -645,16 +658,21 @@ class _Decider:
     def supervise_reopened(self) -> None:
         """A case that was reopened as often as its profile says is supervised in each round."""
         rule, round_ = self.profile.reopening, self.token.round
-        asked = (self.document["supervision"] or {}).get("asked", ())
-        known = any((item["by"], item["round"]) == (rule.name, round_) for item in asked)
+        known = self._wanted_by(rule.name)
         if rule.supervise_after is None or round_ <= rule.supervise_after or known:
             return
         self.supervise_now("reopened", rule.name, rule.source)
 
+    def _wanted_by(self, rule: str) -> bool:
+        """Whether a rule has the case supervised in this round."""
+        asked = (self.document["supervision"] or {}).get("asked", ())
+        return any((item["by"], item["round"]) == (rule, self.token.round) for item in asked)
+
     def supervise_now(self, kind: str, by: str, reason: str, key: str | None = None) -> None:
         """Told upwards though no deadline passed, and repeated until the case has ended.
 
-        :param kind: ``asked`` by a person, ``returned`` or ``reopened`` too often.
+        :param kind: ``asked`` by a person, ``returned`` or ``reopened`` too often, or
+            ``unanswered``: units that were called stay away.
         """
         then = self._then()
         known: dict[str, Any] = self.document["supervision"] or {"times": 0, "due": None}
@@ -961,7 +979,8 @@ def _pending(document: Document) -> list[dict[str, Any]]:
         for item in _taken_back(document["state"], _ahead(document))
         if item["kind"] in _FIRED and deadlines.mark(item) not in marks
     ]
-    return sorted([*pending, *_repeat(document)], key=lambda item: (item["due"], item["kind"]))
+    pending += [*_repeat(document), *whistle.pending(document)]
+    return sorted(pending, key=lambda item: (item["due"], item["kind"]))
 
 
 def _done_since(document: Document, deadline: dict[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from services.bus.errors import Defer
 from services.bus.fold import Decision, Document, Record, Work
-from services.escalation import model
+from services.escalation import model, whistle
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import Instant
 from services.grid.events import Event
@@ -44,6 +44,7 @@ KINDS = (
 ABSORBED = ("custody_missing", "custody_behind")
 """Kinds in which somebody else knows better than the custodian."""
 RECONCILED = "case.reconciled"
+_FORGOTTEN = ("case.released", "case.called", "case.call_ended", "case.joined")
 
 Told = Mapping[str, Any]
 """A case of the register or an entry of a docket, as their service told it."""
@@ -231,11 +232,11 @@ def _absorbed(
 
 
 def _anew(event: Event) -> Event:
-    """A release that may have been sent before, which the custodian has forgotten.
+    """What may have been sent before, which the custodian has forgotten: that something is over.
 
-    The same id must not come with another time.
+    Or that a unit is called. The same id must not come with another time.
     """
-    if event.type != "case.released":
+    if event.type not in _FORGOTTEN:
         return event
     return replace(event, id=event_id(event.subject, event.id, event.type, event.time))
 
@@ -255,7 +256,9 @@ def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) ->
 def _reconciled(finding: Finding, document: Document, atlas: Atlas, now: Instant) -> Event:
     # Each time is an event of its own: the same id must not come with another time.
     discriminator = f"{finding.kind}:{finding.level}:{now}"
-    return _said(RECONCILED, document, atlas, now, discriminator, found=finding.kind)
+    progress = whistle.progress_of(document)
+    said = {"found": finding.kind, **({"progress": progress} if progress else {})}
+    return _said(RECONCILED, document, atlas, now, discriminator, **said)
 
 
 def _released(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:

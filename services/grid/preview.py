@@ -7,10 +7,10 @@ folder alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from services.grid import deadlines
+from services.grid import deadlines, whistles
 from services.grid.climbing import Turn, turn
 from services.grid.clock import Instant, plus
 from services.grid.profile import Loaded
@@ -25,7 +25,8 @@ class Step:
 
     ``officers`` are the ids of who is on duty; ``deputy`` who stands in where nobody is.
     ``arrives`` is when its clock starts, ``leaves`` when the case climbs, or at the last level
-    is supervised; ``deadlines`` as events carry them.
+    is supervised; ``deadlines`` as events carry them. ``calls`` are those of a unit that it calls
+    (吹哨) as soon as the case arrives, where the profile lets units be called.
     """
 
     address: Address
@@ -36,6 +37,7 @@ class Step:
     arrives: Instant
     leaves: Instant
     deadlines: tuple[dict[str, Any], ...]
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: I
     address: Address | None = entry.address
     arrives = reported
     while address is not None:
-        step = _step(loaded, turn(loaded, facts, address, arrives, reported), entry.ladder)
+        at = turn(loaded, facts, address, arrives, reported)
+        step = replace(
+            _step(loaded, at, entry.ladder), calls=_calls(loaded, facts, address.level, arrives)
+        )
         steps.append(step)
         warnings.update(dict.fromkeys(_warnings(loaded, step)))
         arrives = step.leaves
@@ -109,6 +114,16 @@ def _step(loaded: Loaded, at: Turn, ladder: str) -> Step:
         leaves=at.arrives if passing is None or at.skipped else at.passes_at(passing),
         deadlines=tuple(at.deadlines),
     )
+
+
+def _calls(
+    loaded: Loaded, facts: Mapping[str, Any], level: str, at: Instant
+) -> tuple[dict[str, Any], ...]:
+    """The deadlines of a unit that no rule names, if this level may call one and does it then."""
+    rule = whistles.rule_for(loaded.profile, facts, level, None)
+    if rule is None:
+        return ()
+    return tuple(whistles.due(loaded.profile, rule, at, loaded.holidays).values())
 
 
 def _warnings(loaded: Loaded, step: Step) -> list[str]:

@@ -34,12 +34,20 @@ from services.grid.directory import LEVEL_OF_LENGTH
 from services.grid.events import of_consumer
 from services.grid.problems import Problem, ProfileError, not_among
 from services.grid.profile_source import Place, Source, field_name
+from services.grid.whistles import KINDS as CALL_KINDS
+from services.grid.whistles import SUPERVISE, WhistleRule, call_term
 
 FILE = "profile.yaml"
 UNSTAFFED = ("deputy", "skip", "hold")
 TELL = ("holder", "above", "also_tell", "told", "watchers")
+TELL_CALLED = ("called", "called_above")
+"""Whom only what happens to a unit that was called tells."""
+ABOUT_CALLED = (
+    *("case.called", "case.checked_in", "case.finished"),
+    *("case.unit_overdue", "case.call_ended"),
+)
 CHANNELS = ("log", "webhook")
-PLACEHOLDERS = ("title", "tracking", "division", "level", "due")
+PLACEHOLDERS = ("title", "tracking", "division", "level", "due", "unit")
 DEFAULT_LADDER = "default"
 
 REOPENING = ("resolver", "above", "first")
@@ -226,6 +234,7 @@ class Rules:
     returns: Returns
     feedback: Feedback | None
     board: Board | None
+    whistle: tuple[WhistleRule, ...]
     templates: tuple[Template, ...]
     command: Mapping[str, str]
     emergency: Emergency | None
@@ -263,7 +272,7 @@ class _Reader:
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
                 *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
-                "emergency",
+                *("whistle", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
@@ -302,6 +311,7 @@ class _Reader:
             returns=self.returns(top.get("returns", _RETURNS)),
             feedback=self.feedback(top["feedback"]) if "feedback" in top else None,
             board=self.board(top["public"]) if "public" in top else None,
+            whistle=self.whistle(top["whistle"]) if "whistle" in top else (),
             templates=self.templates(top.get("templates", [])),
             command={},
             emergency=None,
@@ -309,6 +319,8 @@ class _Reader:
         self.without_deadline(("ladders",), rules)
         if not self.problems:
             self.check_reach([*rules.routing])
+            for index in range(len(rules.whistle)):
+                self.check_whistle(rules.whistle[: index + 1])
             for level, lines in rules.deadlines.items():
                 self.check_reach([*lines])
                 self.check_cover(level, lines)
@@ -658,6 +670,41 @@ class _Reader:
             source=self.text((*place, "source"), line["source"]),
         )
 
+    def whistle(self, value: Any) -> tuple[WhistleRule, ...]:
+        """吹哨报到: how long a unit that is called has; the last line catches all."""
+        rules: list[WhistleRule] = []
+        for index, item in enumerate(self.items(("whistle",), value)):
+            place: Place = ("whistle", index)
+            line = self.mapping(
+                place,
+                item,
+                required=(*CALL_KINDS, "source"),
+                optional=("when", "by", "calendar", "supervise"),
+            )
+            terms = {kind: self.each((*place, kind), line[kind], call_term) for kind in CALL_KINDS}
+            counted = [term for found in terms.values() for term in found]
+            by: tuple[str, ...] | None = None
+            if "by" in line:
+                by = self.texts((*place, "by"), line["by"])
+                for level in by:
+                    self.choice((*place, "by"), level, self.levels)
+            supervise = self.choice((*place, "supervise"), line.get("supervise", "all"), SUPERVISE)
+            rules.append(
+                WhistleRule(
+                    name=self.named(place),
+                    when=self.condition((*place, "when"), line.get("when", {}), FIELDS),
+                    by=by,
+                    calendar=self.calendar(place, line, counted),
+                    terms=terms,
+                    supervise=supervise,
+                    source=self.text((*place, "source"), line["source"]),
+                )
+            )
+        if rules and rules[-1].when != ALWAYS:
+            said = "other units and cases have no time to check in: add a last line without when"
+            self.problem(("whistle", len(rules) - 1), said)
+        return tuple(rules)
+
     def emergency_part(self, value: Any) -> dict[str, Any]:
         """What the part says, unread."""
         return self.mapping(
@@ -734,12 +781,13 @@ class _Reader:
             tell = self.texts((*place, "tell"), line["tell"])
             by = self.texts((*place, "by"), line["by"])
             text = self.text((*place, "text"), line["text"], longest=500)
+            on = self.choice((*place, "on"), line["on"], types)
+            allowed = (*TELL, *TELL_CALLED) if on in ABOUT_CALLED else TELL
             for word in tell:
-                self.choice((*place, "tell"), word, TELL)
+                self.choice((*place, "tell"), word, allowed)
             for channel in by:
                 self.choice((*place, "by"), channel, CHANNELS)
             self.placeholders((*place, "text"), text)
-            on = self.choice((*place, "on"), line["on"], types)
             templates.append(Template(on, tell, by, text))
         return tuple(templates)
 
@@ -782,6 +830,18 @@ class _Reader:
                 self.places[rules[index].name],
                 f"never applies: what it matches goes to {by} before; move it up or remove it",
             )
+
+    def check_whistle(self, lines: Sequence[WhistleRule]) -> None:
+        """That the last of these lines is for some call that none before it takes."""
+        *before, last = lines
+        levels = set(last.by or self.levels)
+        wider = [rule for rule in before if levels <= set(rule.by or self.levels)]
+        conditions = [rule.when for rule in (*wider, last)]
+        covering = unreachable(conditions, self.known_values()).get(len(wider))
+        if covering is not None:
+            by = " and ".join(self.shown(self.places[wider[other].name]) for other in covering)
+            said = f"never applies: what it matches goes to {by} before; move it up or remove it"
+            self.problem(self.places[last.name], said)
 
     def check_cover(self, level: str, rules: Sequence[DeadlineRule]) -> None:
         facts = uncovered([rule.when for rule in rules], self.known_values())

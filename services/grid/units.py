@@ -40,6 +40,9 @@ def check(source: Source, rules: Rules, directory: Directory) -> list[Problem]:
     checker.part((), source.rules, rules)
     if rules.emergency is not None:
         checker.part(("emergency",), source.rules["emergency"], rules.emergency.rules)
+    for index, rule in enumerate(rules.whistle):
+        words = rule.when.values.get(UNIT, ())
+        checker.named(words, rules.levels, ("whistle", index, "when", "unit"))
     return checker.problems
 
 

@@ -15,6 +15,7 @@ from services.bus.paging import PageQuery
 from services.bus.problems import Problem
 from services.bus.versions import must_match, tagged
 from services.bus.web import Answer, Call
+from services.grid import whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.directory import Division, DivisionError
@@ -27,11 +28,13 @@ from services.grid.events.parts import (
     AddressSchema,
     AssignedSchema,
     AttachmentSchema,
+    CallSchema,
     ClocksSchema,
     DeadlineSchema,
     Flag,
     InstantField,
     Number,
+    ProgressSchema,
     ResolutionSchema,
     SuspensionSchema,
     TokenSchema,
@@ -332,6 +335,10 @@ class Closed(Shown):
     round = fields.Integer()
 
 
+class Joined(Shown, CallSchema, ProgressSchema):
+    """A unit that was called to the case, and what it did."""
+
+
 class CaseShown(Shown):
     """A case as people see it; never who reported it."""
 
@@ -357,6 +364,9 @@ class CaseShown(Shown):
     )
     supervised = fields.Nested(Supervision, allow_none=True)
     suspension = fields.Nested(SuspensionSchema, allow_none=True)
+    joined = fields.List(
+        fields.Nested(Joined), metadata={"description": "the units called in this round (吹哨报到)"}
+    )
     reopening = fields.Nested(Reopening, allow_none=True)
     watchers = fields.List(fields.String())
     withdrawal = fields.Nested(Withdrawal, allow_none=True)
@@ -748,6 +758,7 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "late_custody": document["late_custody"],
         "supervised": document["supervision"],
         "suspension": state.get("suspension"),
+        "joined": whistles.shown(state, document.get("progress")),
         "reopening": document.get("reopening"),
         "watchers": _watchers(document),
         "withdrawal": document.get("withdrawal"),
@@ -828,7 +839,8 @@ def _document(intake: IntakeShell, case: str) -> Document:
 def _readable(intake: IntakeShell, call: Call, case: str) -> Document:
     """A case that the caller may read: their own report, or one that is or happened where they are.
 
-    So whom a case was taken from by a transfer can still follow it.
+    So whom a case was taken from by a transfer can still follow it. Or one that a unit of theirs is
+    called to.
     """
     document = _document(intake, case)
     if call.guard.reports:
@@ -836,7 +848,9 @@ def _readable(intake: IntakeShell, call: Call, case: str) -> Document:
     else:
         address = Address.of(document["state"]["address"])
         places = address.where(document["facts"]["division"])
-        call.guard.must_reach(intake.county.atlas(), *places)
+        # Who is called to a case must know what it is about.
+        called = map(whistles.address, whistles.standing(document["state"]))
+        call.guard.must_reach(intake.county.atlas(), *places, *called)
     return document
 
 

@@ -13,6 +13,8 @@ status}``:
 - ``reached`` is the furthest ``[round, hop]`` heard of: a case that was resolved from an
   earlier hop is marked ``late_custody``;
 - ``supervision`` is ``{round, times, last}`` once a case was supervised;
+- ``progress`` is what units that were called to the case did, by the call's id, see
+  :mod:`services.grid.whistles`;
 - ``watchers`` is ``{to, version}``: who wants to be told of what happens to the case;
 - ``reopening`` is ``{by, reason, round}`` once it was reopened, ``withdrawal``
   ``{by, reason, at, round}`` once it was withdrawn;
@@ -30,7 +32,7 @@ from stdnum import luhn
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
-from services.grid import clocks, deadlines
+from services.grid import clocks, deadlines, whistles
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.clock import Instant
 from services.grid.directory import Directory, Division
@@ -45,6 +47,8 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _READ_AS = str.maketrans({"I": "1", "L": "1", "O": "0", "-": None, " ": None})
 _CODE_LENGTH = 9
 MOST_WATCHERS = 100
+_RECONCILED = "case.reconciled"
+_PROGRESS = ("case.checked_in", "case.finished", "case.unit_overdue", _RECONCILED)
 
 
 def tracking_code(case: str, attempt: int = 0) -> str:
@@ -386,6 +390,12 @@ def merge(document: Document | None, event: Event) -> Document:
         document |= {"facts": facts, "state": state}
     if event.type == "case.supervised":
         document["supervision"] = _supervised(document["supervision"], event)
+    if event.type in _PROGRESS:
+        said = event.data.get("progress", [])
+        if event.type != _RECONCILED:
+            said = [{"call": event.data["call"]["id"], **said}]
+        if said:
+            document["progress"] = whistles.heard(document.get("progress", {}), said)
     current = Token.of(document["state"]["token"])
     moved_on = reached > [current.round, current.hop]
     document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on

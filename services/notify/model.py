@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.bus.fold import Decision, Document, Record, Work
+from services.grid import whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
@@ -168,6 +169,8 @@ def _recipients(
         elif word == "above":
             above = profile.next_address(facts["ladder"], address, atlas.directory)
             found += [_desk(above)] if above is not None else []
+        elif word in ("called", "called_above"):
+            found += _called(word, event, atlas)
         elif word in ("also_tell", "watchers"):
             found += watchers if word == "watchers" else []
             # Whom a routing rule also tells, watches from the start.
@@ -179,6 +182,21 @@ def _recipients(
     return found
 
 
+def _called(word: str, event: Event, atlas: Atlas) -> list[str]:
+    """The officers on duty of the unit that an event is about, or the desk above it."""
+    facts, unit = event.data["case"], whistles.address(event.data["call"])
+    profile, directory = atlas.rules_for(facts), atlas.directory
+    if word == "called":
+        officers, _why = profile.on_duty(unit, directory, event.time)
+        return [f"officer:{item.id}" for item in officers] or [_desk(unit)]
+    on_ladder = unit.level in profile.steps(facts["ladder"])
+    above = profile.next_address(facts["ladder"], unit, directory) if on_ladder else None
+    parent = directory.parent(unit.division)
+    if above is not None:
+        return [_desk(above)]
+    return [f"division:{parent.code}"] if parent is not None else []
+
+
 def _desk(address: Address) -> str:
     return f"desk:{address.level}:{address.division}"
 
@@ -188,12 +206,20 @@ def _text(template: str, event: Event, atlas: Atlas) -> str:
     profile = atlas.rules_for(facts)
     address = Address.of(state["address"])
     dues = sorted(item["due"] for item in state["deadlines"] if item["kind"] != "remind")
+    call = event.data.get("call")
+    if call is not None:
+        # What is said of a call is about its own time.
+        progress = event.data.get("progress", whistles.NOTHING)
+        waited = [kind for kind in whistles.KINDS if not whistles.met(kind, progress)]
+        dues = [call[kind]["due"] for kind in waited]
+    unit = atlas.directory.units.get(call["unit"]) if call is not None else None
     return template.format(
         title=facts["title"],
         tracking=facts["tracking"],
         division=atlas.directory.name(facts["division"]),
         level=profile.level_title(facts["ladder"], address.level),
         due=dues[0] if dues else "",
+        unit=unit.name if unit is not None else (call or {"unit": ""})["unit"],
     )
 
 

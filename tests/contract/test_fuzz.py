@@ -50,7 +50,7 @@ def known(own: County) -> Known:
     person = {"name": "林某", "phone": "0898 6282 1234"}
     actions = (
         *("acknowledge", "resolve", "extend", "suspend", "resume", "reopen"),
-        *("note", "escalate", "delegate", "transfer"),
+        *("note", "escalate", "delegate", "transfer", "whistle", "release"),
         *("feedback", "feedback_by_code", "withdraw"),
     )
     ended = ("reopen", "feedback", "feedback_by_code")
@@ -61,6 +61,9 @@ def known(own: County) -> Known:
     for name in ended:
         assert own.act("village", cases[name], "resolve", outcome="settled").status_code == 200
     cases["send_back"] = sent_to_the_village(own)
+    called = [call_of_the_team(own) for _ in range(2)]
+    body = {"units": [{"unit": "centre"}], "reason": "联合处置"}
+    assert own.act("village", cases["release"], "whistle", **body).status_code == 200
     asked = [asked_of_the_village(own) for _ in range(2)]
     eventually("all know them", lambda: all(map(own.custody, cases.values())))
     for name in ended:
@@ -73,6 +76,14 @@ def known(own: County) -> Known:
         "identity": [*asked, nowhere],
         "grant.identity": asked[:1],
         "refuse.identity": asked[1:],
+        "check_in.identity": called[:1],
+        "finish.identity": called[1:],
+        "WhistleBody.units": [[{"unit": "centre"}], [{"unit": "team"}, {"unit": "centre"}]],
+        "lead": ["centre"],
+        "check_in": ["1h", "30m"],
+        "finish": ["1d"],
+        "ReleaseBody.unit": ["centre"],
+        "ReleaseBody.score": [4],
         "code": [shown["tracking"]],
         "feedback_by_code.code": [own.case(cases["feedback_by_code"])["tracking"]],
         "level": ["village"],
@@ -116,6 +127,21 @@ def asked_of_the_village(county: County) -> str:
 
     eventually("the extension at the village desk", there)
     return str(extension)
+
+
+def call_of_the_team(county: County) -> str:
+    """A call of a unit of the village desk."""
+    case = county.report(VILLAGE)
+    county.arrived("village", case)
+    body = {"units": [{"unit": "team"}], "reason": "联合处置"}
+    assert county.act("village", case, "whistle", **body).status_code == 200
+    url = f"{county.about['desks']['village']}/v1/desks/village/calls"
+
+    def there() -> str | None:
+        found = county.ask("GET", url, params={"limit": 200}).json()["calls"]
+        return next((str(item["id"]) for item in found if item["case"] == case), None)
+
+    return str(eventually("the call at the village desk", there))
 
 
 @pytest.mark.parametrize("service", ["intake", "dispatch", "escalation", "notify"])

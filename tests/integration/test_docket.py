@@ -9,7 +9,7 @@ import pytest
 
 from services.bus.fold import Write
 from services.bus.paging import Cursor
-from services.dispatch.store import Docket, _arrived
+from services.dispatch.store import Docket, _arrived, _called
 from services.grid.clock import Instant, plus
 from services.grid.scope import WHOLE, Scope
 
@@ -133,3 +133,85 @@ def test_an_index_answers_them(
     assert (
         f'"keyPattern": {json.dumps(dict.fromkeys(keys, 1))[:-1]}, "document.arrived": -1' in text
     )
+
+
+def call(
+    number: int,
+    unit: str = "team",
+    *,
+    came: float | None = None,
+    done: float | None = None,
+    score: int | None = None,
+    left: float | None = None,
+) -> dict[str, Any]:
+    """A call of a unit, due to check in after an hour and to finish after ten; times in hours."""
+    at = plus(START, number * HOUR)
+
+    def when(hours: float | None) -> dict[str, Any] | None:
+        return None if hours is None else {"by": "t-1", "at": plus(at, hours * HOUR), "note": ""}
+
+    released = {"score": score} if left is not None else None
+    ended = {"why": "released", "at": plus(at, (left or 0) * HOUR), "released": released}
+    return {
+        "case": f"call:{number}",
+        "state": None,
+        "call": {
+            "unit": unit,
+            "at": at,
+            "check_in": {"due": plus(at, HOUR)},
+            "finish": {"due": plus(at, 10 * HOUR)},
+        },
+        "checked_in": when(came),
+        "finished": when(done),
+        "ended": None if left is None else ended,
+        "status": "called" if left is None else "ended",
+        "under": [VILLAGE, TOWNSHIP, "469002"],
+    }
+
+
+def test_rates_of_units_that_were_called(docket: Docket) -> None:
+    fill(
+        docket,
+        call(0, came=0.5, done=9, score=5, left=12),
+        call(1, came=2, done=11, score=2, left=12),
+        call(2),
+        # Called off before it had to come: that says nothing of it.
+        call(3, left=0.5),
+        call(4, unit="other", came=1, left=2),
+        entry(5, unit="team"),
+    )
+    until, now = plus(START, 30 * 86400), plus(START, 20 * HOUR)
+    assert docket.call_rates(WHOLE, START, until, now) == {
+        "called": 5,
+        "checked_in": 3,
+        "checked_in_on_time": 2,
+        "checked_in_due": 4,
+        "finished": 2,
+        "finished_on_time": 1,
+        "finished_due": 3,
+        "scored": 2,
+        "score": 3.5,
+    }
+    # What is not due yet, and what was not scored, does not count.
+    early = docket.call_rates(Scope(unit="other"), START, until, plus(START, 4.5 * HOUR))
+    assert (early["checked_in_due"], early["finished_due"], early["score"]) == (1, 0, None)
+    assert docket.call_rates(Scope(OTHER), START, until, now)["called"] == 0
+    # A desk's own rates know nothing of them.
+    assert docket.rates(WHOLE, START, until)["arrived"] == 1
+
+
+@pytest.mark.parametrize("unit", [None, "team"])
+def test_calls_come_by_page_from_an_index(docket: Docket, unit: str | None) -> None:
+    fill(docket, *(call(number, ("team", "other")[number % 2]) for number in range(8)))
+    fill(docket, *(entry(number, unit="team") for number in range(20, 60)))
+    page, cursor = docket.calls(Scope(VILLAGE, unit=unit), "called", None, 3)
+    rest, _end = docket.calls(Scope(unit=unit), None, Cursor.read(cursor or ""), 9)
+    keys = [(record.document or {})["case"] for record in [*page, *rest]]
+    wanted = [number for number in range(8) if unit is None or number % 2 == 0]
+    assert keys == [f"call:{number}" for number in reversed(wanted)]
+    assert docket.calls(WHOLE, "ended", None, 9)[0] == []
+    order = [("document.call.at", -1), ("_id", -1)]
+    found = docket.collection.find(_called(Scope(unit=unit))).sort(order).limit(3)
+    text = json.dumps(found.explain()["queryPlanner"]["winningPlan"], default=str)
+    assert "COLLSCAN" not in text
+    assert '"stage": "SORT"' not in text

@@ -12,6 +12,7 @@ from services.grid.profile import Profile
 GRID = "46900210421403007"
 LEVELS = ("household", "group", "village", "township")
 UNIT = "centre"
+TEAM = "team"
 PLACES: dict[str, tuple[str, str]] = {
     "household": (GRID, "46900210420501001"),
     "group": ("46900210421403", "46900210420501"),
@@ -87,6 +88,16 @@ RULES: dict[str, Any] = {
     "extension": {"longest": "1d", "source": "assumption"},
     "reopening": {"enter": "resolver", "supervise_after": 1, "source": "assumption"},
     "feedback": {"ask": "3d", "source": "assumption"},
+    "whistle": [
+        {
+            "when": {"unit": "治安联防队"},
+            "check_in": "30m",
+            "finish": "6h",
+            "supervise": "any",
+            "source": "assumption",
+        },
+        {"check_in": "1h", "finish": "end_of_day", "source": "assumption"},
+    ],
     "emergency": {
         "title": {"zh": "战时机制", "en": "Emergency mode"},
         "source": "assumption",
@@ -100,6 +111,13 @@ RULES: dict[str, Any] = {
     "templates": [
         {"on": "case.assigned", "tell": ["holder"], "by": ["log"], "text": "{title} {tracking}"},
         {"on": "case.closed", "tell": ["holder"], "by": ["log"], "text": "{title}"},
+        {"on": "case.called", "tell": ["called"], "by": ["log"], "text": "{unit} {due}"},
+        {
+            "on": "case.unit_overdue",
+            "tell": ["holder", "called", "called_above"],
+            "by": ["log"],
+            "text": "{unit}",
+        },
         {"on": "case.supervised", "tell": ["told", "above"], "by": ["log"], "text": "{title}"},
     ],
 }
@@ -118,7 +136,7 @@ DIVISIONS = (
 )
 UNITS = (
     Unit(UNIT, "综治中心", "township", "469002104"),
-    Unit("team", "治安联防队", "village", "469002104214"),
+    Unit(TEAM, "治安联防队", "village", "469002104214"),
 )
 OFFICERS = (
     Officer("h-1", "户网格员", "household", GRID, None, "officer", on_duty=True),

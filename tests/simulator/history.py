@@ -130,6 +130,18 @@ def _answer(world: World, choices: Choices, step: Step) -> str | None:
     return f"{level} {'grants' if granted else 'refuses'} {key}"
 
 
+def _answer_call(world: World, choices: Choices, step: Step) -> str | None:
+    called = {level: keys for level in LEVELS if (keys := world.calls(level))}
+    levels = [level for level in called if level not in world.dead]
+    if not levels:
+        return None
+    level = levels[choices.pick(len(levels))]
+    key = called[level][choices.pick(len(called[level]))]
+    what = ("check_in", "finish")[choices.pick(2)]
+    world.answer_call(level, key, what, step)
+    return f"a unit of the {level}: {what} {key}"
+
+
 def _reopen(world: World, choices: Choices, step: Step) -> str | None:
     documents = world.nodes["intake"].store.documents()
     ended = [case for case, item in documents.items() if item["status"] in ("resolved", "closed")]
@@ -256,9 +268,10 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(64, _read),
+    "read": Kind(62, _read),
     "act": Kind(42, _act),
-    "answer": Kind(10, _answer),
+    "answer": Kind(8, _answer),
+    "answer_call": Kind(8, _answer_call),
     "reopen": Kind(4, _reopen),
     "feedback": Kind(10, _feedback),
     "withdraw": Kind(1, _withdraw),
@@ -268,8 +281,8 @@ STEPS: dict[str, Kind] = {
     "switch": Kind(5, _switch),
     "hear": Kind(10, _hear),
     "follow": Kind(4, _follow),
-    "wait": Kind(24, _wait),
-    "second": Kind(18, _second),
+    "wait": Kind(22, _wait),
+    "second": Kind(16, _second),
     "beat": Kind(3, _beat),
     "fire": Kind(10, _fire),
     "sweep": Kind(9, _sweep),

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from services.dispatch import calls
+from services.escalation import whistle
 from services.escalation.firing import SLACK_SECONDS
-from services.grid import deadlines
+from services.grid import deadlines, whistles
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
 from services.grid.tokens import Address, Stage, Token
@@ -39,6 +41,10 @@ def all_hold(world: World) -> None:
     closed_once(world)
     answers_are_waited_for(world)
     reopened_too_often(world)
+    called_units_agree(world)
+    units_are_waited_for(world)
+    units_are_told_once(world)
+    units_that_came_in_time_count(world)
 
 
 def agreement(world: World) -> None:
@@ -391,6 +397,93 @@ def reopened_too_often(world: World) -> None:
             assert told[case, token["round"]], case
 
 
+def called_units_agree(world: World) -> None:
+    """All agree what each unit that was called did, and whether it may leave.
+
+    Nobody leaves before the holder releases it, or the case has ended (人不撤).
+    """
+    register = world.nodes["intake"].store.documents()
+    for case, held in world.nodes["escalation"].store.documents().items():
+        state, known = held["state"], held.get("calls", {})
+        joined = {item["id"] for item in state.get("joined", ())}
+        assert joined <= known.keys(), case
+        progress = {
+            name: {part: item[part] for part in whistles.NOTHING} for name, item in known.items()
+        }
+        shown = register[case].get("progress", {})
+        for name, item in progress.items():
+            assert shown.get(name, whistles.NOTHING) == item, name
+        level, token = state["address"]["level"], state["token"]
+        if token["stage"] == "held" and level not in world.dead:
+            entry = world.nodes[level].store.documents()[f"{case}:{token['round']}.{token['hop']}"]
+            for name in joined:
+                told = entry.get("progress", {}).get(name, whistles.NOTHING)
+                assert told == progress[name], name
+        there = {item["id"] for item in whistles.standing(state)}
+        for name, item in known.items():
+            if item["sent"] and token["stage"] == "held":
+                assert name in joined or item["call"]["round"] < token["round"], name
+            level = item["call"]["level"]
+            if level in world.dead:
+                continue
+            own = world.nodes[level].store.documents().get(calls.key(name))
+            assert (own is not None) == item["sent"], name
+            if own is not None:
+                stands = token["stage"] == "held" and name in there
+                assert (own["status"] != "ended") == stands, name
+                for part in ("checked_in", "finished"):
+                    assert own[part] == item[part], name
+
+
+def units_are_waited_for(world: World) -> None:
+    """Each unit that is called to an open case must check in by a deadline, and finish by one.
+
+    It is armed until the unit did so, was released, or it has passed.
+    """
+    for case, held in world.nodes["escalation"].store.documents().items():
+        if held["state"]["token"]["stage"] != "held":
+            continue
+        waited = {(item["call"], item["kind"]) for item in whistle.pending(held)}
+        for call in whistles.standing(held["state"]):
+            known = held["calls"][call["id"]]
+            assert known["sent"], call["id"]
+            for kind in whistles.KINDS:
+                over = kind in known["missed"] or whistles.met(kind, known)
+                assert ((call["id"], kind) in waited) != over, (call["id"], kind)
+        earliest = min((item["due"] for item in whistle.pending(held)), default=None)
+        if earliest is not None:
+            grace = world.atlas.rules_for(held["facts"]).grace
+            # Who holds the case must have had a chance to hear of it.
+            _slowest, fastest = _custodians_ahead(world)
+            latest = plus(world.clock.now(), grace + fastest)
+            assert held["next_due"] <= max(earliest, latest), case
+
+
+def units_are_told_once(world: World) -> None:
+    """A unit is called once for each call, and once is told of each deadline that it missed."""
+    told: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for event in _events(world):
+        if event.type in ("case.called", "case.unit_overdue", "case.checked_in", "case.finished"):
+            kind = event.data["passed"]["kind"] if "passed" in event.data else ""
+            told[event.type, event.data["call"]["id"], kind].add(event.id)
+    for where, ids in told.items():
+        assert len(ids) == 1, where
+
+
+def units_that_came_in_time_count(world: World) -> None:
+    """No unit is said to stay away that had come in time by every clock there is."""
+    ahead = [replica.ahead for node in world.nodes.values() for replica in node.replicas]
+    came: dict[str, Instant] = {}
+    for event, at, _body in world.published:
+        if event.type in ("case.checked_in", "case.finished"):
+            came.setdefault(event.data["call"]["id"], at)
+    for event in _events(world):
+        if event.type == "case.unit_overdue" and event.data["passed"]["kind"] == "check_in":
+            call = event.data["call"]["id"]
+            by_all = plus(event.data["passed"]["due"], -(max(ahead) - min(*ahead, 0.0)))
+            assert call not in came or plus(came[call], SLACK_SECONDS) >= by_all, call
+
+
 def supervised(world: World) -> None:
     """Every case that is still open reached the last level and was told upwards."""
     for case, record in world.nodes["intake"].store.documents().items():
@@ -401,9 +494,11 @@ def supervised(world: World) -> None:
 
 
 def entries(world: World, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The docket entries of a desk, without what it was asked for."""
+    """The docket entries of a desk, without what it was asked for and what units are called to."""
     documents = world.nodes[level].store.documents().items()
-    return ((key, entry) for key, entry in documents if "asked_in" not in entry)
+    return (
+        (key, entry) for key, entry in documents if "asked_in" not in entry and "call" not in entry
+    )
 
 
 def _events(world: World) -> Iterator[Event]:

@@ -17,6 +17,7 @@ from services.grid.clock import FrozenClock, Instant, moment, plus
 from services.grid.events import Event
 from services.grid.moving import WrongPlace
 from services.grid.profile import Profile
+from services.grid.whistles import WrongCall
 
 REPLICAS = 2
 """How many processes each service has."""
@@ -128,7 +129,7 @@ class HostileStore(MemoryStore):
         rival, self._rival = self._rival, None
         if rival is not None:
             # It dies or not by itself.
-            with suppress(Crash, Refused, Retry, UnknownProfile, WrongPlace):
+            with suppress(Crash, Refused, Retry, UnknownProfile, WrongPlace, WrongCall):
                 rival()
 
 

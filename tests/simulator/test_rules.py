@@ -14,6 +14,7 @@ import pytest
 from services.bus.memory import MemoryStore
 from services.dispatch import model as dispatch
 from services.escalation import model as escalation
+from services.escalation import whistle
 from services.escalation.firing import Markers
 from services.grid.events import making
 from services.grid.tokens import Token
@@ -146,6 +147,31 @@ def grants_what_came_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(escalation._Decider, "_holds", lambda _self, _asked: True)
 
 
+def leaves_units_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """事不绝、人不撤: who is called stays when the case goes to the next holder."""
+    hop = escalation._Decider._hop
+
+    def alone(self: Any, state: dict[str, Any], *said: Any, **more: Any) -> None:
+        kept = {name: value for name, value in state.items() if name != "joined"}
+        hop(self, kept, *said, **more)
+
+    monkeypatch.setattr(escalation._Decider, "_hop", alone)
+
+
+def tells_no_next_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next holder hears what the units did before it had the case."""
+    told = whistle._holder_told
+
+    def once(document: Any, emit: Any) -> Any:
+        last, token = document.get("joined_told"), document["state"]["token"]
+        if last is None:
+            return told(document, emit)
+        here = {**last, "round": token["round"], "hop": token["hop"]}
+        return told({**document, "joined_told": here}, emit)
+
+    monkeypatch.setattr(whistle, "_holder_told", once)
+
+
 RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     decides_again,
     last_one_wins,
@@ -160,6 +186,8 @@ RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     fires_by_the_clock,
     suspends_without_moving,
     grants_what_came_too_late,
+    leaves_units_behind,
+    tells_no_next_holder,
 )
 
 

@@ -20,17 +20,20 @@ from typing import Any, NamedTuple, cast
 from services.bus.consumer import Batch
 from services.bus.errors import BrokerAway, Refused, Retry
 from services.bus.fold import Decision, Document, Outcome, Work
+from services.dispatch import calls
 from services.dispatch import model as dispatch
 from services.escalation import firing, switching
 from services.escalation import model as escalation
+from services.grid import whistles
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant
 from services.grid.events import Event, of_consumer
 from services.grid.moving import WrongPlace
+from services.grid.whistles import WrongCall
 from services.intake import closing, feedback
 from services.intake import model as intake
 from services.notify import model as notify
-from tests.simulator.county import GRID, LEVELS, PLACES, UNIT
+from tests.simulator.county import GRID, LEVELS, PLACES, TEAM, UNIT
 from tests.simulator.nodes import REPLICAS, Crash, Node, Replica, Seams, SkewedClock, Waiting
 
 NODES = ("intake", "escalation", "notify", *LEVELS)
@@ -50,6 +53,12 @@ ACTIONS: dict[str, Callable[..., Decision]] = {
         entry, by, "transfer", "不属本村", to=_beside(entry), **at
     ),
     "return": lambda entry, by, **at: dispatch.request(entry, by, "return", "办不了", **at),
+    "whistle": lambda entry, by, **at: dispatch.whistle(
+        entry, by, _uncalled(entry), f"联合处置 {_acts(entry)}", **at
+    ),
+    "release": lambda entry, by, **at: dispatch.release(
+        entry, by, _longest_there(entry), 4, "来得快", **at
+    ),
 }
 """What an officer of a desk can do, by name: ``(entry, by, *, atlas, now) -> Decision``."""
 
@@ -81,6 +90,18 @@ def _beside(entry: Document) -> dict[str, Any]:
         return {"unit": UNIT}
     here, there = PLACES[address["level"]]
     return {"division": there if address["division"] == here else here}
+
+
+def _uncalled(entry: Document) -> list[str]:
+    """Whom to call: one unit, or both, that are not there; now this, now that."""
+    there = {item["unit"] for item in whistles.standing(entry["state"])}
+    others = [unit for unit in (UNIT, TEAM) if unit not in there]
+    return others[: 1 + _acts(entry) % 2] or [UNIT]
+
+
+def _longest_there(entry: Document) -> str:
+    """Whom to release; who was never called if nobody is there."""
+    return next((str(item["unit"]) for item in whistles.standing(entry["state"])), UNIT)
 
 
 class Sent(NamedTuple):
@@ -316,6 +337,23 @@ class World:
 
         return self._client(step or Step(), self.nodes[level], asked, change)
 
+    def calls(self, level: str) -> list[str]:
+        """The keys of calls of a desk's units that are not over."""
+        documents = self.nodes[level].store.documents()
+        return [
+            key for key, item in documents.items() if "call" in item and item["status"] != "ended"
+        ]
+
+    def answer_call(self, level: str, key: str, what: str, step: Step | None = None) -> bool:
+        """An officer of a unit checks in, or says that it is done."""
+        act = {"check_in": calls.check_in, "finish": calls.finish}[what]
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            by = f"officer-{(document or {})['call']['unit']}"
+            return act(document or {}, by, "到了", atlas=replica.atlas, now=replica.now)
+
+        return self._client(step or Step(), self.nodes[level], key, change)
+
     def reopen(self, case: str, step: Step | None = None) -> bool:
         """Somebody is not satisfied; whether the case was taken up again."""
 
@@ -524,7 +562,7 @@ class World:
                 self._step(step, node, run)
             except Crash:
                 step.fails(f"dies at seam {step.seam}, and the client sends it again")
-            except (Refused, Retry, UnknownProfile, WrongPlace) as error:
+            except (Refused, Retry, UnknownProfile, WrongPlace, WrongCall) as error:
                 step.fails(f"can't: {error}")
                 return False
             else:

@@ -299,6 +299,55 @@ def test_a_desk_notes_and_asks_for_changes(services: Services) -> None:
     assert "nobody sent it here" in result.stderr
 
 
+CALL = {
+    "id": "b-1",
+    "tracking": CASE["tracking"],
+    "title": CASE["title"],
+    "address": {"level": "group", "division": "46900210421403", "unit": "team"},
+    "lead": True,
+    "status": "called",
+    "check_in": {"due": AT},
+    "finish": {"due": AT},
+}
+
+
+def test_units_are_called_and_released(services: Services) -> None:
+    services.say("POST /v1/desks/household/cases/c-1/whistle", (200, {**CASE, "status": "live"}))
+    result = run(
+        *("desk", "household", "whistle", "c-1", "--unit", "team", "--unit", "centre"),
+        *("--reason", "联合处置", "--lead", "centre", "--check-in", "30m"),
+    )
+    assert result.stdout == "K7QX2M9A4T  live\n", result.output
+    assert services.asked[-1][2] == {
+        "units": [{"unit": "team"}, {"unit": "centre"}],
+        "reason": "联合处置",
+        "lead": "centre",
+        "check_in": "30m",
+    }
+    services.say("POST /v1/desks/household/cases/c-1/release", (200, {**CASE, "status": "live"}))
+    run("desk", "household", "release", "c-1", "--unit", "team", "--score", "4", "--note", "快")
+    assert services.asked[-1][2] == {"unit": "team", "score": 4, "note": "快"}
+    assert run("desk", "household", "release", "c-1", "--unit", "team", "--score", "6").exit_code
+
+
+def test_a_unit_sees_its_calls_and_answers(services: Services) -> None:
+    line = "GET /v1/desks/group/calls"
+    services.say(line, (200, {"calls": [CALL], "next": None}), (200, {"calls": [], "next": None}))
+    result = run("desk", "group", "calls", "--unit", "team", "--status", "called")
+    assert result.exit_code == 0, result.output
+    row = result.stdout.splitlines()[1].split()
+    assert row[:4] == ["b-1", "team", "(lead", "牵头)"]
+    assert services.asked[-1][0].endswith("?unit=team&status=called&limit=200")
+    nothing = run("desk", "group", "calls")
+    assert nothing.stdout == "no unit of the group desk is called to anything\n"
+    for command, status in (("check-in", "checked_in"), ("finish", "finished")):
+        answer = (200, {**CALL, "status": status})
+        services.say(f"POST /v1/desks/group/calls/b-1/{command}", answer)
+        result = run("desk", "group", command, "b-1", "--note", "到了")
+        assert result.stdout == f"K7QX2M9A4T  team  {status}\n"
+        assert services.asked[-1][2] == {"note": "到了"}
+
+
 def test_a_case_is_supervised_and_watched(services: Services) -> None:
     custody = {"address": CASE["address"], "token": CASE["token"]}
     told = {"case": "c-1", "custody": custody, "supervised": {"times": 2}}
@@ -613,6 +662,7 @@ def test_preview_shows_the_whole_ladder_and_warns(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     for text in ("户联系", "组协调", "村处理", "云化解", "to the end of 2026-11-26", "督办"):
         assert text in shown.stdout
+    assert "2026-11-27 Fri 09:30  2026-12-01 Tue 17:30  profile.yaml whistle[3]" in shown.stdout
     assert "nobody is on duty at household" in shown.stderr
     found = json.loads(run(*arguments, "--at", "2026-11-26T09:00:00+08:00", "--json").stdout)
     assert [step["leaves"] for step in found["steps"]][:1] == ["2026-11-26T03:00:00.000Z"]
@@ -992,14 +1042,27 @@ def test_who_is_on_duty_is_shown_with_who_is_next(services: Services) -> None:
 def test_rates_are_shown_with_what_they_count(services: Services) -> None:
     counts = {"arrived": 4, "acknowledged": 3, "completed": 2, "on_time": 1, "due": 3, "overdue": 2}
     ratios = {"response": 0.75, "completion": 0.5, "on_time": 0.3333, "overdue": 0.5}
-    answer = {"counts": counts, "rates": ratios, "from": AT, "to": AT}
+    names = ("checked_in", "finished")
+    of_calls = {f"{name}_{part}": 2 for name in names for part in ("on_time", "due")}
+    called = {
+        "counts": {"called": 3, "scored": 1, **of_calls, "finished_due": 0},
+        "rates": {"check_in": 1.0, "finish": None, "score": 4.0},
+    }
+    answer = {"counts": counts, "rates": ratios, "from": AT, "to": AT, "calls": called}
     services.say("GET /v1/desks/group/rates", (200, answer))
     result = run("desk", "group", "rates", "--unit", "team", "--from", AT)
     assert result.exit_code == 0, result.output
     rows = [row.split()[1:] for row in result.stdout.splitlines()[2:]]
     assert rows[3] == ["time", "按期办结", "1", "of", "3", "33.3%"]
     assert rows[0] == ["受理", "4"]
-    assert services.asked[-1][0].endswith(f"?unit=team&from={AT.replace(':', '%3A')}")
+    assert rows[5] == ["吹哨", "3"]
+    assert rows[6][-4:] == ["2", "of", "2", "100.0%"]
+    assert rows[8] == ["评价", "1", "4.0", "of", "5"]
+    called["counts"]["called"] = 0
+    called["rates"]["score"] = None
+    services.say("GET /v1/desks/group/rates", (200, answer))
+    assert "吹哨" not in run("desk", "group", "rates").stdout
+    assert services.asked[-2][0].endswith(f"?unit=team&from={AT.replace(':', '%3A')}")
 
 
 # -- the directory -----------------------------------------------------------------------------

@@ -450,7 +450,8 @@ MISTAKES = [
         "case.watched, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
         "case.transferred, case.delegated, case.returned, "
         "case.reminded, case.deadline_passed, "
-        "case.supervised",
+        "case.supervised, case.whistled, case.called, case.checked_in, case.finished, "
+        "case.unit_overdue, case.unit_released, case.call_ended",
     ),
     (
         "tell: [holder]",
@@ -472,21 +473,22 @@ MISTAKES = [
         "{name}",
         27,
         "templates[0].text",
-        "{name} can't be filled in: write {title} {tracking} {division} {level} {due}",
+        "{name} can't be filled in: write {title} {tracking} {division} {level} {due} {unit}",
     ),
     (
         "{title} {due}",
         "{title.upper}",
         27,
         "templates[0].text",
-        "{title.upper} can't be filled in: write {title} {tracking} {division} {level} {due}",
+        "{title.upper} can't be filled in: "
+        "write {title} {tracking} {division} {level} {due} {unit}",
     ),
     (
         "{title} {due}",
         "{title!r}",
         27,
         "templates[0].text",
-        "{title} can't be filled in: write {title} {tracking} {division} {level} {due}",
+        "{title} can't be filled in: write {title} {tracking} {division} {level} {due} {unit}",
     ),
     (
         "{title} {due}",
@@ -503,7 +505,7 @@ MISTAKES = [
         "'archive' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
-        "public, emergency",
+        "public, whistle, emergency",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),

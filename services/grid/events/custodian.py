@@ -9,6 +9,7 @@ from services.grid.events.event_type import EventType
 from services.grid.events.parts import (
     WORD,
     AddressSchema,
+    CallProgressSchema,
     CaseSchema,
     InstantField,
     Kept,
@@ -108,9 +109,13 @@ class RefusedSchema(RequestedSchema):
 
 
 class ReconciledSchema(CaseSchema):
-    """``case.reconciled``; ``found`` is the kind of what the reconciler found."""
+    """``case.reconciled``; ``found`` is the kind of what the reconciler found.
+
+    ``progress`` is what units did that were called, if any did.
+    """
 
     found = fields.String(required=True, validate=WORD)
+    progress = fields.List(fields.Nested(CallProgressSchema))
 
 
 class MarkerSchema(Kept):

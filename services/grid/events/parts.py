@@ -242,6 +242,58 @@ class ResolutionSchema(Kept):
     at = InstantField(required=True)
 
 
+class CallReleaseSchema(Kept):
+    """That a unit may leave (事不绝、人不撤): who said so, and how it did, 5 being the best."""
+
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    score = fields.Integer(
+        required=True, allow_none=True, strict=True, validate=validate.Range(1, 5)
+    )
+    note = public_text(500, load_default="")
+
+
+class CallSchema(Kept):
+    """A unit that was called to a case (吹哨), and by when it must come and be done."""
+
+    id = fields.String(required=True)
+    round = fields.Integer(required=True, strict=True)
+    hop = fields.Integer(required=True, strict=True)
+    level = fields.String(required=True, validate=WORD)
+    division = fields.String(required=True, validate=CODE)
+    unit = fields.String(required=True, validate=validate.Length(1, 80))
+    lead = fields.Boolean(required=True, metadata={"description": "whether it leads the others"})
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    reason = public_text(500, required=True, shortest=1)
+    check_in = fields.Nested(DeadlineSchema, required=True)
+    finish = fields.Nested(DeadlineSchema, required=True)
+    supervise = fields.String(required=True, validate=validate.OneOf(["all", "any", "never"]))
+    released = fields.Nested(CallReleaseSchema, required=True, allow_none=True)
+
+
+class DoneSchema(Kept):
+    """Who of a unit did something, when, and what they said."""
+
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    note = public_text(2000, lines=True, load_default="")
+
+
+class ProgressSchema(Kept):
+    """What a unit that was called did (报到), and which of its deadlines passed."""
+
+    checked_in = fields.Nested(DoneSchema, required=True, allow_none=True)
+    finished = fields.Nested(DoneSchema, required=True, allow_none=True)
+    missed = fields.List(fields.String(validate=WORD), required=True)
+
+
+class CallProgressSchema(ProgressSchema):
+    """The progress of a call, by its id."""
+
+    call = fields.String(required=True)
+
+
 class StateSchema(Kept):
     """The whole state that an event about a case results in."""
 
@@ -255,6 +307,9 @@ class StateSchema(Kept):
     resolution = fields.Nested(ResolutionSchema, load_default=None, allow_none=True)
     suspension = fields.Nested(SuspensionSchema)
     extensions = fields.List(fields.Nested(GrantedSchema))
+    joined = fields.List(
+        fields.Nested(CallSchema), metadata={"description": "the units called in this round"}
+    )
 
 
 class FactsSchema(Kept):
