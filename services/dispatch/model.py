@@ -14,6 +14,8 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
 - ``notes`` are the last of those that were written here (the timeline has all);
 - ``done`` is what was done here under an Idempotency-Key, ``{key: digest of the act}``;
 - ``passed`` are the kinds of deadlines that passed here, if any did (超时);
+- ``merged`` is who follows the case, ``{followers, version}``, if any does (并案), ``lead``
+  ``{case, resolution}`` how the one that it follows was resolved: then it is resolved as well;
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
   asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
   the deadlines have it.
@@ -50,6 +52,8 @@ ARRIVALS = frozenset(
 RECONCILED = "case.reconciled"
 CLOSED = "case.closed"
 PASSED = "case.deadline_passed"
+MERGED = "case.merged"
+LEAD_RESOLVED = "case.lead_resolved"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
 NOTES = 50
@@ -115,12 +119,14 @@ def merge(document: Document | None, event: Event) -> Document:
         return _released(document, event)
     if event.type in (RECONCILED, CLOSED):
         return _reconciled(document, event)
-    return (_passed if event.type == PASSED else _refused)(document, event)
+    others = {PASSED: _passed, MERGED: _merged, LEAD_RESOLVED: _led}
+    return others.get(event.type, _refused)(document, event)
 
 
 def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
     """Assigns a newly arrived case once, the choice kept with its reason; applies an extension.
 
+    A case that follows another, which was resolved, is resolved as that was.
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
     state = document["state"] or document.get("asked_in")
@@ -132,6 +138,8 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
         document = {**document, "under": under}
     if document["status"] != "live":
         return Decision(document)
+    if document.get("lead") is not None:
+        return _follow(document, atlas, now)
     if state["assigned"] is not None:
         return _extended(document, atlas, now)
     profile = atlas.rules_for(document["facts"])
@@ -234,20 +242,31 @@ def resolve(
             return Decision(document, answer=document)
         raise Refused("this desk has resolved the case already", resolution=settled)
     _must_be_live(document)
-    document = {
-        **_acted(
-            document,
-            stage=Stage.RESOLVED,
-            deadlines=[],
-            clocks=clocks.running(document["state"]["clocks"], now),
-            suspension=None,
-            resolution={"outcome": outcome, "note": note, "by": by, "at": now},
-        ),
-        "status": "ended",
-        "ended": "resolved",
-    }
+    said = {"outcome": outcome, "note": note, "by": by, "at": now}
+    document = _settled(document, said, now)
     event = _event("case.resolved", document, atlas, now, **_attached(attachments))
     return Decision(document, [event], document)
+
+
+def _settled(document: Document, resolution: dict[str, Any], now: Instant) -> Document:
+    state = document["state"]
+    acted = _acted(
+        document,
+        stage=Stage.RESOLVED,
+        deadlines=[],
+        clocks=clocks.running(state["clocks"], now),
+        suspension=None,
+        resolution=resolution,
+    )
+    return {**acted, "status": "ended", "ended": "resolved"}
+
+
+def _follow(document: Document, atlas: Atlas, now: Instant) -> Decision:
+    """The case that this one follows was resolved (并案): so is this, by who resolved that."""
+    lead = document["lead"]
+    resolution = {**lead["resolution"], "at": now, "followed": lead["case"]}
+    document = _settled(document, resolution, now)
+    return Decision(document, [_event("case.resolved", document, atlas, now)])
 
 
 def suspend(
@@ -490,6 +509,8 @@ def _arrived(document: Document | None, event: Event) -> Document:
         return document
     facts, state = event.data["case"], event.data["state"]
     arrived = state["clocks"]["level"]["started_at"]
+    if "merged" in event.data:
+        document = _followed_by(document, event.data["merged"])
     # A release that came first may have the facts of a newer profile.
     return {**document, "facts": facts, "state": state, "arrived": arrived}
 
@@ -568,6 +589,20 @@ def _passed(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, _token(event))
     kinds = {*document.get("passed", ()), event.data["passed"]["kind"]}
     return {**document, "passed": sorted(kinds)}
+
+
+def _led(document: Document | None, event: Event) -> Document:
+    return {**(document or _blank(event, _token(event))), "lead": event.data["lead"]}
+
+
+def _merged(document: Document | None, event: Event) -> Document:
+    return _followed_by(document or _blank(event, _token(event)), event.data["merged"])
+
+
+def _followed_by(document: Document, merged: dict[str, Any]) -> Document:
+    """The greatest version counts."""
+    known = document.get("merged") or {"version": 0}
+    return document if known["version"] >= merged["version"] else {**document, "merged": merged}
 
 
 def _asked(event: Event) -> Document:

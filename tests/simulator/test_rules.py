@@ -13,6 +13,7 @@ import pytest
 
 from services.bus.memory import MemoryStore
 from services.dispatch import model as dispatch
+from services.escalation import merging
 from services.escalation import model as escalation
 from services.escalation.firing import Markers
 from services.grid.events import making
@@ -146,6 +147,11 @@ def grants_what_came_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(escalation._Decider, "_holds", lambda _self, _asked: True)
 
 
+def tells_no_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.4: what one case means for another goes by events that are written with it."""
+    monkeypatch.setattr(merging, "_tell_followers", lambda _decider: None)
+
+
 RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     decides_again,
     last_one_wins,
@@ -160,6 +166,7 @@ RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     fires_by_the_clock,
     suspends_without_moving,
     grants_what_came_too_late,
+    tells_no_follower,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.grid.events import case, custodian, directory, ending, notification
+from services.grid.events import case, custodian, directory, ending, merging, notification
 from services.grid.events.event_type import EventType
 
 CATALOGUE: dict[str, EventType] = {
@@ -11,6 +11,7 @@ CATALOGUE: dict[str, EventType] = {
         *case.TYPES,
         *ending.TYPES,
         *custodian.TYPES,
+        *merging.TYPES,
         *directory.TYPES,
         *notification.TYPES,
     )
