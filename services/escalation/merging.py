@@ -195,8 +195,9 @@ def _take_over(decider: Decider, theirs: Sequence[Mapping[str, Any]], case: str 
     if not raised and not left:
         return
     decider.document["facts"] = {**facts, "urgency": urgency}
-    known = [] if raised else state.get("inherited", [])
-    decider.stay("merged", again=raised, inherited=_earliest([*known, *left]))
+    # What is left now is earlier than all that counted, or there is nothing else any more.
+    kept = [] if raised else state.get("inherited", [])
+    decider.stay("merged", again=raised, inherited=_one_of_each(left, kept))
 
 
 def most_urgent(profile: Profile, urgencies: Sequence[str]) -> str:
@@ -206,11 +207,12 @@ def most_urgent(profile: Profile, urgencies: Sequence[str]) -> str:
     return max(known, key=order.index, default=urgencies[0])
 
 
-def _earliest(left: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One of each kind: the earliest."""
-    found: dict[str, dict[str, Any]] = {}
-    for item in sorted(left, key=lambda item: str(item["due"])):
-        found.setdefault(item["kind"], item)
+def _one_of_each(
+    left: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One of each kind: the earliest that is left now, else what was kept."""
+    found = {item["kind"]: item for item in kept}
+    found |= {item["kind"]: item for item in sorted(left, key=lambda it: it["due"], reverse=True)}
     return list(found.values())
 
 

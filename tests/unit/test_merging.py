@@ -281,6 +281,32 @@ def test_what_was_taken_over_stands_while_the_case_is_suspended() -> None:
     invariants.all_hold(world)
 
 
+def test_of_several_followers_the_earliest_deadline_counts_also_after_a_pause() -> None:
+    world = Matter("ordinary")
+    world.does(1, "escalate")
+    world.does(1, "escalate")
+    for number in (2, 3):
+        world.report(f"case-{number}")
+        world.settle()
+        world.clock.advance(600)
+    # The second one comes first: the older of the two is earlier still.
+    for number in (3, 2):
+        world.one(1, number)
+        assert world.due(1)["due"] == world.due(number)["due"]
+    # Two hours of a pause: one that is reported then may be earlier than what stood.
+    world.does(1, "suspend")
+    world.clock.advance(2 * HOUR)
+    world.does(1, "resume")
+    own = plus(world.due(2)["due"], 2 * HOUR)
+    assert world.due(1)["due"] == own
+    world.report("case-4", "urgent")
+    world.settle()
+    theirs = world.due(4)["due"]
+    world.one(1, 4)
+    assert world.due(1)["due"] == min(own, theirs) == theirs
+    assert world.due(1)["counted"][-1] == "taken over from case-4"
+
+
 def test_more_time_that_was_granted_before_a_merge_does_not_move_what_it_brings() -> None:
     start = deadlines.Start(
         Instant("2026-01-05T00:00:00.000Z"), Instant("2026-01-05T00:00:00.000Z")
