@@ -110,6 +110,23 @@ class Client:
         action = "unwatch" if away else "watch"
         return self._ask("POST", f"{url}/{action}", ("operator", "officer"), body=who)
 
+    def merge(self, case: str, other: str, reason: str) -> Json:
+        """Merges two cases: which is kept, and which follows it."""
+        url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/merge"
+        body = {"with": other, "reason": reason}
+        return self._ask("POST", url, ("operator", "officer"), body=body)
+
+    def link(self, case: str, other: str, *, away: bool) -> Json:
+        """Links two cases, or no longer; what the first is linked with."""
+        action = "unlink" if away else "link"
+        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/{action}"
+        return self._ask("POST", url, ("operator", "officer"), body={"case": other})
+
+    def duplicates(self, case: str) -> Json:
+        """What may be the same matter, the most alike first."""
+        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/duplicates"
+        return self._ask("GET", url, _READERS)
+
     def deadlines(self, case: str) -> Json:
         """Every deadline of a case with its rule and what became of it."""
         url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/deadlines"

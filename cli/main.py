@@ -607,6 +607,52 @@ def watchers(  # noqa: PLR0917 - typer reads its options from here
             typer.echo("\n".join(found["watchers"]) or "nobody watches this case")
 
 
+With = Annotated[str, typer.Option("--with", help="The other case's id.")]
+
+
+@app.command()
+def merge(case: CaseId, other: With, reason: Reason, as_json: AsJson = False) -> None:
+    """Merge two cases that are one matter (并案): the older is kept, the other one follows it."""
+    with _client(as_json) as client:
+        found = client.merge(case, other, reason)
+        if as_json:
+            _print(found)
+        else:
+            kept = found["kept"]
+            holder = render.holder(kept["address"])
+            typer.echo(f"{found['follower']['case']} follows {kept['case']}, held by {holder}")
+
+
+@app.command()
+def link(
+    case: CaseId,
+    other: With,
+    remove: Annotated[bool, typer.Option("--remove", help="Link them no longer.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Link two cases that have to do with each other (关联); says what a case is linked with."""
+    with _client(as_json) as client:
+        found = client.link(case, other, away=remove)
+        if as_json:
+            _print(found)
+        else:
+            typer.echo("\n".join(found["linked"]) or "no case is linked with this one")
+
+
+@app.command()
+def duplicates(case: CaseId, as_json: AsJson = False) -> None:
+    """What may be the same matter (疑似重复): reported near it, at about the same time."""
+    with _client(as_json) as client:
+        found = client.duplicates(case)
+        if as_json:
+            _print(found)
+        elif found["duplicates"]:
+            _console().print(render.duplicates(found["duplicates"], _zone()))
+        else:
+            apart = render.duration(found["within_seconds"])
+            typer.echo(f"nothing alike was reported near it within {apart}")
+
+
 DivisionArgument = Annotated[str, typer.Argument(help="A division code: it and all below it.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only what would change.")]
 

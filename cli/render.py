@@ -106,6 +106,25 @@ def listing(cases: Iterable[Json], now: Instant) -> Table:
     return table
 
 
+def duplicates(found: Iterable[Json], zone: ZoneInfo) -> Table:
+    """One line a case that may be the same, with how much alike it is, and in what."""
+    heads = ("alike", "case", "title", "where", "status", "reported", "because")
+    table = Table(*heads, box=None, header_style="bold")
+    for case in found:
+        why = case["why"]
+        because = f"words {why['words']:.0%}, place {why['place']}, {why['hours']} h apart"
+        table.add_row(
+            f"{case['score']:.0%}",
+            case["id"],
+            case["title"],
+            address(case),
+            status(case["status"]),
+            local(case["reported_at"], zone),
+            because,
+        )
+    return table
+
+
 def trail(entries: Iterable[Json], zone: ZoneInfo) -> Table:
     """One line an entry of the audit trail."""
     table = Table("time", "who", "from", "did", "case", "", box=None, header_style="bold")
@@ -146,6 +165,7 @@ def whole(case: Json, now: Instant, zone: ZoneInfo) -> RenderableType:
         said = f"{resolution['outcome']} {local(resolution['at'], zone)} by {resolution['by']}"
         rows.append(("resolved", f"{said} {resolution['note']}".strip()))
     rows.extend(("called", _called(item, zone)) for item in case.get("joined", ()))
+    rows.extend(_others(case))
     rows.extend(_ends(case, zone))
     if supervised:
         rows.append(("supervised", Text(f"{supervised['times']} times", "red")))
@@ -172,6 +192,16 @@ def _called(item: Json, zone: ZoneInfo) -> str:
     if item["released"] and item["released"]["score"]:
         words.append(f"{item['released']['score']} of 5")
     return ", ".join(words)
+
+
+def _others(case: Json) -> Iterator[tuple[str, RenderableType]]:
+    """The cases that it was merged or linked with."""
+    followed = (case.get("resolution") or {}).get("followed")
+    if case.get("follows"):
+        yield "follows", f"{case['follows']}{', which was resolved' if followed else ''}"
+    for name, words in (("followers", "followed by"), ("linked", "linked with")):
+        if case.get(name):
+            yield words, ", ".join(case[name])
 
 
 def _ends(case: Json, zone: ZoneInfo) -> Iterator[tuple[str, RenderableType]]:

@@ -55,10 +55,17 @@ class Guard:
         :raises Problem: a 403 with the rule.
         :raises Retry: the directory, by which it is decided, has not arrived yet.
         """
+        if not self.reaches(atlas, *addresses):
+            raise forbidden(self.identity, RULE)
+
+    def reaches(self, atlas: Atlas, *addresses: Address) -> bool:
+        """Whether the caller's scope covers one of these addresses.
+
+        :raises Retry: the directory, by which it is decided, has not arrived yet.
+        """
         self.asked = True
         scope = self._known(atlas)
-        if not any(scope.covers(address, atlas) for address in addresses):
-            raise forbidden(self.identity, RULE)
+        return any(scope.covers(address, atlas) for address in addresses)
 
     def own(self) -> str:
         """By whom the cases of a list must have been reported: the caller."""

@@ -64,6 +64,11 @@ UNPUBLISHED_OLDEST = Gauge(
 # Sweeps of what a crash or an outage left. outcome: clean, published, away.
 SWEEPS = Counter("huashi_sweeps_total", "Sweeps for unpublished events.", ["outcome"])
 
+# -- duplicates (escalation) ---------------------------------------------------------------
+
+# Cases that a person merged into an older one (并案).
+MERGED = Counter("huashi_cases_merged_total", "Cases merged into an older one.")
+
 # -- deadlines (escalation) ----------------------------------------------------------------
 
 # Deadlines that passed and were acted upon. kind: acknowledge, report, resolve, progress, remind,

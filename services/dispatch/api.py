@@ -383,6 +383,12 @@ class EntryShown(Shown):
     passed = fields.List(
         fields.String(), metadata={"description": "the kinds of deadlines that passed here"}
     )
+    follows = fields.String(
+        allow_none=True, metadata={"description": "the older case that it was merged into (并案)"}
+    )
+    followers = fields.List(
+        fields.String(), metadata={"description": "the cases that follow this one"}
+    )
 
 
 class EntriesPage(Shown):
@@ -1002,6 +1008,8 @@ def shown(entry: Document) -> dict[str, Any]:
         "refused": entry["refused"]
         and {name: entry["refused"][name] for name in ("request", "why")},
         "passed": entry.get("passed", []),
+        "follows": facts.get("follows"),
+        "followers": (entry.get("merged") or {"followers": []})["followers"],
     }
 
 

@@ -16,6 +16,8 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
 - ``passed`` are the kinds of deadlines that passed here, if any did (超时);
 - ``progress`` is what the units that were called did so far, by the call's id, see
   :mod:`services.grid.whistles`; who they are stands in the state;
+- ``merged`` is who follows the case, ``{followers, version}``, if any does (并案), ``lead``
+  ``{case, resolution}`` how the one that it follows was resolved: then it is resolved as well;
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
   asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
   the deadlines have it.
@@ -55,6 +57,8 @@ RECONCILED = "case.reconciled"
 CLOSED = "case.closed"
 PASSED = "case.deadline_passed"
 JOINED = "case.joined"
+MERGED = "case.merged"
+LEAD_RESOLVED = "case.lead_resolved"
 ASKED = "case.extension_requested"
 ANSWERED = {"case.extension_granted": "granted", "case.extension_refused": "refused"}
 NOTES = 50
@@ -129,6 +133,8 @@ def merge(document: Document | None, event: Event) -> Document:
         return _reconciled(document, event)
     others = {
         PASSED: _passed,
+        MERGED: _merged,
+        LEAD_RESOLVED: _led,
         JOINED: _joined,
         calls.CALLED: calls.merge,
         calls.CALL_ENDED: calls.merge,
@@ -139,6 +145,7 @@ def merge(document: Document | None, event: Event) -> Document:
 def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
     """Assigns a newly arrived case once, the choice kept with its reason; applies an extension.
 
+    A case that follows another, which was resolved, is resolved as that was.
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
     """
     state = document["state"] or document.get("asked_in")
@@ -150,6 +157,8 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
         document = {**document, "under": under}
     if document["status"] != "live":
         return Decision(document)
+    if document.get("lead") is not None:
+        return _follow(document, atlas, now)
     if state["assigned"] is not None:
         return _extended(document, atlas, now)
     profile = atlas.rules_for(document["facts"])
@@ -253,21 +262,38 @@ def resolve(
             return Decision(document, answer=document)
         raise Refused("this desk has resolved the case already", resolution=settled)
     _must_be_live(document)
-    document = {
-        **_acted(
-            document,
-            stage=Stage.RESOLVED,
-            deadlines=[],
-            clocks=clocks.running(document["state"]["clocks"], now),
-            suspension=None,
-            resolution={"outcome": outcome, "note": note, "by": by, "at": now},
-            **whistles.released(document["state"], by, now, scores or {}),
-        ),
-        "status": "ended",
-        "ended": "resolved",
-    }
+    said = {"outcome": outcome, "note": note, "by": by, "at": now}
+    document = _settled(document, said, now, scores)
     event = _event("case.resolved", document, atlas, now, **_attached(attachments))
     return Decision(document, [event], document)
+
+
+def _settled(
+    document: Document,
+    resolution: dict[str, Any],
+    now: Instant,
+    scores: Mapping[str, int] | None = None,
+) -> Document:
+    """The entry once the case is resolved; units that are still there may leave."""
+    state = document["state"]
+    acted = _acted(
+        document,
+        stage=Stage.RESOLVED,
+        deadlines=[],
+        clocks=clocks.running(state["clocks"], now),
+        suspension=None,
+        resolution=resolution,
+        **whistles.released(state, resolution["by"], now, scores or {}),
+    )
+    return {**acted, "status": "ended", "ended": "resolved"}
+
+
+def _follow(document: Document, atlas: Atlas, now: Instant) -> Decision:
+    """The case that this one follows was resolved (并案): so is this, by who resolved that."""
+    lead = document["lead"]
+    resolution = {**lead["resolution"], "at": now, "followed": lead["case"]}
+    document = _settled(document, resolution, now)
+    return Decision(document, [_event("case.resolved", document, atlas, now)])
 
 
 def whistle(
@@ -617,6 +643,8 @@ def _arrived(document: Document | None, event: Event) -> Document:
         return document
     facts, state = event.data["case"], event.data["state"]
     arrived = state["clocks"]["level"]["started_at"]
+    if "merged" in event.data:
+        document = _followed_by(document, event.data["merged"])
     # A release that came first may have the facts of a newer profile.
     return {**document, "facts": facts, "state": state, "arrived": arrived}
 
@@ -704,6 +732,20 @@ def _joined(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, _token(event))
     known = whistles.heard(document.get("progress", {}), event.data["progress"])
     return {**document, "progress": known}
+
+
+def _led(document: Document | None, event: Event) -> Document:
+    return {**(document or _blank(event, _token(event))), "lead": event.data["lead"]}
+
+
+def _merged(document: Document | None, event: Event) -> Document:
+    return _followed_by(document or _blank(event, _token(event)), event.data["merged"])
+
+
+def _followed_by(document: Document, merged: dict[str, Any]) -> Document:
+    """The greatest version counts."""
+    known = document.get("merged") or {"version": 0}
+    return document if known["version"] >= merged["version"] else {**document, "merged": merged}
 
 
 def _asked(event: Event) -> Document:

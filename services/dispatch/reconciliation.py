@@ -31,7 +31,10 @@ def entries_of(
 
 
 def _told(record: Record, *, whole: bool) -> dict[str, Any]:
-    """``token`` and ``address`` are none while only the entry's release is known."""
+    """``token`` and ``address`` are none while only the entry's release is known.
+
+    ``held`` is the token of who held the case after this entry, if its release told one.
+    """
     document = record.document or {}
     told = {name: document[name] for name in ("case", "round", "hop", "status", "ended")}
     state = document["state"] or {}
@@ -40,6 +43,7 @@ def _told(record: Record, *, whole: bool) -> dict[str, Any]:
         **told,
         "token": state.get("token"),
         "address": state.get("address"),
+        "held": document["held"] and document["held"]["token"],
         "unpublished": bool(record.unpublished),
         **({"facts": document["facts"], "state": document["state"]} if whole else {}),
     }

@@ -73,7 +73,7 @@ class Docket(MongoStore):
 
         ``arrived`` all of them; ``acknowledged`` accepted or settled here; ``completed`` settled
         here, ``on_time`` before that was due; ``overdue`` where any deadline passed; ``due``
-        settled or overdue.
+        settled or overdue. A case that only had a hop to the same holder came once.
         """
         arrived = {"document.arrived": {"$gte": since, "$lt": until}}
         passed: dict[str, Any] = {"$ifNull": ["$document.passed", []]}
@@ -91,9 +91,17 @@ class Docket(MongoStore):
             "overdue": overdue,
             "due": {"$or": [completed, overdue]},
         }
+        at_once: list[dict[str, Any]] = [
+            {"$eq": ["$document.ended", "custody"]},
+            {"$eq": ["$document.held.token.round", "$document.round"]},
+            {"$eq": ["$document.held.token.hop", {"$add": ["$document.hop", 1]}]},
+            {"$eq": ["$document.held.address", "$document.state.address"]},
+        ]
+        # What passed here is known of this entry alone: it counts.
+        stayed = {"$and": [*at_once, {"$not": [overdue]}]}
         group = {name: {"$sum": {"$cond": [item, 1, 0]}} for name, item in counts.items()}
         pipeline = [
-            {"$match": {**_arrived(part, None), **arrived}},
+            {"$match": {**_arrived(part, None), **arrived, "$expr": {"$not": [stayed]}}},
             {"$group": {"_id": None, **group}},
         ]
         with database_errors():

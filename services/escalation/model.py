@@ -19,6 +19,7 @@ late_custody, next_due, rank, shard}``:
   goes on whoever holds the case;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
   by which a deadline fires once;
+- ``followers``, ``following`` and ``lead`` are explained in ``merging.py``;
 - ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
   most urgent; ``shard`` says which replica does;
 - ``calls`` and ``joined_told`` are of the units that were called to it, see ``whistle.py``.
@@ -31,14 +32,14 @@ is only ``{kind, due}``, and what follows when it passes is :meth:`_Decider.pass
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
-from services.bus.errors import Refused
+from services.bus.errors import Defer, Refused
 from services.bus.fold import Decision, Document, Record, Work
-from services.escalation import whistle
+from services.escalation import merging, whistle
 from services.grid import clocks, deadlines, moving, whistles
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.calendars import out_of_pause
@@ -77,6 +78,8 @@ def work(event: Event, atlas: Atlas, now: Instant) -> Work:
 
     Its answer is by how many seconds the clock of a custody that is new here runs ahead.
     """
+    if event.type in merging.SAID:
+        return Work(merging.key(event), lambda record: _hear(record, event, atlas, now))
 
     def change(record: Record) -> Decision:
         before = len(record.document["seen"]) if record.document else 0
@@ -135,6 +138,29 @@ def merge(document: Document | None, event: Event, received: Instant) -> Documen
         document["requests"] = _asked(document, event)
     document["late_custody"] = _late_custody(document)
     return whistle.heard(document, event)
+
+
+def _hear(record: Record, event: Event, atlas: Atlas, now: Instant) -> Decision:
+    """What one case says to another that it was merged with."""
+    if record.document is None:
+        raise Defer(f"the custodian has not heard of case {record.key}")
+    decider = _Decider(record.document, atlas, now)
+    merging.hear(decider, event)
+    return decider.decision()
+
+
+def follow(
+    document: Document, lead: str, by: str, reason: str, *, atlas: Atlas, now: Instant
+) -> Decision:
+    """Lets a case follow an older one (并案); see :mod:`services.escalation.merging`.
+
+    :raises Refused: the case has ended.
+    """
+    if not _held(document):
+        raise Refused("the case has ended")
+    decider = _Decider(document, atlas, now)
+    merging.follow(decider, lead, why="merged", by=by, reason=reason)
+    return replace(decider.decision(), answer=decider.document)
 
 
 def decide(document: Document, atlas: Atlas, now: Instant, *, arrived: bool = False) -> Decision:
@@ -274,6 +300,18 @@ def migrate(record: Record, version: str, atlas: Atlas, now: Instant) -> Decisio
     return replace(decider.decision(), answer={**told, **_changes(document, decider.document)})
 
 
+def beyond(document: Document, known: Token, atlas: Atlas, now: Instant) -> Decision:
+    """A hop to the same holder that is later than one of which others know.
+
+    :param known: that one, which nobody has any more: it was lost, here and where it was.
+    """
+    token = Token.of(document["state"]["token"])._replace(round=known.round, hop=known.hop)
+    state = {**document["state"], "token": token.as_dict()}
+    decider = _Decider({**document, "state": state}, atlas, now)
+    decider.stay("reconciled")
+    return decider.decision()
+
+
 def switches(facts: dict[str, Any], atlas: Atlas) -> bool:
     """Whether a case in flight is under the rules of another mode than its place is in.
 
@@ -399,8 +437,9 @@ class _Decider:
 
     def decision(self) -> Decision:
         """Releases what is no longer current, arms what is, and closes the decision."""
+        merging.settle(self)
         self.release()
-        self.document = whistle.told(self.document, self.profile.grace, self.now, self._emit)
+        self.document = whistle.told(self.document, self.profile.grace, self.now, self.emit)
         self.document["next_due"] = self._next_due()
         self.document["rank"] = self._rank()
         self.document["shard"] = shard(self.document["case"])
@@ -487,7 +526,7 @@ class _Decider:
         """From which hop of this round another was sent; what was before, it is returned to."""
         hops = self._hops()
         # What was moved before this was kept came from the hop before.
-        sender: int | None = hops[hop].get("sender", hop - 1)
+        sender: int | None = hops.get(hop, {}).get("sender", hop - 1)
         return sender if sender in hops else None
 
     def _next_sender(self, reason: str, kind: str, to: Address) -> int | None:
@@ -513,7 +552,7 @@ class _Decider:
             why = _why_released(item, self.token, self.document["seen"])
             if why is not None and item["released"] not in (why, "resolution"):
                 beaten = Token(item["round"], Stage.HELD, item["hop"], 0)
-                self._emit(
+                self.emit(
                     "case.released",
                     token=beaten,
                     discriminator=f"{item['address']['level']}:{why}",
@@ -553,7 +592,7 @@ class _Decider:
 
     def miss(self, due: list[dict[str, Any]]) -> None:
         """Units that were called stay away, or are not done: told, and supervised if need be."""
-        self.document, deadline = whistle.missed(self.document, due, self.now, self._emit)
+        self.document, deadline = whistle.missed(self.document, due, self.now, self.emit)
         if deadline is not None and not self._wanted_by(deadline["rule"]):
             self.supervise_now(whistle.UNANSWERED, deadline["rule"], deadline["source"])
 
@@ -569,7 +608,7 @@ class _Decider:
         if to != here:
             self._move(to, self.now, "profile_migrated", kind="case.transferred")
         else:
-            self._stay("profile_migrated")
+            self.stay("profile_migrated")
 
     def switch(self) -> None:
         """From now on the rules hold of the mode that the case's place is in."""
@@ -591,10 +630,19 @@ class _Decider:
             self.document["state"] = {**self.document["state"], "assigned": None}
         # From one emergency into another the rules are the same: that gives nobody more time.
         changed = (wanted is None) != (present is None)
-        self._stay(reason, again=changed and part is not None and part.starts_again)
+        self.stay(reason, again=changed and part is not None and part.starts_again)
 
-    def _stay(self, reason: str, *, again: bool = False) -> None:
-        """A hop to the same holder, with what its rules say now; ``again``: from now on."""
+    def open_deadlines(self) -> list[dict[str, Any]]:
+        """The deadlines of the present hop that have not fired, on the custodian's own clock."""
+        return _pending(self.document)
+
+    def stay(
+        self, reason: str, *, again: bool = False, inherited: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """A hop to the same holder, with what its rules say now; ``again``: from now on.
+
+        :param inherited: what a merge brought, in place of what there was.
+        """
         on = self.document["state"]["clocks"]
         if again:
             on = clocks.restarted(on, self.now)
@@ -608,13 +656,16 @@ class _Decider:
             state["assigned"] = None
         if again:
             # What was granted counted from a time that counts no longer.
-            state.pop("extensions", None)
+            for name in ("extensions", "inherited"):
+                state.pop(name, None)
+        if inherited:
+            state["inherited"] = list(inherited)
         found = deadlines.of_state(self.profile, self.document["facts"], state, self.atlas.holidays)
         fired = {item["deadline"]["kind"] for item in self._history()}
         kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
         supervision = self.document["supervision"]
         self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
-        if not again:
+        if not again or inherited is not None:
             self.document["supervision"] = supervision
 
     def _history(self) -> list[dict[str, Any]]:
@@ -744,7 +795,7 @@ class _Decider:
             ),
         }
         # What was agreed with the holder before is not agreed with the next.
-        for name in ("suspension", "extensions", "progressed_at"):
+        for name in ("suspension", "extensions", "inherited", "progressed_at"):
             moved.pop(name, None)
         self._hop(moved, reason, kind=kind, **specific)
 
@@ -763,14 +814,15 @@ class _Decider:
             "received_at": self.now,
             "supervision": supervision if "asked" in supervision else None,
         }
-        self._emit(kind, reason=reason, previous=previous, **specific)
+        told = merging.told(self.document)
+        self.emit(kind, reason=reason, previous=previous, **told, **specific)
 
     def _refuse(self, item: dict[str, Any], why: str) -> None:
         asked = Token.of(item["token"])
         hop = next(
             seen for seen in self.document["seen"] if (seen["round"], seen["hop"]) == _hop(asked)
         )
-        self._emit(
+        self.emit(
             "case.refused",
             token=asked,
             discriminator=item["request"]["id"],
@@ -812,14 +864,14 @@ class _Decider:
     ) -> None:
         names = ("kind", "of", "at", "due")
         passed = {name: deadline[name] for name in names if name in deadline}
-        self._emit(
+        self.emit(
             kind,
             discriminator=discriminator or deadlines.mark(deadline),
             passed={**passed, "fired_at": self.now, "count": count},
             **specific,
         )
 
-    def _emit(self, kind: str, **specific: Any) -> None:
+    def emit(self, kind: str, **specific: Any) -> None:
         self.events.append(
             case_event(
                 kind,

@@ -11,7 +11,8 @@ that sending the latest whole state again is always safe.
 - ``register_behind``: the register has not heard of the case, or not of the latest.
   ``case.reconciled`` tells it.
 - ``entry_missing``, ``entry_behind``, ``entry_ended``: held at a desk that has no entry for it,
-  that lost what it did itself (it was restored), whose entry has ended. ``case.reconciled``.
+  that lost what it did itself (it was restored), whose entry has ended. ``case.reconciled``. If
+  that entry knows of a later hop, which nobody has any more, by one that is later still.
 - ``entry_stale``: an entry is live and its custody has ended. ``case.released`` once more.
 """
 
@@ -44,7 +45,10 @@ KINDS = (
 ABSORBED = ("custody_missing", "custody_behind")
 """Kinds in which somebody else knows better than the custodian."""
 RECONCILED = "case.reconciled"
-_FORGOTTEN = ("case.released", "case.called", "case.call_ended", "case.joined")
+_FORGOTTEN = (
+    *("case.released", "case.called", "case.call_ended", "case.joined"),
+    *("case.led", "case.lead_resolved"),
+)
 
 Told = Mapping[str, Any]
 """A case of the register or an entry of a docket, as their service told it."""
@@ -76,7 +80,8 @@ class Finding:
 
     ``level`` and ``place`` are those of the docket entry that it is about, or (in a kind of
     ``ABSORBED``) that knows better; empty for the register. ``ours`` and ``theirs`` are the
-    tokens of the custodian and of the other, None where there is none.
+    tokens of the custodian and of the other, None where there is none; ``over`` is who held the
+    case later, as an entry that has ended knows it.
     """
 
     kind: str
@@ -86,6 +91,7 @@ class Finding:
     level: str = ""
     place: Place | None = None
     address: Address | None = None
+    over: Token | None = None
 
 
 def compare(page: Page, atlas: Atlas, now: Instant, later: float) -> list[Finding]:
@@ -204,7 +210,9 @@ def _in_docket(level: str, place: Place, entry: Told | None, record: Record) -> 
         kind = "entry_behind" if own else "entry_stale"
     if kind is None:
         return None
-    return Finding(kind, place.case, ours, theirs, level, place, address)
+    later = Token.of(entry["held"]) if entry is not None and entry.get("held") else None
+    over = later if kind == "entry_ended" and later is not None and later > ours else None
+    return Finding(kind, place.case, ours, theirs, level, place, address, over)
 
 
 def _of_holder(entry: Told | None, ours: Token, theirs: Token | None) -> str | None:
@@ -245,7 +253,10 @@ def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) ->
     """The whole state once more; a deadline that was not armed is."""
     document = _document(record)
     decision = Decision(document)
-    if finding.kind == "unarmed":
+    if finding.over is not None:
+        decision = model.beyond(document, finding.over, atlas, now)
+        decision = replace(decision, events=list(map(_anew, decision.events)))
+    elif finding.kind == "unarmed":
         decision = model.decide(document, atlas, now)
         if decision.document == document:
             return Decision(None, answer=False)

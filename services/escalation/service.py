@@ -10,7 +10,7 @@ from services.bus.consumer import Batch, events
 from services.bus.rpc import caller
 from services.bus.shell import attach
 from services.bus.web import Call, Operations, route
-from services.escalation import api, firing, reconciler, switching
+from services.escalation import api, duplicates, firing, reconciler, switching
 from services.escalation.shell import CustodianShell
 
 
@@ -106,6 +106,19 @@ class Service(Operations):
     def supervise(self, call: Call, case: str) -> dict[str, Any]:
         """Has a case supervised (督办), by somebody above its holder."""
         return api.supervise(self.shell, call, case)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/merge",
+        body=duplicates.MergeBody(),
+        may=duplicates.MERGERS,
+        touches=Touches.CASES,
+        answers=duplicates.MergedShown(),
+        problems=duplicates.NOT_MERGED,
+    )
+    def merge(self, call: Call, case: str) -> dict[str, Any]:
+        """Merges a case with another that is the same matter (并案): the older one is kept."""
+        return duplicates.merge(self.shell, self.markers, call, case)
 
     @route(
         "POST",

@@ -405,6 +405,7 @@ def for_level(
     holidays: Holidays,
     *,
     extensions: Sequence[Mapping[str, Any]] = (),
+    inherited: Sequence[Mapping[str, Any]] = (),
     round_: int = 1,
 ) -> list[dict[str, Any]]:
     """The deadlines of a case that came to ``address``, by due time, as events carry them.
@@ -414,6 +415,7 @@ def for_level(
 
     :param extensions: what was granted (延期), ``{by, granted_by}``: each counts from when the
         case had to be resolved without it.
+    :param inherited: what a merge brought (:func:`bequeathed`), of which the earlier counts.
     :param round_: a reopened case, in its second round or later, may have less time.
     """
     rule = _rule(profile, facts, address)
@@ -433,8 +435,12 @@ def for_level(
         }
     stands = replace(office, pauses=start.level_pauses) if start.level_pauses else office
     more = profile.extension.calendar if profile.extension is not None else None
-    for granted in extensions:
-        _extend(found["resolve"], granted, replace(stands, calendar=more) if more else stands)
+    # What was granted after a merge is more time than that left, what was before is not.
+    for agreed in sorted([*inherited, *extensions], key=_agreed_at):
+        if "since" in agreed:
+            _inherit(found, agreed, stands)
+        else:
+            _extend(found["resolve"], agreed, replace(stands, calendar=more) if more else stands)
     reminders = []
     for item in rule.reminders:
         of = found[item.of]
@@ -469,6 +475,7 @@ def of_state(
         Start.of(state["clocks"]),
         holidays,
         extensions=state.get("extensions", ()),
+        inherited=state.get("inherited", ()),
         round_=state["token"]["round"],
     )
     kept = open_of(found, state)
@@ -550,6 +557,29 @@ def of_feedback(profile: Profile, asked: Instant, holidays: Holidays) -> dict[st
     return {"due": due, **why, "counted": list(counted)}
 
 
+def bequeathed(
+    found: Sequence[Mapping[str, Any]], since: Instant, said: str, stood: Sequence[Pause] = ()
+) -> list[dict[str, Any]]:
+    """Those of these deadlines that are to come, as a merge (并案) leaves them to a hop.
+
+    That is those of :data:`TERMS`: when something must be done again depends on its own holder.
+
+    :param said: what people read of where they come from.
+    :param stood: the pauses in which they did not count; what they are left to has its own.
+    """
+    office = Office(EVERY_DAY, ZoneInfo("UTC"), Holidays(), tuple(stood))
+    return [
+        {
+            **{name: item[name] for name in ("kind", "rule", "source", "calendar")},
+            "due": plus(since, office.ran(since, item["due"])),
+            "counted": [*item["counted"], said],
+            "since": since,
+        }
+        for item in found
+        if item["kind"] in TERMS and item["due"] > since
+    ]
+
+
 def mark(deadline: Mapping[str, Any]) -> str:
     """What identifies a firing within a hop: ``resolve@...``, ``remind:resolve:50%@...``."""
     what, of, at = deadline["kind"], deadline.get("of"), deadline.get("at")
@@ -558,6 +588,18 @@ def mark(deadline: Mapping[str, Any]) -> str:
     if at is not None:
         what = f"{what}:{at}"
     return f"{what}@{deadline['due']}"
+
+
+def _agreed_at(item: Mapping[str, Any]) -> str:
+    """When an extension was granted, or a deadline was taken over."""
+    return str(item.get("since") or item.get("at", ""))
+
+
+def _inherit(found: dict[str, dict[str, Any]], item: Mapping[str, Any], office: Office) -> None:
+    due = office.elapsed(item["since"], seconds_between(item["since"], item["due"]))
+    if item["kind"] in found and due < found[item["kind"]]["due"]:
+        kept = {name: item[name] for name in item if name != "since"}
+        found[item["kind"]] = {**kept, "due": due}
 
 
 def _extend(deadline: dict[str, Any], granted: Mapping[str, Any], office: Office) -> None:

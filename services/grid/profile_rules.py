@@ -55,6 +55,7 @@ BOARD_AFTER = ("closed", "resolved")
 _LEVEL_CLOCK = ("goes_on", "starts_again")
 _REOPENING = {"enter": "resolver", "source": "assumption"}
 _RETURNS = {"most": 3, "source": "assumption"}
+_DUPLICATES = {"within": "3d", "source": "assumption"}
 _MOST_TIMES = 100
 _MOST_DAYS = 3660
 _MOST_SUSPENDED = 730 * 86400.0
@@ -189,6 +190,14 @@ class Returns:
 
 
 @dataclass(frozen=True)
+class Duplicates:
+    """How many seconds apart two reports may be that are suggested as one matter (疑似重复)."""
+
+    within: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Emergency:
     """What is different while a part of the region is in emergency mode (战时机制).
 
@@ -232,6 +241,7 @@ class Rules:
     extension: Extension | None
     reopening: Reopening
     returns: Returns
+    duplicates: Duplicates
     feedback: Feedback | None
     board: Board | None
     whistle: tuple[WhistleRule, ...]
@@ -272,7 +282,7 @@ class _Reader:
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
                 *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
-                *("whistle", "emergency"),
+                *("duplicates", "whistle", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
@@ -309,6 +319,7 @@ class _Reader:
             extension=self.extension(top["extension"]) if "extension" in top else None,
             reopening=self.reopening(top.get("reopening", _REOPENING)),
             returns=self.returns(top.get("returns", _RETURNS)),
+            duplicates=self.duplicates(top.get("duplicates", _DUPLICATES)),
             feedback=self.feedback(top["feedback"]) if "feedback" in top else None,
             board=self.board(top["public"]) if "public" in top else None,
             whistle=self.whistle(top["whistle"]) if "whistle" in top else (),
@@ -704,6 +715,14 @@ class _Reader:
             said = "other units and cases have no time to check in: add a last line without when"
             self.problem(("whistle", len(rules) - 1), said)
         return tuple(rules)
+
+    def duplicates(self, value: Any) -> Duplicates:
+        place: Place = ("duplicates",)
+        line = self.mapping(place, value, required=("within", "source"))
+        return Duplicates(
+            within=self.parsed((*place, "within"), line["within"], deadlines.duration, 1.0),
+            source=self.text((*place, "source"), line["source"]),
+        )
 
     def emergency_part(self, value: Any) -> dict[str, Any]:
         """What the part says, unread."""

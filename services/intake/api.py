@@ -49,6 +49,7 @@ from services.grid.scope import WHOLE
 from services.grid.tokens import Address, Token
 from services.intake import directory, model
 from services.intake.feedback import BY_CODE, give
+from services.intake.linking import linked
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
 
@@ -369,6 +370,15 @@ class CaseShown(Shown):
     )
     reopening = fields.Nested(Reopening, allow_none=True)
     watchers = fields.List(fields.String())
+    follows = fields.String(
+        allow_none=True, metadata={"description": "the older case that it was merged into (并案)"}
+    )
+    followers = fields.List(
+        fields.String(), metadata={"description": "the cases that follow this one"}
+    )
+    linked = fields.List(
+        fields.String(), metadata={"description": "cases that have to do with it (关联)"}
+    )
     withdrawal = fields.Nested(Withdrawal, allow_none=True)
     feedback = fields.Nested(FeedbackShown, allow_none=True)
     closing = fields.Nested(ClosingShown, allow_none=True)
@@ -453,6 +463,9 @@ class TrackingShown(Shown):
         allow_none=True, metadata={"description": "until when an answer is waited for"}
     )
     satisfied = fields.Boolean(allow_none=True, metadata={"description": "what was answered last"})
+    merged = fields.Boolean(
+        metadata={"description": "whether it is settled together with an older report (并案)"}
+    )
 
 
 def report(intake: IntakeShell, call: Call) -> Answer:
@@ -504,7 +517,7 @@ def report(intake: IntakeShell, call: Call) -> Answer:
 
 def show(intake: IntakeShell, call: Call, case: str) -> Answer:
     """A case with its address, token, clocks and deadlines; never who reported it."""
-    return tagged(shown(_readable(intake, call, case), intake.county.atlas()))
+    return tagged(shown(readable(intake, call, case), intake.county.atlas()))
 
 
 def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
@@ -528,7 +541,7 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
 
 def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> dict[str, Any]:
     """Somebody is told of what happens to a case from now on, or no longer."""
-    _readable(intake, call, case)
+    readable(intake, call, case)
     atlas, now, by = intake.county.atlas(), intake.now, call.identity.subject
     watcher = [_watcher(atlas, call.body, away=away)]
     added, removed = ([], watcher) if away else (watcher, [])
@@ -622,7 +635,7 @@ def _answerable(intake: IntakeShell, call: Call, case: str) -> None:
 
 def timeline(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
     """A page of a case's events, in the order of their time."""
-    _readable(intake, call, case)
+    readable(intake, call, case)
     raws, following = intake.timeline.of(case, call.query["cursor"], call.query["limit"])
     events = [
         {
@@ -698,6 +711,7 @@ def _tracking(document: Document, atlas: Atlas) -> dict[str, Any]:
         "ended_at": _ended_at(document),
         "feedback_until": (document.get("closing") or {"due": None})["due"],
         "satisfied": (document.get("feedback") or {"satisfied": None})["satisfied"],
+        "merged": "follows" in facts,
     }
 
 
@@ -761,6 +775,9 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "joined": whistles.shown(state, document.get("progress")),
         "reopening": document.get("reopening"),
         "watchers": _watchers(document),
+        "follows": facts.get("follows"),
+        "followers": (document.get("merged") or {"followers": []})["followers"],
+        "linked": linked(document),
         "withdrawal": document.get("withdrawal"),
         "feedback": document.get("feedback"),
         "closing": _closing(document),
@@ -836,7 +853,7 @@ def _document(intake: IntakeShell, case: str) -> Document:
     return record.document
 
 
-def _readable(intake: IntakeShell, call: Call, case: str) -> Document:
+def readable(intake: IntakeShell, call: Call, case: str) -> Document:
     """A case that the caller may read: their own report, or one that is or happened where they are.
 
     So whom a case was taken from by a transfer can still follow it. Or one that a unit of theirs is

@@ -18,6 +18,8 @@ status}``:
 - ``watchers`` is ``{to, version}``: who wants to be told of what happens to the case;
 - ``reopening`` is ``{by, reason, round}`` once it was reopened, ``withdrawal``
   ``{by, reason, at, round}`` once it was withdrawn;
+- ``merged`` is who follows the case (并案), ``{followers, version}``; ``links`` is explained in
+  ``linking.py``;
 - ``closing``, ``close_due`` and ``closed`` are explained in ``closing.py``, ``feedback`` in
   ``feedback.py``.
 """
@@ -40,7 +42,7 @@ from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
-from services.intake import closing
+from services.intake import closing, linking
 
 # Crockford's alphabet: no I, L, O or U, which are read as other characters.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -187,6 +189,8 @@ def reopen(
             said += ": report it again"
         raise Refused(said, stage=stage)
     before, facts = facts, in_emergency(facts, atlas.emergency_of(facts))
+    # Whoever reported it is not satisfied for themselves: it follows no other any more (并案).
+    facts.pop("follows", None)
     profile = atlas.rules_for(facts)
     ladder, address = _reopened_at(profile, facts, Address.of(state["address"]), atlas)
     if facts.get("emergency") != before.get("emergency"):
@@ -357,6 +361,8 @@ def same_report(document: Document, digest: str) -> Document:
 
 def work(event: Event, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the register."""
+    if event.type == linking.LINKED:
+        return linking.work(event, atlas, now)
 
     def change(record: Record) -> Decision:
         document = _placed(merge(record.document, event), atlas.directory)
@@ -396,6 +402,9 @@ def merge(document: Document | None, event: Event) -> Document:
             said = [{"call": event.data["call"]["id"], **said}]
         if said:
             document["progress"] = whistles.heard(document.get("progress", {}), said)
+    if event.type == "case.merged":
+        known = document.get("merged") or {"version": 0}
+        document["merged"] = max(known, event.data["merged"], key=lambda item: item["version"])
     current = Token.of(document["state"]["token"])
     moved_on = reached > [current.round, current.hop]
     document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on

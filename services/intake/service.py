@@ -10,7 +10,7 @@ from services.bus.consumer import Batch, events
 from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.intake import api, board, directory_api, reconciliation
+from services.intake import api, board, directory_api, reconciliation, related
 from services.intake.shell import IntakeShell
 
 
@@ -219,6 +219,43 @@ class Service(Operations):
     def unwatch(self, call: Call, case: str) -> dict[str, Any]:
         """Has somebody told of it no longer (取消关注)."""
         return api.watch(self.shell, call, case, away=True)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/link",
+        body=related.LinkBody(),
+        may=api.WATCHERS,
+        touches=Touches.CASES,
+        answers=related.LinksShown(),
+        problems=related.CROWDED,
+    )
+    def link(self, call: Call, case: str) -> dict[str, Any]:
+        """Links two cases that have to do with each other (关联)."""
+        return related.link(self.shell, call, case, on=True)
+
+    @route(
+        "POST",
+        "/v1/cases/<case>/unlink",
+        body=related.LinkBody(),
+        may=api.WATCHERS,
+        touches=Touches.CASES,
+        answers=related.LinksShown(),
+    )
+    def unlink(self, call: Call, case: str) -> dict[str, Any]:
+        """Two cases have nothing to do with each other after all."""
+        return related.link(self.shell, call, case, on=False)
+
+    @route(
+        "GET",
+        "/v1/cases/<case>/duplicates",
+        query=related.DuplicatesQuery(),
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=related.DuplicatesShown(),
+    )
+    def duplicates(self, call: Call, case: str) -> dict[str, Any]:
+        """What may be the same matter (疑似重复), with a score and why."""
+        return related.alike(self.shell, call, case)
 
     @route(
         "GET",

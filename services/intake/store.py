@@ -19,7 +19,7 @@ from services.bus.fold import Record
 from services.bus.paging import Cursor
 from services.bus.store import MongoStore, database_errors, unstorable
 from services.grid import json
-from services.grid.clock import Instant
+from services.grid.clock import Instant, plus
 from services.grid.events import Event
 
 _DUPLICATE = 11000
@@ -55,6 +55,9 @@ class Register(MongoStore):
             self.collection.create_index("document.close_due")
             ended = [("document.state.resolution.at", -1), ("_id", -1)]
             self.collection.create_index([("document.under", 1), *ended])
+            self.collection.create_index(
+                [("document.under", 1), ("document.facts.category", 1), *by_time]
+            )
 
     def by_tracking(self, code: str) -> dict[str, Any] | None:
         """The document with this tracking code."""
@@ -107,6 +110,29 @@ class Register(MongoStore):
                 where, {"document.close_due": 1}, sort=[("document.close_due", 1)]
             )
         return None if raw is None else Instant(raw["document"]["close_due"])
+
+    def like(
+        self, division: str, category: str, at: Instant, within: float, limit: int
+    ) -> list[dict[str, Any]]:
+        """Cases of a category in a division that were reported within so many seconds of ``at``.
+
+        The nearest in time, at most ``limit`` before and as many after; none that was withdrawn.
+        """
+        found = []
+        for order, limits in (
+            (-1, {"$gte": plus(at, -within), "$lte": at}),
+            (1, {"$gt": at, "$lte": plus(at, within)}),
+        ):
+            where = {
+                "document.under": division,
+                "document.facts.category": category,
+                "document.facts.reported_at": limits,
+                "document.status": {"$ne": "withdrawn"},
+            }
+            by_time = [("document.facts.reported_at", order), ("_id", order)]
+            with database_errors():
+                found += list(self.collection.find(where).sort(by_time).limit(limit))
+        return [raw["document"] for raw in found]
 
     def ended(
         self, where: BoardFilter, cursor: Cursor | None, limit: int

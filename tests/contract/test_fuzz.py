@@ -51,7 +51,7 @@ def known(own: County) -> Known:
     actions = (
         *("acknowledge", "resolve", "extend", "suspend", "resume", "reopen"),
         *("note", "escalate", "delegate", "transfer", "whistle", "release"),
-        *("feedback", "feedback_by_code", "withdraw"),
+        *("feedback", "feedback_by_code", "withdraw", "merge", "merge_with"),
     )
     ended = ("reopen", "feedback", "feedback_by_code")
     cases = {name: own.report(VILLAGE, reporter=person) for name in actions}
@@ -73,6 +73,9 @@ def known(own: County) -> Known:
     return {
         "case": [*cases.values(), nowhere],
         **{f"{name}.case": [case] for name, case in cases.items()},
+        **{f"{name}.case": [cases["merge"]] for name in ("link", "unlink")},
+        "MergeBody.with": [cases["merge_with"]],
+        "LinkBody.case": [cases["merge_with"]],
         "identity": [*asked, nowhere],
         "grant.identity": asked[:1],
         "refuse.identity": asked[1:],

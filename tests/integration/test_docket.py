@@ -97,6 +97,28 @@ def test_rates_of_a_desk_a_division_and_a_unit(docket: Docket) -> None:
     assert set(docket.rates(Scope("469002999"), *month).values()) == {0}
 
 
+def test_a_case_that_stays_with_its_holder_came_once(docket: Docket) -> None:
+    """A merge, an emergency, a migration: a hop to the same holder is no new arrival."""
+    here = {"level": "village", "division": VILLAGE, "unit": None}
+
+    def stayed(number: int, hop: int, to: dict[str, Any], **more: Any) -> dict[str, Any]:
+        made = entry(number, ended="custody", **more)
+        held = {"token": {"round": 1, "hop": hop, "stage": "held"}, "address": to}
+        return {**made, "round": 1, "hop": 0, "held": held}
+
+    fill(
+        docket,
+        stayed(0, 1, here),
+        {**entry(1, ended="resolved"), "round": 1, "hop": 1},
+        # It had gone on and come back; it went elsewhere; a deadline had passed here before.
+        stayed(2, 2, here),
+        stayed(3, 1, {**here, "division": OTHER}),
+        stayed(4, 1, here, passed=["resolve"]),
+    )
+    found = docket.rates(WHOLE, START, plus(START, 30 * 86400))
+    assert (found["arrived"], found["completed"], found["overdue"]) == (4, 1, 1)
+
+
 def test_a_units_queue_by_page(docket: Docket) -> None:
     units = ["team", None, "team", "other", "team"]
     fill(docket, *(entry(number, unit=unit) for number, unit in enumerate(units)))

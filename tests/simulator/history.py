@@ -11,7 +11,7 @@ A new kind of step is a function of :data:`STEPS`; a new action of a desk only n
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -212,6 +212,42 @@ def _supervise(world: World, choices: Choices, step: Step) -> str | None:
     return f"the county wants {case} to be supervised"
 
 
+def _two(cases: Sequence[str], choices: Choices) -> tuple[str, str]:
+    """Two of these cases, in either order."""
+    first = choices.pick(len(cases))
+    second = (first + 1 + choices.pick(len(cases) - 1)) % len(cases)
+    return cases[first], cases[second]
+
+
+def _merge(world: World, choices: Choices, step: Step) -> str | None:
+    known = list(world.nodes["escalation"].store.documents())
+    if len(known) < 2:
+        return None
+    one, other = _two(known, choices)
+    world.merge((one, other), step)
+    return f"{one} is merged with {other}"
+
+
+def _link(world: World, choices: Choices, step: Step) -> str | None:
+    known = list(world.nodes["intake"].store.documents())
+    if len(known) < 2:
+        return None
+    one, other = _two(known, choices)
+    on = choices.pick(3) != 2
+    world.link((one, other), on=on, step=step)
+    return f"{one} is {'linked with' if on else 'no longer linked with'} {other}"
+
+
+def _watch(world: World, choices: Choices, step: Step) -> str | None:
+    known = list(world.nodes["intake"].store.documents())
+    if not known:
+        return None
+    case = known[choices.pick(len(known))]
+    watcher, away = f"officer:v-{1 + choices.pick(2)}", choices.pick(3) == 2
+    world.watch(case, watcher, away=away, step=step)
+    return f"{watcher} {'leaves' if away else 'watches'} {case}"
+
+
 def _wait(world: World, choices: Choices, _step: Step) -> str:
     seconds = _WAITS[choices.pick(len(_WAITS))]
     return f"{seconds} s pass: it is {world.clock.advance(seconds)}"
@@ -268,8 +304,8 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(62, _read),
-    "act": Kind(42, _act),
+    "read": Kind(58, _read),
+    "act": Kind(40, _act),
     "answer": Kind(8, _answer),
     "answer_call": Kind(8, _answer_call),
     "reopen": Kind(4, _reopen),
@@ -278,8 +314,11 @@ STEPS: dict[str, Kind] = {
     "close": Kind(4, _close),
     "migrate": Kind(4, _migrate),
     "supervise": Kind(4, _supervise),
+    "merge": Kind(8, _merge),
+    "link": Kind(2, _link),
+    "watch": Kind(2, _watch),
     "switch": Kind(5, _switch),
-    "hear": Kind(10, _hear),
+    "hear": Kind(8, _hear),
     "follow": Kind(4, _follow),
     "wait": Kind(22, _wait),
     "second": Kind(16, _second),

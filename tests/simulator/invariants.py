@@ -45,6 +45,10 @@ def all_hold(world: World) -> None:
     units_are_waited_for(world)
     units_are_told_once(world)
     units_that_came_in_time_count(world)
+    merged_into_the_oldest(world)
+    followers_end_with_their_lead(world)
+    links_are_mutual(world)
+    watchers_agree(world)
 
 
 def agreement(world: World) -> None:
@@ -482,6 +486,75 @@ def units_that_came_in_time_count(world: World) -> None:
             call = event.data["call"]["id"]
             by_all = plus(event.data["passed"]["due"], -(max(ahead) - min(*ahead, 0.0)))
             assert call not in came or plus(came[call], SLACK_SECONDS) >= by_all, call
+
+
+def merged_into_the_oldest(world: World) -> None:
+    """What follows does so at once and in no circle: an older case that follows none itself.
+
+    That one knows of it, and is as urgent at least.
+    """
+    custody = world.nodes["escalation"].store.documents()
+    for case, document in custody.items():
+        if document["state"]["token"]["stage"] != "held":
+            continue
+        follows = document["facts"].get("follows")
+        if follows is None:
+            continue
+        lead = custody[follows]
+        ages = [(item["facts"]["reported_at"], item["case"]) for item in (lead, document)]
+        assert ages[0] < ages[1], case
+        said = lead["followers"][case]
+        since = {"case": follows, "round": said["round"], "hop": said["hop"]}
+        assert document["following"] == since, case
+        if lead["state"]["token"]["stage"] != "held" or said["left"] is not None:
+            # What becomes of it then is the next rule's.
+            continue
+        assert "follows" not in lead["facts"], case
+        order = [*world.atlas.rules_for(lead["facts"]).urgencies]
+        urgencies = [item["facts"]["urgency"] for item in (lead, document)]
+        assert order.index(urgencies[0]) >= order.index(urgencies[1]), case
+
+
+def followers_end_with_their_lead(world: World) -> None:
+    """A case whose lead was resolved is resolved, unless the desk that holds it is dead.
+
+    One whose lead was withdrawn, or follows another, follows that one or none.
+    """
+    custody = world.nodes["escalation"].store.documents()
+    for case, document in custody.items():
+        state, follows = document["state"], document["facts"].get("follows")
+        if state["token"]["stage"] != "held" or follows is None:
+            continue
+        left = custody[follows]["followers"][case]["left"]
+        if left is None:
+            assert custody[follows]["state"]["token"]["stage"] == "held", case
+        else:
+            assert left == "resolved", case
+            assert state["address"]["level"] in world.dead, case
+    for event in _events(world):
+        resolution = event.data.get("state", {}).get("resolution")
+        if event.type == "case.resolved" and "followed" in resolution:
+            assert event.data["case"]["follows"] == resolution["followed"], event.subject
+
+
+def links_are_mutual(world: World) -> None:
+    """Of two cases that are linked both show it."""
+    register = world.nodes["intake"].store.documents()
+    for case, record in register.items():
+        for other, said in record.get("links", {}).items():
+            assert register[other]["links"][case] == said, case
+
+
+def watchers_agree(world: World) -> None:
+    """The register's watchers are those of the last event that said who watches."""
+    said: dict[str, dict[str, Any]] = {}
+    for event in _events(world):
+        if event.type == "case.watched":
+            known = said.get(event.subject, {"version": 0})
+            told = {"to": event.data["watchers"], "version": event.data["version"]}
+            said[event.subject] = max(known, told, key=lambda item: item["version"])
+    for case, record in world.nodes["intake"].store.documents().items():
+        assert record.get("watchers") == said.get(case), case
 
 
 def supervised(world: World) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from services.bus.memory import MemoryStore
 from services.dispatch import model as dispatch
+from services.escalation import merging, whistle
 from services.escalation import model as escalation
-from services.escalation import whistle
 from services.escalation.firing import Markers
 from services.grid.events import making
 from services.grid.tokens import Token
@@ -172,6 +172,11 @@ def tells_no_next_holder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whistle, "_holder_told", once)
 
 
+def tells_no_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.4: what one case means for another goes by events that are written with it."""
+    monkeypatch.setattr(merging, "_tell_followers", lambda _decider: None)
+
+
 RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     decides_again,
     last_one_wins,
@@ -188,6 +193,7 @@ RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     grants_what_came_too_late,
     leaves_units_behind,
     tells_no_next_holder,
+    tells_no_follower,
 )
 
 

@@ -22,7 +22,7 @@ from services.bus.errors import BrokerAway, Refused, Retry
 from services.bus.fold import Decision, Document, Outcome, Work
 from services.dispatch import calls
 from services.dispatch import model as dispatch
-from services.escalation import firing, switching
+from services.escalation import duplicates, firing, switching
 from services.escalation import model as escalation
 from services.grid import whistles
 from services.grid.atlas import Atlas, UnknownProfile
@@ -30,7 +30,7 @@ from services.grid.clock import FrozenClock, Instant
 from services.grid.events import Event, of_consumer
 from services.grid.moving import WrongPlace
 from services.grid.whistles import WrongCall
-from services.intake import closing, feedback
+from services.intake import closing, feedback, linking
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.simulator.county import GRID, LEVELS, PLACES, TEAM, UNIT
@@ -446,6 +446,50 @@ class World:
             return escalation.supervise(document, "county", why, **at)
 
         return self._client(step or Step(), self.nodes["escalation"], case, change)
+
+    def merge(self, cases: tuple[str, str], step: Step | None = None) -> bool:
+        """Somebody finds that two cases are one matter; whether they are merged."""
+
+        def run(replica: Replica) -> None:
+            def read(wanted: Sequence[str]) -> dict[str, Document]:
+                records = replica.node.store.read(wanted)
+                return {case: item.document for case, item in records.items() if item.document}
+
+            def act(work: Work) -> Document | None:
+                done: Document | None = replica.fold.run([work])[0].result()
+                return done
+
+            duplicates.merged(
+                read,
+                act,
+                cases,
+                by="officer",
+                reason="同一盏灯",
+                atlas=replica.atlas,
+                now=replica.now,
+            )
+
+        return self._asked(step or Step(), self.nodes["escalation"], run)
+
+    def link(self, cases: tuple[str, str], *, on: bool, step: Step | None = None) -> bool:
+        """Somebody finds that two cases have to do with each other, or not."""
+        first, second = linking.decides(*cases)
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            at = {"atlas": replica.atlas, "now": replica.now}
+            return linking.link(document or {}, second, "officer", on=on, **at)
+
+        return self._client(step or Step(), self.nodes["intake"], first, change)
+
+    def watch(self, case: str, watcher: str, *, away: bool, step: Step | None = None) -> bool:
+        """Somebody wants to be told of what happens to a case, or no longer."""
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            at = {"atlas": replica.atlas, "now": replica.now}
+            added, removed = ([], [watcher]) if away else ([watcher], [])
+            return intake.watch(document or {}, "officer", added, removed, **at)
+
+        return self._client(step or Step(), self.nodes["intake"], case, change)
 
     def beat(self, step: Step | None = None) -> None:
         """A custodian says that it lives, and sends its queue a marker."""

@@ -1011,6 +1011,52 @@ def test_how_a_case_ended_is_shown(services: Services) -> None:
         assert words in shown
 
 
+def test_cases_are_merged_and_linked(services: Services) -> None:
+    held = {"address": {"level": "village", "division": "469002104214", "unit": None}, "token": {}}
+    told = {"kept": {"case": "c-1", **held}, "follower": {"case": "c-2", **held}}
+    services.say("POST /v1/cases/c-1/merge", (200, told))
+    result = run("merge", "c-1", "--with", "c-2", "--reason", "同一盏灯")
+    assert result.stdout == "c-2 follows c-1, held by village 469002104214\n"
+    assert services.asked[-1][2] == {"with": "c-2", "reason": "同一盏灯"}
+    assert (
+        json.loads(run("merge", "c-1", "--with", "c-2", "--reason", "r", "--json").stdout) == told
+    )
+    services.say("POST /v1/cases/c-1/link", (200, {"id": "c-1", "linked": ["c-2"]}))
+    assert run("link", "c-1", "--with", "c-2").stdout == "c-2\n"
+    assert services.asked[-1][2] == {"case": "c-2"}
+    services.say("POST /v1/cases/c-1/unlink", (200, {"id": "c-1", "linked": []}))
+    assert "no case is linked" in run("link", "c-1", "--with", "c-2", "--remove").stdout
+    assert run("merge", "c-9", "--with", "c-2", "--reason", "r").exit_code == Exit.NOT_FOUND
+
+
+def test_what_may_be_the_same_is_listed(services: Services) -> None:
+    found = {
+        "id": "c-2",
+        "title": "路灯坏了",
+        "status": "reported",
+        "address": {"level": "village", "division": "469002104214", "unit": None},
+        "reported_at": AT,
+        "score": 0.71,
+        "why": {"words": 0.5, "place": "beside", "hours": 2.5},
+    }
+    page = {"case": "c-1", "within_seconds": 259200.0, "duplicates": [found]}
+    nothing = {**page, "duplicates": []}
+    services.say("GET /v1/cases/c-1/duplicates", (200, page), (200, nothing))
+    line = run("duplicates", "c-1").stdout.splitlines()[1]
+    for said in ("71%", "c-2", "路灯坏了", "words 50%, place beside, 2.5 h apart"):
+        assert said in line
+    assert run("duplicates", "c-1").stdout == "nothing alike was reported near it within 3d\n"
+
+
+def test_a_case_shows_what_it_was_merged_and_linked_with(services: Services) -> None:
+    resolution = {"outcome": "settled", "note": "", "by": "v-1", "at": AT, "followed": "c-0"}
+    found = {**CASE, "follows": "c-0", "followers": [], "linked": ["c-7", "c-8"]}
+    services.say("GET /v1/cases/c-1", (200, {**found, "resolution": resolution}))
+    shown = run("show", "c-1").stdout
+    assert "c-0, which was resolved" in shown
+    assert "c-7, c-8" in shown
+
+
 # -- a desk's duty and rates ---------------------------------------------------------------
 
 

@@ -91,6 +91,7 @@ def test_a_profile_is_read(tmp_path: Path) -> None:
     assert (profile.unstaffed, profile.grace) == ("skip", 300)
     assert list(profile.urgencies) == ["ordinary", "urgent"]
     assert profile.outcomes == {"settled": {"zh": "已化解", "en": "Settled"}}
+    assert profile.duplicates.within == 3 * 86400
     (template,) = profile.templates
     assert (template.on, template.tell, template.by) == ("case.assigned", ("holder",), ("log",))
     assert profile.is_last("default", "township")
@@ -450,7 +451,8 @@ MISTAKES = [
         "case.watched, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
         "case.transferred, case.delegated, case.returned, "
         "case.reminded, case.deadline_passed, "
-        "case.supervised, case.whistled, case.called, case.checked_in, case.finished, "
+        "case.supervised, case.linked, case.followed, case.merged, case.lead_resolved, "
+        "case.whistled, case.called, case.checked_in, case.finished, "
         "case.unit_overdue, case.unit_released, case.call_ended",
     ),
     (
@@ -505,8 +507,16 @@ MISTAKES = [
         "'archive' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
-        "public, whistle, emergency",
+        "public, duplicates, whistle, emergency",
     ),
+    (
+        "",
+        "duplicates: {within: soon, source: assumption}\n",
+        28,
+        "duplicates.within",
+        "'soon': write a duration such as 90s, 10m, 2h or 1d, above 0 and at most 3660d",
+    ),
+    ("", "duplicates: {within: 2d}\n", 28, "duplicates.source", "is missing: add it"),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),
     ("", "[a, b]: 6m\n", 28, "", "a list or mapping can't be a key: write a word or quote it"),

@@ -158,6 +158,25 @@ def test_each_time_that_something_is_sent_again_is_an_event_of_its_own() -> None
     assert sent(NOW).key.startswith("case.reconciled.household.")
 
 
+def test_an_entry_that_knows_of_a_later_hop_gives_way_to_one_that_is_later_still() -> None:
+    """Custody was restored, and that hop was lost at its own desk as well."""
+    later = {**HELD, "hop": 4}
+    page = Page({CASE: custody()}, {}, {"household": {AT: {**entry("ended"), "held": later}}})
+    (finding,) = reconciliation.compare(page, ATLAS, NOW, 300)
+    assert (finding.kind, finding.over) == ("entry_ended", Token.of(later))
+    decision = reconciliation.repair(finding, ATLAS, NOW).change(custody())
+    types = [event.type for event in decision.events]
+    assert types == ["case.transferred", "case.released", "case.reconciled"]
+    assert decision.events[0].data["reason"] == "reconciled"
+    state = (decision.document or {})["state"]
+    assert state["token"] == {**HELD, "hop": 5}
+    assert state["address"] == reported().data["state"]["address"]
+    assert state["deadlines"] == reported().data["state"]["deadlines"]
+    # What it has heard of since is no reason any more.
+    page = Page({CASE: custody({"hop": 5})}, {}, {"household": {AT: {**entry(), "held": later}}})
+    assert [item.over for item in reconciliation.compare(page, ATLAS, NOW, 300)] == [None]
+
+
 def test_a_repair_waits_for_a_profile_that_has_not_arrived() -> None:
     empty = Atlas(Directory(divisions=(), units=(), officers=()), {}, [])
     finding = Finding("unarmed", CASE, Token.of(HELD))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from services.grid.events import case, custodian, directory, ending, notification, whistle
+from services.grid.events import (
+    case,
+    custodian,
+    directory,
+    ending,
+    merging,
+    notification,
+    whistle,
+)
 from services.grid.events.event_type import EventType
 
 CATALOGUE: dict[str, EventType] = {
@@ -12,6 +20,7 @@ CATALOGUE: dict[str, EventType] = {
         *ending.TYPES,
         *custodian.TYPES,
         *whistle.TYPES,
+        *merging.TYPES,
         *directory.TYPES,
         *notification.TYPES,
     )

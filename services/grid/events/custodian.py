@@ -6,6 +6,7 @@ from marshmallow import fields, validate
 
 from services.grid.events.case import RequestedSchema, RequestSchema
 from services.grid.events.event_type import EventType
+from services.grid.events.merging import MergedSchema
 from services.grid.events.parts import (
     WORD,
     AddressSchema,
@@ -19,10 +20,11 @@ from services.grid.events.parts import (
 
 
 class CustodySchema(CaseSchema):
-    """Custody changed: from whom, and what was asked for if a desk did."""
+    """Custody changed: from whom, what was asked for if a desk did, and who follows the case."""
 
     previous = fields.Nested(AddressSchema, required=True)
     request = fields.Nested(RequestSchema)
+    merged = fields.Nested(MergedSchema)
 
 
 class EscalatedSchema(CustodySchema):
@@ -36,7 +38,12 @@ class TransferredSchema(CustodySchema):
 
     reason = fields.String(
         required=True,
-        validate=validate.OneOf(["profile_migrated", "emergency", "emergency_ended", "requested"]),
+        validate=validate.OneOf(
+            [
+                *("profile_migrated", "emergency", "emergency_ended", "requested"),
+                *("merged", "freed", "reconciled"),
+            ]
+        ),
     )
 
 

@@ -240,6 +240,18 @@ class ResolutionSchema(Kept):
     note = public_text(2000, lines=True, load_default="")
     by = fields.String(required=True)
     at = InstantField(required=True)
+    followed = fields.String(
+        metadata={"description": "the case whose resolution this one follows (并案)"}
+    )
+
+
+class InheritedSchema(DeadlineSchema):
+    """A deadline that a hop owes to a merge (并案): it counts if it is earlier than the rule's.
+
+    ``due`` if the level's clock does not stand after ``since``, when it was taken over.
+    """
+
+    since = InstantField(required=True)
 
 
 class CallReleaseSchema(Kept):
@@ -310,6 +322,7 @@ class StateSchema(Kept):
     joined = fields.List(
         fields.Nested(CallSchema), metadata={"description": "the units called in this round"}
     )
+    inherited = fields.List(fields.Nested(InheritedSchema))
 
 
 class FactsSchema(Kept):
@@ -330,6 +343,10 @@ class FactsSchema(Kept):
     ladder = fields.String(required=True)
     also_tell = fields.List(fields.String(validate=WORD), load_default=list)
     reported_at = InstantField(required=True)
+    follows = fields.String(
+        validate=validate.Length(1, 200),
+        metadata={"description": "the older case that it was merged into (并案)"},
+    )
 
 
 class CaseSchema(Kept):

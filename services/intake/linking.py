@@ -1,0 +1,101 @@
+"""Links (关联) between cases that have to do with each other: both show it, and nothing else.
+
+A register document has ``links``, by the other case ``{on, version}``. Which of the two decides is
+the one whose id comes first: what it says (``case.linked``) the register takes into the other one,
+whose timeline then says the same. So two people who link and unlink at once leave no half a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.bus.errors import Refused
+from services.bus.fold import NOTHING, Decision, Document, Record, Work
+from services.grid.atlas import Atlas
+from services.grid.clock import Instant
+from services.grid.events import Event
+from services.grid.events.making import case_event
+
+LINKED = "case.linked"
+MOST_LINKS = 100
+
+
+def decides(case: str, other: str) -> tuple[str, str]:
+    """The two, first the one whose document says whether they are linked."""
+    return min(case, other), max(case, other)
+
+
+def linked(document: Document) -> list[str]:
+    """The cases that a case is linked with."""
+    return sorted(case for case, item in document.get("links", {}).items() if item["on"])
+
+
+def link(
+    document: Document, other: str, by: str, *, on: bool, atlas: Atlas, now: Instant
+) -> Decision:
+    """Links a case with another, or no longer; again, it changes nothing.
+
+    :param document: of the case that decides (:func:`decides`).
+    :raises Refused: it has as many links as a case may have.
+    """
+    known = document.get("links", {}).get(other, {"on": False, "version": 0})
+    if known["on"] == on:
+        return Decision(document, answer=document)
+    if on and len(linked(document)) >= MOST_LINKS:
+        raise Refused(f"{MOST_LINKS} cases are linked with it already: one of them must go first")
+    return _said(document, other, on=on, version=known["version"] + 1, by=by, atlas=atlas, now=now)
+
+
+def work(event: Event, atlas: Atlas, now: Instant) -> Work:
+    """What ``case.linked`` does to the other case; what that one says is known already."""
+    said = event.data["link"]
+    if decides(event.subject, said["case"])[0] != event.subject:
+        return NOTHING
+    by = event.data["by"]
+    return taken(said["case"], event.subject, said, by=by, atlas=atlas, now=now)
+
+
+def taken(
+    case: str, other: str, said: Mapping[str, Any], *, by: str, atlas: Atlas, now: Instant
+) -> Work:
+    """What ``other``, which decides, says of its link with a case, ``{on, version}``."""
+
+    def change(record: Record) -> Decision:
+        document = record.document
+        if document is None:
+            return Decision(None)
+        known = document.get("links", {}).get(other, {"version": 0})
+        if known["version"] >= said["version"]:
+            return Decision(document, answer=document)
+        on, version = said["on"], said["version"]
+        return _said(document, other, on=on, version=version, by=by, atlas=atlas, now=now)
+
+    return Work(case, change)
+
+
+def _said(
+    document: Document,
+    other: str,
+    *,
+    on: bool,
+    version: int,
+    by: str,
+    atlas: Atlas,
+    now: Instant,
+) -> Decision:
+    links: dict[str, Any] = {**document.get("links", {}), other: {"on": on, "version": version}}
+    document = {**document, "links": links}
+    event = case_event(
+        LINKED,
+        service="intake",
+        case=document["case"],
+        facts=document["facts"],
+        state=document["state"],
+        now=now,
+        directory=atlas.directory,
+        discriminator=f"{other}:{version}",
+        link={"case": other, "on": on, "version": version},
+        by=by,
+    )
+    return Decision(document, [event], document)

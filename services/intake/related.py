@@ -1,0 +1,145 @@
+"""Cases that have to do with each other, over HTTP: links, and what may be reported twice."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from marshmallow import Schema, fields, validate
+
+from services.bus import problems
+from services.bus.fold import Decision, Record, Work
+from services.bus.openapi import Shown
+from services.bus.problems import Problem
+from services.bus.web import Call
+from services.grid.events.parts import AddressSchema, InstantField
+from services.grid.tokens import Address
+from services.intake import duplicates, linking
+from services.intake.api import STATUSES, readable
+from services.intake.shell import IntakeShell
+
+CROWDED = {409: "As many cases as may be are linked with it already."}
+_COMPARED = 200
+"""How many cases are compared, before and after a report."""
+
+
+class LinkBody(Schema):
+    """Body of ``POST /v1/cases/{id}/link`` (关联) and ``…/unlink``."""
+
+    example: ClassVar[dict[str, Any]] = {"case": "6f1d6f6e-52a5-5d0e-9f43-0d3c2f7f6a11"}
+
+    case = fields.String(
+        required=True,
+        validate=validate.Length(1, 200),
+        metadata={"description": "the other case's id"},
+    )
+
+
+class LinksShown(Shown):
+    """The cases that a case is linked with."""
+
+    id = fields.String()
+    linked = fields.List(fields.String())
+
+
+class DuplicatesQuery(Schema):
+    """Query of ``GET /v1/cases/{id}/duplicates``."""
+
+    example: ClassVar[dict[str, Any]] = {"limit": 5}
+
+    limit = fields.Integer(load_default=10, validate=validate.Range(1, 50))
+
+
+class LikenessShown(Shown):
+    """Why a case is shown: ``words`` 0 to 1, the ``place`` of the other, ``hours`` apart."""
+
+    words = fields.Float()
+    place = fields.String(validate=validate.OneOf(["same", "within", "beside"]))
+    hours = fields.Float()
+
+
+class DuplicateShown(Shown):
+    """A case that may be the same matter; of two, the older one would be kept."""
+
+    id = fields.String()
+    tracking = fields.String()
+    title = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    urgency = fields.String()
+    division = fields.String()
+    address = fields.Nested(AddressSchema)
+    reported_at = InstantField()
+    follows = fields.String(allow_none=True)
+    score = fields.Float(metadata={"description": "0 to 1"})
+    why = fields.Nested(LikenessShown)
+
+
+class DuplicatesShown(Shown):
+    """What may be the same matter, the most alike first."""
+
+    case = fields.String()
+    within_seconds = fields.Float(metadata={"description": "how far apart they were reported"})
+    duplicates = fields.List(fields.Nested(DuplicateShown))
+
+
+def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> dict[str, Any]:
+    """Links two cases that the caller may read, or no longer."""
+    other, by = call.body["case"], call.identity.subject
+    if other == case:
+        raise problems.invalid({"case": "is the case itself: name another"})
+    document = readable(intake, call, case)
+    try:
+        readable(intake, call, other)
+    except Problem as problem:
+        if problem.status != 404:
+            raise
+        raise problems.invalid({"case": f"there is no case {other}: write another's id"}) from None
+    first, second = linking.decides(case, other)
+    atlas, now = intake.county.atlas(), intake.now
+
+    def change(record: Record) -> Decision:
+        return linking.link(record.document or {}, second, by, on=on, atlas=atlas, now=now)
+
+    decided = intake.act(Work(first, change), call.trail)
+    said = decided.get("links", {}).get(second)
+    shown = {first: decided}
+    if said is not None:
+        # At once; should this process die now, the event does the same.
+        taken = linking.taken(second, first, said, by=by, atlas=atlas, now=now)
+        shown[second] = intake.act(taken, call.trail)
+    call.trail.about(case, other, linked=on)
+    return {"id": case, "linked": linking.linked(shown.get(case, document))}
+
+
+def alike(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
+    """What may be the same matter as a case, among what the caller may read."""
+    document, atlas = readable(intake, call, case), intake.county.atlas()
+    facts, directory = document["facts"], atlas.directory
+    within = intake.county.rules_for(facts).duplicates.within
+    around = duplicates.around(facts["division"], directory)
+    others = intake.store.like(around, facts["category"], facts["reported_at"], within, _COMPARED)
+    found = []
+    for other in others:
+        address = Address.of(other["state"]["address"])
+        there = address.where(other["facts"]["division"])
+        if other["case"] == case or not call.guard.reaches(atlas, *there):
+            continue
+        like = duplicates.likeness(document, other, within, directory)
+        if like.score >= duplicates.LEAST:
+            found.append((like, other))
+    found.sort(key=lambda pair: (-pair[0].score, pair[1]["case"]))
+    shown = [_shown(like, other) for like, other in found[: call.query["limit"]]]
+    return {"case": case, "within_seconds": within, "duplicates": shown}
+
+
+def _shown(like: duplicates.Likeness, other: dict[str, Any]) -> dict[str, Any]:
+    facts = other["facts"]
+    return {
+        "id": other["case"],
+        "status": other["status"],
+        **{name: facts[name] for name in ("tracking", "title", "urgency", "division")},
+        "address": other["state"]["address"],
+        "reported_at": facts["reported_at"],
+        "follows": facts.get("follows"),
+        "score": like.score,
+        "why": {name: getattr(like, name) for name in ("words", "place", "hours")},
+    }
