@@ -304,10 +304,10 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(58, _read),
+    "read": Kind(56, _read),
     "act": Kind(40, _act),
     "answer": Kind(8, _answer),
-    "answer_call": Kind(8, _answer_call),
+    "answer_call": Kind(7, _answer_call),
     "reopen": Kind(4, _reopen),
     "feedback": Kind(10, _feedback),
     "withdraw": Kind(1, _withdraw),
@@ -323,7 +323,7 @@ STEPS: dict[str, Kind] = {
     "wait": Kind(22, _wait),
     "second": Kind(16, _second),
     "beat": Kind(3, _beat),
-    "fire": Kind(10, _fire),
+    "fire": Kind(9, _fire),
     "sweep": Kind(9, _sweep),
     "cut": Kind(3, _cut),
     "database": Kind(3, _database),
