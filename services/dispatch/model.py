@@ -268,6 +268,34 @@ def resolve(
     return Decision(document, [event], document)
 
 
+def _settled(
+    document: Document,
+    resolution: dict[str, Any],
+    now: Instant,
+    scores: Mapping[str, int] | None = None,
+) -> Document:
+    """The entry once the case is resolved; units that are still there may leave."""
+    state = document["state"]
+    acted = _acted(
+        document,
+        stage=Stage.RESOLVED,
+        deadlines=[],
+        clocks=clocks.running(state["clocks"], now),
+        suspension=None,
+        resolution=resolution,
+        **whistles.released(state, resolution["by"], now, scores or {}),
+    )
+    return {**acted, "status": "ended", "ended": "resolved"}
+
+
+def _follow(document: Document, atlas: Atlas, now: Instant) -> Decision:
+    """The case that this one follows was resolved (并案): so is this, by who resolved that."""
+    lead = document["lead"]
+    resolution = {**lead["resolution"], "at": now, "followed": lead["case"]}
+    document = _settled(document, resolution, now)
+    return Decision(document, [_event("case.resolved", document, atlas, now)])
+
+
 def whistle(
     document: Document,
     by: str,
@@ -373,34 +401,6 @@ def release(
     said = {"by": by, "units": [unit], **_attached(attachments)}
     event = _event("case.unit_released", document, atlas, now, **said)
     return Decision(document, [event], document)
-
-
-def _settled(
-    document: Document,
-    resolution: dict[str, Any],
-    now: Instant,
-    scores: Mapping[str, int] | None = None,
-) -> Document:
-    """The entry once it is resolved; who was called to it may leave, with a score or none."""
-    state = document["state"]
-    acted = _acted(
-        document,
-        stage=Stage.RESOLVED,
-        deadlines=[],
-        clocks=clocks.running(state["clocks"], now),
-        suspension=None,
-        resolution=resolution,
-        **whistles.released(state, resolution["by"], now, scores or {}),
-    )
-    return {**acted, "status": "ended", "ended": "resolved"}
-
-
-def _follow(document: Document, atlas: Atlas, now: Instant) -> Decision:
-    """The case that this one follows was resolved (并案): so is this, by who resolved that."""
-    lead = document["lead"]
-    resolution = {**lead["resolution"], "at": now, "followed": lead["case"]}
-    document = _settled(document, resolution, now)
-    return Decision(document, [_event("case.resolved", document, atlas, now)])
 
 
 def suspend(

@@ -46,8 +46,8 @@ ABSORBED = ("custody_missing", "custody_behind")
 """Kinds in which somebody else knows better than the custodian."""
 RECONCILED = "case.reconciled"
 _FORGOTTEN = (
-    *("case.released", "case.led", "case.lead_resolved"),
-    *("case.called", "case.call_ended", "case.joined"),
+    *("case.released", "case.called", "case.call_ended", "case.joined"),
+    *("case.led", "case.lead_resolved"),
 )
 
 Told = Mapping[str, Any]

@@ -282,7 +282,7 @@ class _Reader:
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
                 *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
-                *("whistle", "duplicates", "emergency"),
+                *("duplicates", "whistle", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):

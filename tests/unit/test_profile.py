@@ -451,9 +451,9 @@ MISTAKES = [
         "case.watched, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
         "case.transferred, case.delegated, case.returned, "
         "case.reminded, case.deadline_passed, "
-        "case.supervised, case.whistled, case.called, case.checked_in, case.finished, "
-        "case.unit_overdue, case.unit_released, case.call_ended, "
-        "case.linked, case.followed, case.merged, case.lead_resolved",
+        "case.supervised, case.linked, case.followed, case.merged, case.lead_resolved, "
+        "case.whistled, case.called, case.checked_in, case.finished, "
+        "case.unit_overdue, case.unit_released, case.call_ended",
     ),
     (
         "tell: [holder]",
@@ -507,7 +507,7 @@ MISTAKES = [
         "'archive' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
-        "public, whistle, duplicates, emergency",
+        "public, duplicates, whistle, emergency",
     ),
     (
         "",
