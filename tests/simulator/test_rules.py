@@ -24,7 +24,7 @@ from tests.simulator.history import ATLAS, Broken, of_seed, play
 from tests.simulator.shrinking import shortest
 from tests.simulator.world import World
 
-HISTORIES = [of_seed(seed) for seed in range(400)]
+HISTORIES = [of_seed(seed) for seed in range(800)]
 
 
 def decides_again(monkeypatch: pytest.MonkeyPatch) -> None:

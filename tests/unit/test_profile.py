@@ -451,9 +451,9 @@ MISTAKES = [
         "case.watched, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
         "case.transferred, case.delegated, case.returned, "
         "case.reminded, case.deadline_passed, "
-        "case.supervised, case.linked, case.followed, case.merged, case.lead_resolved, "
-        "case.whistled, case.called, case.checked_in, case.finished, "
-        "case.unit_overdue, case.unit_released, case.call_ended",
+        "case.supervised, case.whistled, case.called, case.checked_in, case.finished, "
+        "case.unit_overdue, case.unit_released, case.call_ended, "
+        "case.linked, case.followed, case.merged, case.lead_resolved",
     ),
     (
         "tell: [holder]",
