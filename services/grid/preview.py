@@ -106,7 +106,7 @@ def _step(loaded: Loaded, at: Turn, ladder: str) -> Step:
     passing = at.passing(lambda _deadline: False)
     return Step(
         address=address,
-        title=profile.level_title(ladder, address.level),
+        title=profile.title_of(ladder, address, directory),
         place=directory.name(address.division) + (unit.name if unit is not None else ""),
         officers=officers,
         deputy=deputy,

@@ -93,10 +93,11 @@ def test_a_profile_is_read(tmp_path: Path) -> None:
     assert profile.outcomes == {"settled": {"zh": "已化解", "en": "Settled"}}
     (template,) = profile.templates
     assert (template.on, template.tell, template.by) == ("case.assigned", ("holder",), ("log",))
-    assert profile.is_last("default", "township")
-    assert not profile.is_last("default", "village")
-    assert profile.level_title("default", "village") == "村处理"
-    assert profile.level_title("short", "village") == "village"
+    village = Address("village", "469002104214")
+    assert profile.title_of("default", village, COUNTY) == "村处理"
+    # Of a case that went to another ladder's level.
+    assert profile.title_of("short", village, COUNTY) == "村处理"
+    assert profile.title_of("default", Address("farm", "469002104214"), COUNTY) == "farm"
 
 
 def test_the_version_is_the_hash_of_the_content(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ MISTAKES = [
         "{level: village, titel: 村处理, title: 村}",
         8,
         "ladders.default[1].titel",
-        "'titel' is not known: did you mean title? Allowed: level, title",
+        "'titel' is not known: did you mean title? Allowed: level, title, unit",
     ),
     (
         "  short:\n    - {level: township, title: 云化解}\n",
