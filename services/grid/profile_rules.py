@@ -757,19 +757,22 @@ class _Reader:
             line = self.mapping(
                 place, item, required=("title", "level", "steps", "source"), optional=("when",)
             )
-            steps = self.entries((*place, "steps"), line["steps"])
+            # A list: the order of a mapping does not travel.
+            steps: dict[str, str] = {}
+            for number, step in enumerate(self.items((*place, "steps"), line["steps"])):
+                there: Place = (*place, "steps", number)
+                said = self.mapping(there, step, required=("id", "title"))
+                name = self.word((*there, "id"), said["id"])
+                if name in steps:
+                    self.problem((*there, "id"), f"{name} is given twice: keep one")
+                steps[name] = self.text((*there, "title"), said["title"])
             found.append(
                 Procedure(
                     name=self.named(place),
                     title=self.title((*place, "title"), line["title"]),
                     level=self.choice((*place, "level"), line["level"], self.levels),
                     when=self.condition((*place, "when"), line.get("when", {})),
-                    steps={
-                        self.word((*place, "steps", name), name): self.text(
-                            (*place, "steps", name), title
-                        )
-                        for name, title in steps.items()
-                    },
+                    steps=steps,
                     source=self.text((*place, "source"), line["source"]),
                 )
             )

@@ -506,7 +506,7 @@ MISTAKES = [
         "'archive' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
-        "public, whistle, emergency",
+        "public, procedures, authority, whistle, emergency",
     ),
     ("", "grace: 6m\n", 28, "grace", "given twice, first in line 20: keep one of them"),
     ("", "true: 6m\n", 28, "", "true can't be a key: write a word or quote it"),
