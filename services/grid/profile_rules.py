@@ -448,7 +448,7 @@ class _Reader:
             ladder = DEFAULT_LADDER
             if "ladder" in line:
                 ladder = self.choice((*place, "ladder"), line["ladder"], tuple(self.ladders))
-            steps = tuple(step.level for step in self.ladders.get(ladder, ()))
+            steps = tuple(dict.fromkeys(step.level for step in self.ladders.get(ladder, ())))
             enter, unit = line.get("enter"), None
             if isinstance(enter, dict):
                 said = self.mapping((*place, "enter"), enter, required=("level", "unit"))
