@@ -247,6 +247,12 @@ class Profile(Rules):
                     return step.title
         return address.level
 
+    def units_missing(self, ladder: str, address: Address, directory: Directory) -> list[str]:
+        """The units that the steps of a level name and a place lacks: its desk has their turn."""
+        level, division, _unit = address
+        named = [step.unit for step in self.ladders[ladder] if step.level == level and step.unit]
+        return [name for name in named if directory.unit(name, level, division) is None]
+
     def steps(self, ladder: str) -> list[str]:
         """The levels of a ladder, lowest first, each once."""
         return list(dict.fromkeys(step.level for step in self.ladders[ladder]))

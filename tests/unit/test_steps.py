@@ -314,3 +314,33 @@ def test_in_qionghai_kind_and_urgency_choose_the_team_where_there_is_one() -> No
         "qionghai", "46900210720101001", category="public_order", urgency="urgent", source="hotline"
     )
     assert [title for _level, title in told] == ["户联系", "组协调", "村处理", "云化解"]
+
+
+def test_a_preview_says_which_unit_a_place_lacks() -> None:
+    loaded = load_folder(ROOT / "qionghai")
+    facts = {"category": "public_order", "urgency": "urgent", "source": "hotline"}
+    found = preview(loaded, facts, "46900210720101001", NOW)
+    said = "there is no 治安联防队 at 琼海市潭门镇潭门村委会: its desk has that step"
+    assert said in found.warnings
+    assert not [
+        item for item in preview(loaded, facts, GRID, NOW).warnings if "there is no" in item
+    ]
+
+
+def test_a_ladder_of_an_emergency_may_have_a_unit() -> None:
+    ladder = [{"level": "township", "unit": "综治中心", "title": "指挥部"}]
+    emergency = {
+        "title": {"zh": "战时", "en": "Emergency"},
+        "source": "assumption",
+        "ladders": {"default": ladder},
+    }
+    profile = Profile.parse({**RULES, "emergency": emergency})
+    rules = profile.in_emergency
+    assert rules is not None
+    facts = {**FACTS, "division": GRID}
+    assert rules.enter(facts, GRID, COUNTY).address == CENTRE
+    group = Address("group", "46900210421403")
+    assert rules.kept(facts, group, COUNTY, rises=True) == ("default", CENTRE)
+    # Back again it stays: the unit is not on the ladder, but its level is.
+    assert profile.kept(facts, CENTRE, COUNTY, rises=False) == ("default", CENTRE)
+    assert profile.next_address("default", CENTRE, COUNTY) is None
