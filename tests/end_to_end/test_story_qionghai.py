@@ -13,7 +13,12 @@ from deploy.local.stack import Stack
 from services.grid.clock import Instant
 from tests.end_to_end.county import GRID, County, eventually
 
-QIONGHAI = str(Path(__file__).parents[2] / "profiles" / "qionghai")
+PROFILES = Path(__file__).parents[2] / "profiles"
+THREE = {
+    "qionghai": (GRID, "household", "household_visit", "livelihood"),
+    "jiangqian": ("63262320420301001", "household", "household_visit", "hardship"),
+    "dachengqiao": ("43018211920903", "group", "grid", "relief"),
+}
 GROUP, VILLAGE, TOWNSHIP = "46900210421403", "469002104214", "469002104"
 SIX = ("proposed", "discussed", "considered", "decided", "decision_announced", "result_announced")
 CONTACT = "household-46900210421403007"  # 户网格员
@@ -25,10 +30,12 @@ TOWN = "township-469002104"  # 镇党委
 
 @pytest.fixture(scope="module")
 def qionghai(make_stack: Callable[..., Stack]) -> County:
-    """It is Monday, nine in the morning; an hour is six seconds."""
+    """It is Monday, nine in the morning; an hour is six seconds. All three counties are there."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     stack = make_stack(
-        PROFILES=QIONGHAI, TIME_SCALE="600", TIME_ANCHOR=f"{now}/2026-03-02T01:00:00Z"
+        PROFILES=",".join(str(PROFILES / name) for name in THREE),
+        TIME_SCALE="600",
+        TIME_ANCHOR=f"{now}/2026-03-02T01:00:00Z",
     )
     county = County(stack)
     county.let(CONTACT, "officer", GRID, "household")
@@ -188,3 +195,11 @@ def test_a_grave_incident_goes_to_the_township_at_once_and_the_village_is_told(
     for each in (case, moved):
         done(qionghai, "township", each, "resolve", TOWN, outcome="settled")
     assert qionghai.ask("POST", f"{url}/end", json={"reason": "台风过境"}).status_code == 200
+
+
+def test_each_county_has_its_own_rules_in_one_stack(qionghai: County) -> None:
+    assert set(qionghai.about["desks"]) == {"household", "group", "village", "township", "county"}
+    for name, (division, level, source, category) in THREE.items():
+        case = qionghai.report(division, source=source, category=category)
+        assert qionghai.arrived(level, case)["assigned"]["why"] == "on duty"
+        assert qionghai.case(case)["profile"].startswith(f"{name}@")
