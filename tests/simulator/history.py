@@ -22,7 +22,10 @@ from tests.simulator.world import ACTIONS, NODES, Step, World
 
 ATLAS = with_successor(atlas())
 SKIPPING = with_successor(atlas(unstaffed="skip", reopening=SHORTER))
-STEPPED = with_successor(atlas(**STEPS))
+# Few cases of a history come up to the township.
+STEPPED = with_successor(
+    atlas(**{**STEPS, "authority": {"level": "village", "source": "assumption"}})
+)
 
 HEADER = 3 + REPLICAS * len(NODES)
 WIDTH = 10

@@ -84,9 +84,10 @@ def _next_step(entry: Document) -> str | None:
     return missing[-1 if _acts(entry) % 4 == 3 else 0]["id"] if missing else None
 
 
-def _gives(entry: Document, *, atlas: Atlas, now: Instant) -> bool:
+def _gives(entry: Document, *, atlas: Atlas, **_at: Any) -> bool:
     """Now and then, where the profile lets a level do so, the authority to settle it."""
-    return atlas.rules_for(entry["facts"]).authority is not None and now[-5] in "02468"
+    rule, level = atlas.rules_for(entry["facts"]).authority, entry["state"]["address"]["level"]
+    return rule is not None and rule.level == level and _acts(entry) % 2 == 1
 
 
 def _below(entry: Document) -> dict[str, Any]:
