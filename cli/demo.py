@@ -198,6 +198,10 @@ class _Director:
             elif action == "resolve" and (
                 case.accepted_at is None or monotonic() - case.accepted_at > _WORK_SECONDS
             ):
+                for step in (entry["procedure"] or {"steps": []})["steps"]:
+                    if step["done"] is None:
+                        said = {"note": step["title"], "step": step["id"]}
+                        self._act(level, case, "note", said)
                 self._act(level, case, action, {"outcome": case.play.outcome})
 
     def _docket(self, level: str, **filters: str) -> list[Json]:

@@ -403,17 +403,21 @@ def resolve(
 
 
 @desk_app.command()
-def note(
+def note(  # noqa: PLR0917 - typer reads its options from here
     context: typer.Context,
     case: CaseId,
     text: Annotated[str, typer.Argument(help="How far it is.")],
+    step: Annotated[
+        str, typer.Option(help="The step of its procedure (四议两公开) that was done with it.")
+    ] = "",
     key: Annotated[
         str, typer.Option(help="Idempotency-Key: the same again writes nothing new.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Say how far a case is (进展)."""
-    _act(context.obj, case, "note", {"note": text}, as_json=as_json, key=key or str(uuid.uuid4()))
+    body = {"note": text, **({"step": step} if step else {})}
+    _act(context.obj, case, "note", body, as_json=as_json, key=key or str(uuid.uuid4()))
 
 
 @desk_app.command()
@@ -429,10 +433,14 @@ def delegate(  # noqa: PLR0917 - typer reads its options from here
     reason: Reason,
     to: To = "",
     unit: ToUnit = "",
+    authorise: Annotated[
+        bool, typer.Option("--authorise", help="With this level's authority to settle it (授权).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for a case to go down (下派), to a division below or a unit."""
-    _act(context.obj, case, "delegate", {"reason": reason, "to": _to(to, unit)}, as_json=as_json)
+    body = {"reason": reason, "to": _to(to, unit), **({"authorise": True} if authorise else {})}
+    _act(context.obj, case, "delegate", body, as_json=as_json)
 
 
 @desk_app.command()

@@ -32,11 +32,13 @@ from services.grid.events.parts import (
     AcknowledgedSchema,
     AddressSchema,
     AssignedSchema,
+    AuthoritySchema,
     CallReleaseSchema,
     CallSchema,
     ClocksSchema,
     DeadlineSchema,
     DoneSchema,
+    Flag,
     GrantedSchema,
     InstantField,
     ProgressSchema,
@@ -77,6 +79,7 @@ _REFUSALS = {
     "last_level": "there is no level above",
     "nobody_sent_it": "nobody sent it here",
     "returned_too_often": "it was sent back as often as its profile lets it be",
+    "no_authority": "this level may not give its authority to settle such a case",
     "no_such_place": "the custodian knows no such place, or it is no longer on the ladder",
 }
 _RATES_SECONDS = 30 * 86400.0
@@ -154,6 +157,12 @@ class NoteBody(Schema):
     example: ClassVar[dict[str, Any]] = {"note": "已到现场, 灯杆漏电。", "attachments": [_PICTURE]}
 
     note = public_text(2000, lines=True, required=True, shortest=1)
+    step = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=WORD,
+        metadata={"description": "the step of the entry's procedure that was done with it"},
+    )
     attachments = attachments("raise", load_default=list)
 
 
@@ -279,7 +288,7 @@ class ToSchema(Schema):
 
 
 class MoveBody(RequestBody):
-    """Body of ``POST /v1/desks/{level}/cases/{id}/delegate`` (下派) and ``…/transfer`` (转办)."""
+    """Body of ``POST /v1/desks/{level}/cases/{id}/transfer`` (转办)."""
 
     example: ClassVar[dict[str, Any]] = {
         "reason": "就近处理",
@@ -287,6 +296,21 @@ class MoveBody(RequestBody):
     }
 
     to = fields.Nested(ToSchema, required=True)
+
+
+class DelegateBody(MoveBody):
+    """Body of ``POST /v1/desks/{level}/cases/{id}/delegate`` (下派)."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "reason": "由村里协调",
+        "to": {"division": "469002104205"},
+        "authorise": True,
+    }
+
+    authorise = Flag(
+        load_default=False,
+        metadata={"description": "with this level's authority to settle it (授权)"},
+    )
 
 
 class ExtendBody(Schema):
@@ -325,7 +349,7 @@ class OwnExtension(Shown, ExtensionSchema):
 class OwnRequest(Shown, RequestSchema):
     """The change of custody that the desk has asked for last, and what the custodian said."""
 
-    sometimes = ("attachments", "why", "held_by")
+    sometimes = ("attachments", "authorise", "why", "held_by")
 
     at = InstantField()
     answer = fields.String(allow_none=True, validate=validate.OneOf(["granted", "refused"]))
@@ -342,6 +366,23 @@ class RefusedRequest(Shown):
 
 class Joined(Shown, CallSchema, ProgressSchema):
     """A unit that was called to the case, and what it did."""
+
+
+class StepShown(Shown):
+    """A step of a procedure; who did it and when, or null."""
+
+    id = fields.String()
+    title = fields.String()
+    done = fields.Nested(AcknowledgedSchema, allow_none=True)
+
+
+class ProcedureShown(Shown):
+    """What must be done here before the case may be resolved (四议两公开)."""
+
+    rule = fields.String()
+    title = fields.Dict(keys=fields.String(), values=fields.String())
+    source = fields.String()
+    steps = fields.List(fields.Nested(StepShown))
 
 
 class EntryShown(Shown):
@@ -369,6 +410,8 @@ class EntryShown(Shown):
     suspension = fields.Nested(SuspensionSchema, allow_none=True)
     extensions = fields.List(fields.Nested(GrantedSchema))
     extension = fields.Nested(OwnExtension, allow_none=True)
+    procedure = fields.Nested(ProcedureShown, allow_none=True)
+    authority = fields.Nested(AuthoritySchema, allow_none=True)
     request = fields.Nested(OwnRequest, allow_none=True)
     notes = fields.List(fields.Nested(NoteSchema), metadata={"description": "the last of them"})
     joined = fields.List(
@@ -696,9 +739,17 @@ def acknowledge(desk: Desk, call: Call, level: str, case: str) -> Answer:
 def note(desk: Desk, call: Call, level: str, case: str) -> Answer:
     """An officer says how far a case is."""
     record, body = _record(desk, call, level, case), call.body
-    another = call.idempotency_key is not None
+    another, step = call.idempotency_key is not None, body["step"]
     said = body["note"], body["attachments"]
-    return _acted(desk, call, record, model.note, *said, another=another)
+    more: dict[str, Any] = {"another": another}
+    if step is not None:
+        procedure = _arrived(record).get("procedure")
+        steps = [item["id"] for item in procedure["steps"]] if procedure is not None else []
+        if step not in steps:
+            cure = not_among(step, steps) if steps else "no procedure binds here: leave it out"
+            raise problems.invalid({"step": cure})
+        more["step"] = step
+    return _acted(desk, call, record, model.note, *said, **more)
 
 
 def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answer:
@@ -722,6 +773,7 @@ def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answe
         body["reason"],
         body["attachments"],
         to=body.get("to"),
+        **({"authorise": True} if body.get("authorise") else {}),
     )
     answered = _answered(desk, record.key)
     told = answered["request"]
@@ -874,7 +926,7 @@ def answer_extension(desk: Desk, call: Call, level: str, identity: str, *, grant
     def change(record: Record) -> Decision:
         if record.document is None:
             raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
-        call.guard.must_reach(atlas, _asked_of(record.document, level, atlas))
+        call.guard.must_reach(atlas, _asked_of(record.document))
         return model.answer_extension(
             record.document, by, note, granted=granted, atlas=atlas, now=now
         )
@@ -999,6 +1051,8 @@ def shown(entry: Document) -> dict[str, Any]:
         "suspension": state.get("suspension"),
         "extensions": state.get("extensions", []),
         "extension": entry.get("extension"),
+        "procedure": _procedure_shown(entry),
+        "authority": state.get("authority"),
         "request": entry.get("request"),
         "notes": entry.get("notes", []),
         "joined": whistles.shown(state, entry.get("progress")),
@@ -1011,6 +1065,16 @@ def shown(entry: Document) -> dict[str, Any]:
         "follows": facts.get("follows"),
         "followers": (entry.get("merged") or {"followers": []})["followers"],
     }
+
+
+def _procedure_shown(entry: Document) -> dict[str, Any] | None:
+    procedure = entry.get("procedure")
+    if procedure is None:
+        return None
+    taken = entry["state"].get("steps", ())
+    done = {item["step"]: {"by": item["by"], "at": item["at"]} for item in taken}
+    steps = [{**item, "done": done.get(item["id"])} for item in procedure["steps"]]
+    return {**procedure, "steps": steps}
 
 
 def _record(desk: Desk, call: Call, level: str, case: str) -> Record:
@@ -1051,11 +1115,9 @@ def _part(desk: Desk, call: Call, level: str) -> Scope:
     return call.guard.narrowed(desk.county.atlas(), division, level, unit)
 
 
-def _asked_of(document: Document, level: str, atlas: Atlas) -> Address:
-    """Whom the level below asked for more time: this desk, where it is above the holder."""
-    division = document["asked_in"]["address"]["division"]
-    above = atlas.directory.ancestor(division, level)
-    return Address(level, above.code if above else division)
+def _asked_of(document: Document) -> Address:
+    """Whom the holder asked for more time: this desk, or a unit of it."""
+    return Address.of(document["asked_of"])
 
 
 def _serves(desk: Desk, level: str) -> None:

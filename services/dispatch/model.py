@@ -13,6 +13,8 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
   by, at, answer}``: ``answer`` none, ``granted``, or ``refused`` with ``why`` and ``held_by``;
 - ``notes`` are the last of those that were written here (the timeline has all);
 - ``done`` is what was done here under an Idempotency-Key, ``{key: digest of the act}``;
+- ``procedure`` is what must be done here before it is resolved (``{rule, title, source, steps}``),
+  if the profile has one for such a case; which of its steps were done, the state says;
 - ``passed`` are the kinds of deadlines that passed here, if any did (超时);
 - ``progress`` is what the units that were called did so far, by the call's id, see
   :mod:`services.grid.whistles`; who they are stands in the state;
@@ -24,10 +26,11 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
 
 A release may overtake the arrival: then the entry is born ended.
 
-What the level below asks this desk for is a document of its own, ``{case, facts, state: none,
-asked_in, extension, status, answer, under}``, with the key ``extension:<id>``; its ``status`` is
-``asked``, ``granted`` or ``refused``, ``asked_in`` the asking desk's state. So is what units of
-this level are called to, see ``calls.py``.
+What the step below asks this desk for is a document of its own, ``{case, facts, state: none,
+asked_in, asked_of, extension, status, answer, under}``, with the key ``extension:<id>``; its
+``status`` is ``asked``, ``granted`` or ``refused``, ``asked_in`` the asking desk's state,
+``asked_of`` the address that is asked: this desk's, or a unit's. So is what units of this level
+are called to, see ``calls.py``.
 """
 
 from __future__ import annotations
@@ -88,11 +91,15 @@ def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
 
 def _not_asked_here(event: Event, level: str, atlas: Atlas) -> str | None:
     facts, holder = event.data["case"], Address.of(event.data["state"]["address"])
-    profile = atlas.rules_for(facts)
-    above = profile.next_address(facts["ladder"], holder, atlas.directory)
+    above = _above(facts, holder, atlas)
     if above is not None and above.level == level:
         return None
     return f"the {level} desk was asked for more time, but is not above the {holder.level}"
+
+
+def _above(facts: dict[str, Any], holder: Address, atlas: Atlas) -> Address | None:
+    profile = atlas.rules_for(facts)
+    return profile.next_address(facts["ladder"], holder, atlas.directory)
 
 
 def key(event: Event) -> str:
@@ -155,13 +162,17 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
     if not document["under"]:
         under = [place.code for place in atlas.directory.ancestors(address.division)]
         document = {**document, "under": under}
+    if document["status"] == "asked" and "asked_of" not in document:
+        asked_of = _above(document["facts"], address, atlas)
+        document = {**document, "asked_of": (asked_of or address).as_dict()}
     if document["status"] != "live":
         return Decision(document)
     if document.get("lead") is not None:
         return _follow(document, atlas, now)
+    profile = atlas.rules_for(document["facts"])
+    document = {**document, **_bound(profile, document["facts"], state)}
     if state["assigned"] is not None:
         return _extended(document, atlas, now)
-    profile = atlas.rules_for(document["facts"])
     officer, why = _on_duty(document["case"], address, profile, atlas, now)
     state = {
         **document["state"],
@@ -220,17 +231,22 @@ def note(
     atlas: Atlas,
     now: Instant,
     another: bool = False,
+    step: str | None = None,
 ) -> Decision:
     """The holder says how far it is (进展); the last note again changes nothing.
 
     :param another: it is known not to be the last one again, though it may say the same.
-    :raises Refused: the desk no longer holds the case.
+    :param step: a step of the procedure that was done with it; once it was, more may be said of it.
+    :raises Refused: the desk no longer holds the case, or other steps come first.
     """
     _must_be_live(document)
     notes, said = document.get("notes", []), {"by": by, "text": text, **_attached(attachments)}
+    if step is not None:
+        said["step"] = step
     if not another and notes and _same(notes[-1], said):
         return Decision(document, answer=document)
-    document = _progressed(document, atlas, now)
+    taken: dict[str, Any] = {} if step is None else {"steps": _taken(document, step, by, now)}
+    document = _progressed(document, atlas, now, **taken)
     token = Token.of(document["state"]["token"])
     made = {"id": event_id(document["case"], token, "note"), "at": now, **said}
     document = {**document, "notes": [*notes, made][-NOTES:]}
@@ -254,7 +270,8 @@ def resolve(
 
     :param outcome: one of the profile's.
     :param scores: how these units did, by their id; one that is not in it is not scored.
-    :raises Refused: the desk no longer holds the case, or it was resolved otherwise.
+    :raises Refused: the desk no longer holds the case, it was resolved otherwise, or steps of its
+        procedure are missing.
     """
     settled = (document["state"] or {}).get("resolution")
     if settled is not None and document["ended"] == "resolved":
@@ -262,6 +279,12 @@ def resolve(
             return Decision(document, answer=document)
         raise Refused("this desk has resolved the case already", resolution=settled)
     _must_be_live(document)
+    missing = missing_steps(document)
+    if missing:
+        names = "、".join(item["title"] for item in missing)
+        title = document["procedure"]["title"]["zh"]
+        wrong = f"{title}: not done yet: {names}; note each with its step"
+        raise Refused(wrong, missing=missing)
     said = {"outcome": outcome, "note": note, "by": by, "at": now}
     document = _settled(document, said, now, scores)
     event = _event("case.resolved", document, atlas, now, **_attached(attachments))
@@ -403,6 +426,36 @@ def release(
     return Decision(document, [event], document)
 
 
+def missing_steps(document: Document) -> list[dict[str, Any]]:
+    """The steps of the procedure that binds here that were not done, in order."""
+    procedure = document.get("procedure")
+    if procedure is None:
+        return []
+    done = {item["step"] for item in document["state"].get("steps", ())}
+    return [item for item in procedure["steps"] if item["id"] not in done]
+
+
+def _taken(document: Document, step: str, by: str, now: Instant) -> list[dict[str, Any]]:
+    """The steps that were done, with one more; they are done in their order."""
+    known, missing = document["state"].get("steps", []), missing_steps(document)
+    if step not in [item["id"] for item in missing]:
+        return list(known)
+    before = [item["title"] for item in missing][: [item["id"] for item in missing].index(step)]
+    if before:
+        raise Refused(f"{'、'.join(before)} comes first: note that", missing=missing)
+    return [*known, {"step": step, "title": missing[0]["title"], "by": by, "at": now}]
+
+
+def _bound(profile: Profile, facts: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The procedure that binds who holds a case, unless a level above gave its authority."""
+    found = profile.procedure(facts, state["address"]["level"])
+    if found is None or state.get("authority") is not None:
+        return {}
+    steps = [{"id": name, "title": title} for name, title in found.steps.items()]
+    shown = {"rule": found.name, "title": dict(found.title), "source": found.source}
+    return {"procedure": {**shown, "steps": steps}}
+
+
 def suspend(
     document: Document,
     by: str,
@@ -482,6 +535,7 @@ def request(
     atlas: Atlas,
     now: Instant,
     to: dict[str, Any] | None = None,
+    authorise: bool = False,
 ) -> Decision:
     """Asks the custodian to change who holds the case; the clock runs until it answers.
 
@@ -489,7 +543,8 @@ def request(
 
     :param action: one of :data:`services.grid.events.case.REQUESTS`.
     :param to: whom to delegate or transfer it to, ``{level, division, unit}``.
-    :raises WrongPlace: it can't go there.
+    :param authorise: it is delegated with the holder's authority to settle it (授权).
+    :raises WrongPlace: it can't go there, or not with this level's authority.
     :raises Refused: the desk no longer holds the case, it has asked already, or there is nobody
         above, or nobody who sent it.
     """
@@ -505,6 +560,11 @@ def request(
             directory=atlas.directory,
         ).as_dict()
     said = {"action": action, "to": to, "reason": reason, **_attached(attachments)}
+    if authorise:
+        wrong = moving.no_authority(here, facts, profile)
+        if wrong is not None:
+            raise moving.WrongPlace({"authorise": wrong})
+        said["authorise"] = True
     asked = _asking(document, by, said, now)
     last = document.get("request")
     if last is not None and last["answer"] != "refused" and _same(last, asked):
@@ -871,7 +931,7 @@ def _request(document: Document, atlas: Atlas, now: Instant, discriminator: str)
 
 def _same(known: dict[str, Any], said: dict[str, Any]) -> bool:
     """Whether two acts say the same, whenever they were done."""
-    names = ("action", "to", "reason", "by", "text", "attachments")
+    names = ("action", "to", "reason", "by", "text", "attachments", "step", "authorise")
     return all(known.get(name) == said.get(name) for name in names)
 
 

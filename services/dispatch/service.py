@@ -144,7 +144,7 @@ class Service(Operations):
         """Asks for a case to go one level up (提级)."""
         return api.request(self.shell, call, level, case, "escalate")
 
-    @_ask("/v1/desks/<level>/cases/<case>/delegate", body=api.MoveBody())
+    @_ask("/v1/desks/<level>/cases/<case>/delegate", body=api.DelegateBody())
     def delegate(self, call: Call, level: str, case: str) -> Answer:
         """Asks for a case to go down (下派)."""
         return api.request(self.shell, call, level, case, "delegate")

@@ -148,14 +148,14 @@ class Docket(MongoStore):
     ) -> tuple[list[Record], str | None]:
         """A page of what the level below asks for, the latest first."""
         where: dict[str, Any] = {"document.asked_in": {"$exists": True}}
-        where |= _within(part, "asked_in", status)
+        where |= _within(part, "asked_of", status)
         return self.page(where, "document.extension.asked_at", cursor, limit)
 
 
-def _within(part: Scope, state: str, status: str | None) -> dict[str, Any]:
+def _within(part: Scope, address: str, status: str | None) -> dict[str, Any]:
     where = {
         "document.under": part.division,
-        f"document.{state}.address.unit": part.unit,
+        f"document.{address}.unit": part.unit,
         "document.status": status,
     }
     return {name: value for name, value in where.items() if value is not None}
@@ -170,7 +170,9 @@ def _called(part: Scope) -> dict[str, Any]:
 
 def _arrived(part: Scope, status: str | None) -> dict[str, Any]:
     """Entries of a part of the county; with a status, so that an index has them in order."""
-    return _within(part, "state", None) | {"document.status": status or {"$in": ["live", "ended"]}}
+    return _within(part, "state.address", None) | {
+        "document.status": status or {"$in": ["live", "ended"]}
+    }
 
 
 def _when(document: dict[str, Any]) -> tuple[int, int]:

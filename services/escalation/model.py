@@ -32,7 +32,7 @@ is only ``{kind, due}``, and what follows when it passes is :meth:`_Decider.pass
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -482,16 +482,28 @@ class _Decider:
             return "no_such_place"
         if to is None:
             return "last_level" if action == "escalate" else "nobody_sent_it"
+        authority = self._authority(request) if request.get("authorise") else {}
+        if authority is None:
+            return "no_authority"
         hop = _hop(self.token)
         self.document["seen"] = [
             {**item, "granted": request["id"]} if (item["round"], item["hop"]) == hop else item
             for item in self.document["seen"]
         ]
-        self._move(to, self.now, "requested", kind=_MOVES[action], request=request)
+        self._move(to, self.now, "requested", authority, kind=_MOVES[action], request=request)
         if action == "return" and sent_back + 1 == self.profile.returns.most:
             source = self.profile.returns.source
             self.supervise_now("returned", f"profile.yaml returns, {sent_back + 1} times", source)
         return None
+
+    def _authority(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """With whose authority a case is delegated (授权); none: its holder may not give it."""
+        rule, here = self.profile.authority, self.address
+        refused = moving.no_authority(here, self.document["facts"], self.profile)
+        if rule is None or refused is not None or request["action"] != "delegate":
+            return None
+        given = {"by": request["by"], "at": self.now, "source": rule.source}
+        return {"authority": {**here.as_dict(), **given}}
 
     def _asked_for(self, request: dict[str, Any]) -> Address | None:
         """Where a request would have the case go; none if nobody is there."""
@@ -770,11 +782,15 @@ class _Decider:
         to: Address,
         started: Instant,
         reason: str,
+        agreed: Mapping[str, Any] | None = None,
         *,
         kind: str = "case.escalated",
         **specific: Any,
     ) -> None:
-        """Custody goes to ``to``; its clock starts at ``started``, which may lie back."""
+        """Custody goes to ``to``; its clock starts at ``started``, which may lie back.
+
+        :param agreed: what its state has besides.
+        """
         state = self.document["state"]
         token = self.token.moved()
         on = clocks.of_next_hop(state["clocks"], started)
@@ -795,9 +811,9 @@ class _Decider:
             ),
         }
         # What was agreed with the holder before is not agreed with the next.
-        for name in ("suspension", "extensions", "inherited", "progressed_at"):
+        for name in ("suspension", "extensions", "inherited", "progressed_at", "authority"):
             moved.pop(name, None)
-        self._hop(moved, reason, kind=kind, **specific)
+        self._hop({**moved, **(agreed or {})}, reason, kind=kind, **specific)
 
     def _hop(self, state: dict[str, Any], reason: str, *, kind: str, **specific: Any) -> None:
         """The case is in this state from now on, in a hop of its own."""
@@ -888,7 +904,8 @@ class _Decider:
 
 def _then(profile: Profile, facts: dict[str, Any], address: Address) -> deadlines.Then | None:
     """What the profile says of supervision there, or else at the end of the ladder."""
-    last = address._replace(level=profile.steps(facts["ladder"])[-1])
+    end = profile.ladders[facts["ladder"]][-1]
+    last = address._replace(level=end.level, unit=end.unit)
     here = deadlines.then(profile, facts, address)
     return here or deadlines.then(profile, facts, last)
 

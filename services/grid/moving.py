@@ -58,6 +58,18 @@ def target(
     return found
 
 
+def no_authority(here: Address, facts: Mapping[str, Any], profile: Profile) -> str | None:
+    """Why who holds a case may not give others its authority to settle it (授权); None: it may."""
+    rule = profile.authority
+    if rule is None:
+        return "the profile lets no level do that: leave it out"
+    if here.level != rule.level:
+        return f"only the {rule.level} may: leave it out"
+    if not rule.when.matches(facts):
+        return f"not for such a case ({rule.source}): leave it out"
+    return None
+
+
 def _unit(identity: str | None, here: Address, directory: Directory) -> Unit | None:
     if identity is None:
         return None

@@ -76,7 +76,7 @@ def preview(loaded: Loaded, facts: Mapping[str, Any], division: str, reported: I
             _step(loaded, at, entry.ladder), calls=_calls(loaded, facts, address.level, arrives)
         )
         steps.append(step)
-        warnings.update(dict.fromkeys(_warnings(loaded, step)))
+        warnings.update(dict.fromkeys(_warnings(loaded, step, entry.ladder)))
         arrives = step.leaves
         address = profile.next_address(entry.ladder, address, directory)
     then = deadlines.then(profile, facts, steps[-1].address)
@@ -106,7 +106,7 @@ def _step(loaded: Loaded, at: Turn, ladder: str) -> Step:
     passing = at.passing(lambda _deadline: False)
     return Step(
         address=address,
-        title=profile.level_title(ladder, address.level),
+        title=profile.title_of(ladder, address, directory),
         place=directory.name(address.division) + (unit.name if unit is not None else ""),
         officers=officers,
         deputy=deputy,
@@ -126,8 +126,9 @@ def _calls(
     return tuple(whistles.due(loaded.profile, rule, at, loaded.holidays).values())
 
 
-def _warnings(loaded: Loaded, step: Step) -> list[str]:
-    found = []
+def _warnings(loaded: Loaded, step: Step, ladder: str) -> list[str]:
+    missing = loaded.profile.units_missing(ladder, step.address, loaded.directory)
+    found = [f"there is no {name} at {step.place}: its desk has that step" for name in missing]
     if not step.officers:
         follows = {
             "deputy": f"{step.deputy} stands in" if step.deputy else "it waits until it climbs",

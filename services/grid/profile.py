@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ from services.grid.profile_rules import (
     DEFAULT_LADDER,
     FILE,
     LadderLevel,
+    Procedure,
     Route,
     Rules,
     Template,
@@ -151,7 +152,7 @@ class Profile(Rules):
         """Where a case with these facts, reported at ``division``, begins.
 
         On the ladder of the first route that matches, at the level that it names or the lowest
-        one, or else the next above it that has a division at or above the report's. A unit that
+        step, or else the next above it that has a division at or above the report's. A unit that
         it names gets it there or, if there is none, at the next level above that has one; else
         the desk. A report from above the whole ladder goes to the last level with its division
         as it is.
@@ -160,7 +161,7 @@ class Profile(Rules):
         """
         directory.known(division)
         route = next((item for item in self.routing if item.when.matches(facts)), _DEFAULT_ROUTE)
-        address = self._lowest(route.ladder, route.enter, division, directory)
+        address = self.at_level(route.ladder, route.enter, division, directory)
         triage = address is None
         if address is None:
             address = Address(self.ladders[route.ladder][-1].level, division)
@@ -183,32 +184,44 @@ class Profile(Rules):
         if holder.level not in steps:
             order = self.levels.index
             above = [level for level in steps if order(level) > order(holder.level)] or steps[-1:]
+            first = [step.level for step in self.ladders[ladder]].index(above[0])
             found = (
-                self._lowest(ladder, above[0], place, directory)
+                self._from(ladder, first, place, directory)
                 for place in (holder.division, facts["division"])
             )
             there = next((address for address in found if address is not None), entry.address)
-        if rises and steps.index(entry.address.level) > steps.index(there.level):
+        enters, stands = (self._step(ladder, at, directory) for at in (entry.address, there))
+        if rises and (enters or 0) > (stands or 0):
             there = entry.address
         return ladder, there
 
     def next_address(self, ladder: str, address: Address, directory: Directory) -> Address | None:
-        """One level up, skipping levels that have no division there; None at the top."""
-        levels = self.steps(ladder)
-        if address.level not in levels or self.is_last(ladder, address.level):
-            return None
-        above = levels[levels.index(address.level) + 1]
-        return self._lowest(ladder, above, address.division, directory)
+        """One step up, skipping levels that have no division there; None at the top.
+
+        A unit that the ladder does not name stands where those of its level do that it names:
+        above it is the level's desk, or else the next level.
+        """
+        step = self._step(ladder, address, directory)
+        return None if step is None else self._from(ladder, step + 1, address.division, directory)
 
     def at_level(
         self, ladder: str, level: str | None, division: str, directory: Directory
     ) -> Address | None:
-        """The lowest address of a ladder from this level on, at or above a division; or None."""
-        return self._lowest(ladder, level, division, directory)
+        """The lowest address of a ladder from this level on, at or above a division; or None.
 
-    def is_last(self, ladder: str, level: str) -> bool:
-        """Whether a case at this level can't go further up on this ladder."""
-        return self.ladders[ladder][-1].level == level
+        It is the level's desk where the ladder has it, else the unit of its first step there.
+        """
+        if level is None:
+            return self._from(ladder, 0, division, directory)
+        steps = self.ladders[ladder]
+        there = [index for index, step in enumerate(steps) if step.level == level]
+        desk = steps[there[-1]].unit is None
+        return self._from(ladder, there[-1] if desk else there[0], division, directory)
+
+    def procedure(self, facts: Mapping[str, Any], level: str) -> Procedure | None:
+        """What must be done at a level before it may resolve such a case, if anything."""
+        found = (item for item in self.procedures if item.level == level)
+        return next((item for item in found if item.when.matches(facts)), None)
 
     def years_unknown(self, holidays: Holidays, days: Iterable[date]) -> list[tuple[str, int]]:
         """Names of holidays and years of these days for which its calendars know of none."""
@@ -221,14 +234,28 @@ class Profile(Rules):
             if not holidays.covers(name, year)
         ]
 
-    def level_title(self, ladder: str, level: str) -> str:
-        """What the county calls a level: 户联系; a level of another ladder by its id."""
-        steps = self.ladders.get(ladder, ())
-        return next((step.title for step in steps if step.level == level), level)
+    def title_of(self, ladder: str, address: Address, directory: Directory) -> str:
+        """What the county calls the step at which a case is: 户联系.
+
+        Else, as for units that no ladder names, what it calls their level; that by its id where
+        it has no word for it.
+        """
+        known = [*self.ladders.get(ladder, ()), *chain(*self.ladders.values())]
+        for meant in (address, address._replace(unit=None)):
+            for step in known:
+                if _is_step(step, meant, directory):
+                    return step.title
+        return address.level
+
+    def units_missing(self, ladder: str, address: Address, directory: Directory) -> list[str]:
+        """The units that the steps of a level name and a place lacks: its desk has their turn."""
+        level, division, _unit = address
+        named = [step.unit for step in self.ladders[ladder] if step.level == level and step.unit]
+        return [name for name in named if directory.unit(name, level, division) is None]
 
     def steps(self, ladder: str) -> list[str]:
-        """The levels of a ladder, lowest first."""
-        return [step.level for step in self.ladders[ladder]]
+        """The levels of a ladder, lowest first, each once."""
+        return list(dict.fromkeys(step.level for step in self.ladders[ladder]))
 
     def _unit(self, route: Route, address: Address, directory: Directory) -> Address | None:
         """The unit that a route names, at this address or the nearest above it."""
@@ -241,16 +268,46 @@ class Profile(Rules):
                     return Address(level, place.code, unit.id)
         return None
 
-    def _lowest(
-        self, ladder: str, lowest: str | None, division: str, directory: Directory
-    ) -> Address | None:
-        """The lowest step from ``lowest`` on that has a division at or above this one."""
-        levels = self.steps(ladder)
-        for level in levels[levels.index(lowest) if lowest is not None else 0 :]:
+    def _from(self, ladder: str, first: int, division: str, directory: Directory) -> Address | None:
+        """The lowest step from number ``first`` on that has a division at or above this one.
+
+        Where that division has none of the units that the steps of its level name from there on,
+        its desk has their turn.
+        """
+        steps = self.ladders[ladder]
+        for index in range(first, len(steps)):
+            level, _title, named = steps[index]
             place = directory.ancestor(division, level)
-            if place is not None:
+            if place is None:
+                continue
+            if named is None:
+                return Address(level, place.code)
+            unit = directory.unit(named, level, place.code)
+            if unit is not None:
+                return Address(level, place.code, unit.id)
+            if index + 1 == len(steps) or steps[index + 1].level != level:
                 return Address(level, place.code)
         return None
+
+    def _step(self, ladder: str, address: Address, directory: Directory) -> int | None:
+        """At which step of a ladder an address is; None: its level is not on it."""
+        steps = self.ladders[ladder]
+        there = [index for index, step in enumerate(steps) if step.level == address.level]
+        for index in there:
+            if _is_step(steps[index], address, directory):
+                return index
+        # A desk that stands in for units, or a unit that the ladder does not name.
+        units = [index for index in there if steps[index].unit is not None]
+        return next(reversed(units or there), None)
+
+
+def _is_step(step: LadderLevel, address: Address, directory: Directory) -> bool:
+    """Whether just this step is meant: the unit that it names there, or the level's desk."""
+    level, division, unit = address
+    if step.level != level or step.unit is None:
+        return step.level == level and unit is None
+    there = directory.unit(step.unit, level, division)
+    return there is not None and there.id == unit
 
 
 @dataclass(frozen=True)

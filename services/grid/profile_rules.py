@@ -77,10 +77,14 @@ Titles = Mapping[str, Mapping[str, str]]
 
 
 class LadderLevel(NamedTuple):
-    """One step of a ladder and what the county calls it: ``household``, 户联系."""
+    """One step of a ladder and what the county calls it: ``household``, 户联系.
+
+    ``unit`` names the unit that has its turn there instead of the level's desk, by name or id.
+    """
 
     level: str
     title: str
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,30 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
+class Procedure:
+    """What must be done at a level, in this order, before it may resolve such a case.
+
+    ``steps`` are their ids with what the county calls them: 四议两公开.
+    """
+
+    name: str
+    title: Mapping[str, str]
+    level: str
+    when: Condition
+    steps: Mapping[str, str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Which level may delegate such a case with its authority to settle it (授权)."""
+
+    level: str
+    when: Condition
+    source: str
+
+
+@dataclass(frozen=True)
 class Emergency:
     """What is different while a part of the region is in emergency mode (战时机制).
 
@@ -242,6 +270,8 @@ class Rules:
     reopening: Reopening
     returns: Returns
     duplicates: Duplicates
+    procedures: tuple[Procedure, ...]
+    authority: Authority | None
     feedback: Feedback | None
     board: Board | None
     whistle: tuple[WhistleRule, ...]
@@ -282,7 +312,7 @@ class _Reader:
             optional=(
                 *("calendars", "routing", "unstaffed", "grace", "templates"),
                 *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
-                *("duplicates", "whistle", "emergency"),
+                *("procedures", "authority", "duplicates", "whistle", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
@@ -320,6 +350,8 @@ class _Reader:
             reopening=self.reopening(top.get("reopening", _REOPENING)),
             returns=self.returns(top.get("returns", _RETURNS)),
             duplicates=self.duplicates(top.get("duplicates", _DUPLICATES)),
+            procedures=self.procedures(top.get("procedures", [])),
+            authority=self.authority(top["authority"]) if "authority" in top else None,
             feedback=self.feedback(top["feedback"]) if "feedback" in top else None,
             board=self.board(top["public"]) if "public" in top else None,
             whistle=self.whistle(top["whistle"]) if "whistle" in top else (),
@@ -335,6 +367,7 @@ class _Reader:
             for level, lines in rules.deadlines.items():
                 self.check_reach([*lines])
                 self.check_cover(level, lines)
+                self.check_reach([item for item in rules.procedures if item.level == level])
         if different:
             rules = replace(rules, emergency=self.emergency(different, more, rules))
         if self.problems:
@@ -369,19 +402,31 @@ class _Reader:
             self.word(place, name)
             levels: list[LadderLevel] = []
             for index, item in enumerate(self.items(place, steps)):
-                step = self.mapping((*place, index), item, required=("level", "title"))
+                step = self.mapping(
+                    (*place, index), item, required=("level", "title"), optional=("unit",)
+                )
                 level = self.word((*place, index, "level"), step["level"])
                 title = self.text((*place, index, "title"), step["title"])
-                self.ascending((*place, index, "level"), level, [known.level for known in levels])
-                levels.append(LadderLevel(level, title))
+                unit = None
+                if "unit" in step:
+                    unit = self.text((*place, index, "unit"), step["unit"], longest=80)
+                self.ascending((*place, index, "level"), LadderLevel(level, title, unit), levels)
+                levels.append(LadderLevel(level, title, unit))
             ladders[name] = tuple(levels)
         return ladders
 
-    def ascending(self, place: Place, level: str, below: Sequence[str]) -> None:
-        if level in below:
-            self.problem(place, f"{level} stands in this ladder twice: keep one")
-        elif level in _UPWARDS:
-            above = [known for known in below if known in _UPWARDS]
+    def ascending(self, place: Place, step: LadderLevel, below: Sequence[LadderLevel]) -> None:
+        level = step.level
+        same = [known.unit for known in below if known.level == level]
+        if step.unit in same:
+            self.problem(place, f"{step.unit or level} stands in this ladder twice: keep one")
+        elif None in same:
+            said = f"a unit stands below its desk: write the step of {step.unit}"
+            self.problem(place, f"{said} before that of {level}")
+        elif same and below[-1].level != level:
+            self.problem(place, f"write the steps of {level} one after the other")
+        elif not same and level in _UPWARDS:
+            above = [known.level for known in below if known.level in _UPWARDS]
             wrong = [known for known in above if _UPWARDS.index(known) > _UPWARDS.index(level)]
             if wrong:
                 said = f"a ladder goes upwards, but {level} is below {wrong[0]}"
@@ -390,7 +435,7 @@ class _Reader:
     def order(self, known: Sequence[tuple[LadderLevel, ...]]) -> tuple[str, ...]:
         """All levels, lowest first, as the ladders together order them."""
         # Lists, because the order of a set of words differs from process to process.
-        ladders = [[step.level for step in steps] for steps in known]
+        ladders = [list(dict.fromkeys(step.level for step in steps)) for steps in known]
         below: dict[str, list[str]] = {level: [] for levels in ladders for level in levels}
         ladders.append([level for level in _UPWARDS if level in below])
         for levels in ladders:
@@ -414,7 +459,7 @@ class _Reader:
             ladder = DEFAULT_LADDER
             if "ladder" in line:
                 ladder = self.choice((*place, "ladder"), line["ladder"], tuple(self.ladders))
-            steps = tuple(step.level for step in self.ladders.get(ladder, ()))
+            steps = tuple(dict.fromkeys(step.level for step in self.ladders.get(ladder, ())))
             enter, unit = line.get("enter"), None
             if isinstance(enter, dict):
                 said = self.mapping((*place, "enter"), enter, required=("level", "unit"))
@@ -724,6 +769,46 @@ class _Reader:
             source=self.text((*place, "source"), line["source"]),
         )
 
+    def procedures(self, value: Any) -> tuple[Procedure, ...]:
+        found = []
+        for index, item in enumerate(self.items(("procedures",), value, least=0)):
+            place: Place = ("procedures", index)
+            line = self.mapping(
+                place, item, required=("title", "level", "steps", "source"), optional=("when",)
+            )
+            # A list: the order of a mapping does not travel.
+            steps: dict[str, str] = {}
+            for number, step in enumerate(self.items((*place, "steps"), line["steps"])):
+                there: Place = (*place, "steps", number)
+                said = self.mapping(there, step, required=("id", "title"))
+                name = self.word((*there, "id"), said["id"])
+                if name in steps:
+                    self.problem((*there, "id"), f"{name} is given twice: keep one")
+                steps[name] = self.text((*there, "title"), said["title"])
+            found.append(
+                Procedure(
+                    name=self.named(place),
+                    title=self.title((*place, "title"), line["title"]),
+                    level=self.choice((*place, "level"), line["level"], self.levels),
+                    when=self.condition((*place, "when"), line.get("when", {})),
+                    steps=steps,
+                    source=self.text((*place, "source"), line["source"]),
+                )
+            )
+        return tuple(found)
+
+    def authority(self, value: Any) -> Authority:
+        place: Place = ("authority",)
+        line = self.mapping(place, value, required=("level", "source"), optional=("when",))
+        level = self.choice((*place, "level"), line["level"], self.levels)
+        if self.levels and level == self.levels[0]:
+            self.problem((*place, "level"), f"nobody is below {level}: write a higher level")
+        return Authority(
+            level=level,
+            when=self.condition((*place, "when"), line.get("when", {})),
+            source=self.text((*place, "source"), line["source"]),
+        )
+
     def emergency_part(self, value: Any) -> dict[str, Any]:
         """What the part says, unread."""
         return self.mapping(
@@ -841,7 +926,7 @@ class _Reader:
         facts = {name: tuple(self.vocabularies[_VOCABULARIES[name]]) for name in FACTS}
         return {**facts, UNIT: (*self.units, "")}
 
-    def check_reach(self, rules: Sequence[Route | DeadlineRule]) -> None:
+    def check_reach(self, rules: Sequence[Route | DeadlineRule | Procedure]) -> None:
         conditions = [rule.when for rule in rules]
         for index, covering in unreachable(conditions, self.known_values()).items():
             by = " and ".join(self.shown(self.places[rules[other].name]) for other in covering)

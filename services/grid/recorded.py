@@ -47,7 +47,7 @@ LEFT = (PASSED, REQUESTED, UNSTAFFED, MOVED)
 
 _REQUIRED = ("id", "division", "category", "urgency", "source", "reported_at", "stays")
 _CASE = (*_REQUIRED, "round", "recorded_at", "withdrawn_at")
-_STAY = ("level", "arrived_at", "acknowledged_at", "resolved_at", "left", "passed")
+_STAY = ("level", "unit", "arrived_at", "acknowledged_at", "resolved_at", "left", "passed")
 _PASSING = ("kind", "due", "rule", "source")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
@@ -84,9 +84,13 @@ class Passing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecordedStay:
-    """One level's time with a case; ``left`` is None while it is, or ended, there."""
+    """One level's time with a case; ``left`` is None while it is, or ended, there.
+
+    ``unit`` is the one that had it, None: the level's desk, or it is not recorded.
+    """
 
     level: str
+    unit: str | None
     arrived: Instant
     acknowledged: Instant | None
     resolved: Instant | None
@@ -143,17 +147,18 @@ class RecordedCase:
         return resolved or self.withdrawn or self.recorded or self.stays[-1].arrived
 
     @cached_property
-    def conduct(self) -> Mapping[str, Conduct]:
-        """What each level did the first time the case came to it.
+    def conduct(self) -> Mapping[tuple[str, str | None], Conduct]:
+        """What each level, or unit of it, did the first time the case came to it.
 
         A level that was skipped because nobody was on duty did nothing that could be told.
         """
-        found: dict[str, Conduct] = {}
+        found: dict[tuple[str, str | None], Conduct] = {}
         for index, stay in enumerate(self.stays):
-            if stay.left == UNSTAFFED or stay.level in found:
+            who = stay.level, stay.unit
+            if stay.left == UNSTAFFED or who in found:
                 continue
             after = self.stays[index + 1].arrived if index + 1 < len(self.stays) else self.ended
-            found[stay.level] = _conduct(stay, after)
+            found[who] = _conduct(stay, after)
         return found
 
 
@@ -244,6 +249,7 @@ class _Reader:
             self._say(f"{place}.left", not_among(left, LEFT))
         return RecordedStay(
             level=self._like(item, "level", _WORD, "a level such as village", place),
+            unit=self._text(item, "unit", place) if item.get("unit") is not None else None,
             arrived=self._at(item, "arrived_at", place) or Instant(""),
             acknowledged=self._at(item, "acknowledged_at", place),
             resolved=self._at(item, "resolved_at", place),
@@ -442,6 +448,8 @@ def _stay_of(
         "level": first["address"]["level"],
         "arrived_at": first["clocks"]["level"]["started_at"],
     }
+    if first["address"].get("unit") is not None:
+        stay["unit"] = first["address"]["unit"]
     for name, of in (("acknowledged_at", "acknowledged"), ("resolved_at", "resolution")):
         times = [state[of]["at"] for state in states if state.get(of) is not None]
         if times:

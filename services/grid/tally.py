@@ -11,7 +11,9 @@ from typing import Any
 
 from services.grid.clock import Instant, instant, moment, seconds_between
 from services.grid.profile import Loaded
+from services.grid.profile_rules import DEFAULT_LADDER
 from services.grid.recorded import LEFT, PASSED, RecordedCase
+from services.grid.tokens import Address
 from services.grid.whatif import (
     ASSUMPTIONS,
     RESOLVED,
@@ -245,7 +247,6 @@ class Comparison:
         """The result as plain values; ``repeated`` are lines of a case that came before."""
         proposed, present = self._proposed.profile, self._present
         seen = [*proposed.levels, *self._before.levels, *self._after.levels]
-        titles = {step.level: step.title for steps in proposed.ladders.values() for step in steps}
         return {
             "proposed": proposed.id,
             "before": present.profile.id if present is not None else "recorded",
@@ -262,11 +263,16 @@ class Comparison:
             **{name: self._moved[name] for name in ("climbs_now", "climbs_no_more")},
             "resolved_on_both_sides": self._resolved_on_both_sides(),
             "levels": [
-                {"level": level, "title": titles.get(level, level)} for level in dict.fromkeys(seen)
+                {"level": level, "title": self._title(level)} for level in dict.fromkeys(seen)
             ],
             "recorded" if present is None else "present": self._before.shown(),
             "replayed": self._after.shown(),
         }
+
+    def _title(self, level: str) -> str:
+        """What the proposed profile calls the desks of a level."""
+        proposed, desk = self._proposed.profile, Address(level, self._proposed.profile.region)
+        return proposed.title_of(DEFAULT_LADDER, desk, self._proposed.directory)
 
     def _assumptions(self) -> list[str]:
         if not self._worst_case:

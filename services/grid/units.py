@@ -54,6 +54,11 @@ class _Checker:
 
     def part(self, under: Place, said: Mapping[str, list[object]], rules: Rules) -> None:
         """The routes and deadlines that this part of the file says itself."""
+        for name in said.get("ladders", ()):
+            for index, step in enumerate(rules.ladders[str(name)]):
+                if step.unit is not None:
+                    where: Place = (*under, "ladders", str(name), index, "unit")
+                    self.named([step.unit], [step.level], where)
         for index, route in enumerate(rules.routing[: len(said.get("routing", ()))]):
             if route.unit is not None and route.enter is not None:
                 steps = [step.level for step in rules.ladders[route.ladder]]

@@ -15,6 +15,7 @@ from services.grid.climbing import Turn, turn
 from services.grid.clock import Instant, plus, seconds_between
 from services.grid.profile import Loaded
 from services.grid.recorded import LEFT, PASSED, REQUESTED, UNSTAFFED, Conduct, RecordedCase
+from services.grid.tokens import Address
 
 ASSUMPTIONS = (
     "a level acknowledges, resolves or asks for the next one as long after the case came to it "
@@ -175,6 +176,8 @@ class _Replay:
         self.case = case
         self.worst_case = worst_case
         self.assumed = False
+        self._told: list[tuple[str, str | None]] = []
+        self._known = False
         # A case that is open, or was withdrawn, is followed as far as the record goes.
         self.cut = None if case.resolving is not None else case.ended
 
@@ -205,8 +208,22 @@ class _Replay:
         if at.skipped and not last:
             return _made(at, UNSTAFFED, at.arrives)
         nothing = _NOTHING_DONE if self.worst_case else None
-        conduct = self.case.conduct.get(at.address.level, nothing)
+        recorded = self._conduct(at.address)
+        self._known, conduct = recorded is not None, recorded or nothing
         return self._not_told(at) if conduct is None else self._acts(at, conduct, last)
+
+    def _conduct(self, address: Address) -> Conduct | None:
+        """What is recorded of who has it now: of just this unit or desk, else of its level.
+
+        Each is taken once: a desk does not do again what the unit below it did.
+        """
+        level, _division, unit = address
+        left = [who for who in self.case.conduct if who[0] == level and who not in self._told]
+        if not left:
+            return None
+        who = (level, unit) if (level, unit) in left else left[0]
+        self._told.append(who)
+        return self.case.conduct[who]
 
     def _acts(self, at: Turn, conduct: Conduct, last: bool) -> Stay:
         """The level does what it did, and its deadlines pass or not."""
@@ -251,7 +268,7 @@ class _Replay:
         return _made(at, ended, self.case.ended, passing)
 
     def _not_told(self, at: Turn, passing: Mapping[str, Any] | None = None) -> Stay:
-        why = TOO_LITTLE if at.address.level in self.case.conduct else NOTHING
+        why = TOO_LITTLE if self._known else NOTHING
         return _made(at, UNKNOWN, self.case.ended, passing, why)
 
 

@@ -28,6 +28,7 @@ from services.grid.events.parts import (
     AddressSchema,
     AssignedSchema,
     AttachmentSchema,
+    AuthoritySchema,
     CallSchema,
     ClocksSchema,
     DeadlineSchema,
@@ -37,6 +38,7 @@ from services.grid.events.parts import (
     ProgressSchema,
     ResolutionSchema,
     SuspensionSchema,
+    TakenSchema,
     TokenSchema,
     attachments,
     plain,
@@ -368,6 +370,10 @@ class CaseShown(Shown):
     joined = fields.List(
         fields.Nested(Joined), metadata={"description": "the units called in this round (吹哨报到)"}
     )
+    steps = fields.List(
+        fields.Nested(TakenSchema), metadata={"description": "of a procedure (四议两公开), done"}
+    )
+    authority = fields.Nested(AuthoritySchema, allow_none=True)
     reopening = fields.Nested(Reopening, allow_none=True)
     watchers = fields.List(fields.String())
     follows = fields.String(
@@ -698,13 +704,14 @@ def _tracked(intake: IntakeShell, code: str) -> Document:
 
 def _tracking(document: Document, atlas: Atlas) -> dict[str, Any]:
     facts, state = document["facts"], document["state"]
-    level = state["address"]["level"]
+    address, level = Address.of(state["address"]), state["address"]["level"]
     profile = atlas.rules_for(facts) if atlas.knows(facts) else None
+    directory = atlas.directory
     return {
         "tracking": facts["tracking"],
         "status": document["status"],
         "level": level,
-        "level_title": profile.level_title(facts["ladder"], level) if profile else level,
+        "level_title": profile.title_of(facts["ladder"], address, directory) if profile else level,
         "reported_at": facts["reported_at"],
         "due": _next_due(state),
         "outcome": state["resolution"] and state["resolution"]["outcome"],
@@ -773,6 +780,8 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "supervised": document["supervision"],
         "suspension": state.get("suspension"),
         "joined": whistles.shown(state, document.get("progress")),
+        "steps": state.get("steps", []),
+        "authority": state.get("authority"),
         "reopening": document.get("reopening"),
         "watchers": _watchers(document),
         "follows": facts.get("follows"),

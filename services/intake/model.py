@@ -216,6 +216,9 @@ def reopen(
         "deadlines": [],
         "resolution": None,
     }
+    if "steps" in document["state"]:
+        # What the villagers decided stays decided.
+        state["steps"] = document["state"]["steps"]
     found = deadlines.of_state(profile, facts, state, atlas.holidays)
     # Of the round before nobody is reminded any more.
     state["deadlines"] = [item for item in found if item["kind"] != "remind" or item["due"] > now]

@@ -217,7 +217,7 @@ def _text(template: str, event: Event, atlas: Atlas) -> str:
         title=facts["title"],
         tracking=facts["tracking"],
         division=atlas.directory.name(facts["division"]),
-        level=profile.level_title(facts["ladder"], address.level),
+        level=profile.title_of(facts["ladder"], address, atlas.directory),
         due=dues[0] if dues else "",
         unit=unit.name if unit is not None else (call or {"unit": ""})["unit"],
     )

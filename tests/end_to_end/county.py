@@ -167,7 +167,7 @@ class County:
             if not held or shown["token"] != held["custody"]["token"]:
                 return False
             current = (shown["token"]["round"], shown["token"]["hop"])
-            for level in LEVELS:
+            for level in self.about["desks"]:
                 entry = self.entry(level, case)
                 if entry is None:
                     continue

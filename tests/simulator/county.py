@@ -125,6 +125,33 @@ RULES: dict[str, Any] = {
 SHORTER = {**RULES["reopening"], "clock": "starts_again", "shorter": "50%"}
 """A reopening with half of the time."""
 
+STEPS: dict[str, Any] = {
+    "ladders": {
+        "default": [
+            {"level": "household", "title": "户联系"},
+            {"level": "group", "title": "组协调"},
+            {"level": "village", "unit": "治安联防队", "title": "联防队到现场"},
+            {"level": "township", "unit": "综治中心", "title": "综治中心化解"},
+            {"level": "township", "title": "云化解"},
+        ]
+    },
+    "procedures": [
+        {
+            "title": {"zh": "四议两公开", "en": "Procedure"},
+            "level": level,
+            "when": {"category": "facility"},
+            "steps": [
+                {"id": "proposed", "title": "提议"},
+                {"id": "decided", "title": "决议"},
+            ],
+            "source": "assumption",
+        }
+        for level in ("village", "household")
+    ],
+    "authority": {"level": "township", "source": "assumption"},
+}
+"""Steps of a ladder that are units', one of which the second village lacks, and procedures."""
+
 SWITCHED = ("469002104", "469002104214")
 """Where a history may switch to emergency mode: a township, and a village in it."""
 

@@ -16,12 +16,16 @@ from random import Random
 from typing import NamedTuple
 
 from tests.simulator import invariants
-from tests.simulator.county import LEVELS, SHORTER, SWITCHED, atlas, with_successor
+from tests.simulator.county import LEVELS, SHORTER, STEPS, SWITCHED, atlas, with_successor
 from tests.simulator.nodes import REPLICAS
 from tests.simulator.world import ACTIONS, NODES, Step, World
 
 ATLAS = with_successor(atlas())
 SKIPPING = with_successor(atlas(unstaffed="skip", reopening=SHORTER))
+# Few cases of a history come up to the township.
+STEPPED = with_successor(
+    atlas(**{**STEPS, "authority": {"level": "village", "source": "assumption"}})
+)
 
 HEADER = 3 + REPLICAS * len(NODES)
 WIDTH = 10
@@ -60,7 +64,7 @@ class Choices:
 def world_of(header: bytes) -> World:
     """The world before anything happens: its profile, its clocks, which desks are dead."""
     choices = Choices(header)
-    profile = SKIPPING if choices.pick(4) == 3 else ATLAS
+    profile = (ATLAS, ATLAS, STEPPED, SKIPPING)[choices.pick(4)]
     dead = _dead(choices.byte())
     return World(profile, {name: _clocks(choices) for name in NODES}, dead)
 
@@ -405,6 +409,8 @@ class History:
             self.words.append(f"clocks ahead by seconds: {', '.join(skewed)}")
         if self.world.dead:
             self.words.append(f"dead desks: {', '.join(self.world.dead)}")
+        if self.world.atlas is STEPPED:
+            self.words.append("units have steps of the ladder, and procedures bind")
         if self.world.atlas is SKIPPING:
             self.words.append("who has nobody on duty is skipped, and who reopens has less time")
 

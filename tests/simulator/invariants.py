@@ -49,6 +49,8 @@ def all_hold(world: World) -> None:
     followers_end_with_their_lead(world)
     links_are_mutual(world)
     watchers_agree(world)
+    steps_come_first(world)
+    authority_was_given(world)
 
 
 def agreement(world: World) -> None:
@@ -555,6 +557,39 @@ def watchers_agree(world: World) -> None:
             said[event.subject] = max(known, told, key=lambda item: item["version"])
     for case, record in world.nodes["intake"].store.documents().items():
         assert record.get("watchers") == said.get(case), case
+
+
+def steps_come_first(world: World) -> None:
+    """Nobody resolves a case before the steps of their procedure, unless authorised; in order."""
+    for event in _events(world):
+        if event.type == "case.resolved":
+            state, facts = event.data["state"], event.data["case"]
+            if "followed" in state["resolution"]:
+                # It was settled with the case that it follows.
+                continue
+            profile = world.atlas.rules_for(facts)
+            procedure = profile.procedure(facts, state["address"]["level"])
+            if procedure is None or "authority" in state:
+                continue
+            done = [item["step"] for item in state.get("steps", ())]
+            assert done == list(procedure.steps), event.subject
+
+
+def authority_was_given(world: World) -> None:
+    """Who has a level's authority got the case from it, with just that, and has it still."""
+    given: dict[tuple[str, int], list[tuple[int, Any]]] = defaultdict(list)
+    for event in _events(world):
+        token = Token.of(event.data["state"]["token"]) if "state" in event.data else None
+        if event.type == "case.delegated" and token and event.data["request"].get("authorise"):
+            place = event.data["state"]["address"]
+            given[event.subject, token.round].append((token.hop, place))
+    for event in _events(world):
+        state = event.data.get("state", {})
+        if "authority" in state:
+            token = Token.of(state["token"])
+            before = [item for item in given[event.subject, token.round] if item[0] <= token.hop]
+            assert before, event.subject
+            assert before[-1][1] == state["address"], event.subject
 
 
 def supervised(world: World) -> None:

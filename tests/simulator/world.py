@@ -44,10 +44,12 @@ ACTIONS: dict[str, Callable[..., Decision]] = {
     "suspend": lambda entry, by, **at: dispatch.suspend(entry, by, "waiting", "", **at),
     "resume": lambda entry, by, **at: dispatch.resume(entry, by, "", **at),
     "extend": lambda entry, by, **at: dispatch.ask_extension(entry, by, "1d", "路远", **at),
-    "note": lambda entry, by, **at: dispatch.note(entry, by, f"进展 {_acts(entry)}", **at),
+    "note": lambda entry, by, **at: dispatch.note(
+        entry, by, f"进展 {_acts(entry)}", step=_next_step(entry), **at
+    ),
     "escalate": lambda entry, by, **at: dispatch.request(entry, by, "escalate", "超出职权", **at),
     "delegate": lambda entry, by, **at: dispatch.request(
-        entry, by, "delegate", "就近处理", to=_below(entry), **at
+        entry, by, "delegate", "就近处理", to=_below(entry), authorise=_gives(entry, **at), **at
     ),
     "transfer": lambda entry, by, **at: dispatch.request(
         entry, by, "transfer", "不属本村", to=_beside(entry), **at
@@ -74,6 +76,18 @@ _EVER = -1e9
 
 def _acts(entry: Document) -> int:
     return int(entry["state"]["token"]["seq"])
+
+
+def _next_step(entry: Document) -> str | None:
+    """The next step of its procedure, if one binds; now and then the one after it."""
+    missing = dispatch.missing_steps(entry)
+    return missing[-1 if _acts(entry) % 4 == 3 else 0]["id"] if missing else None
+
+
+def _gives(entry: Document, *, atlas: Atlas, **_at: Any) -> bool:
+    """Now and then, where the profile lets a level do so, the authority to settle it."""
+    rule, level = atlas.rules_for(entry["facts"]).authority, entry["state"]["address"]["level"]
+    return rule is not None and rule.level == level and _acts(entry) % 2 == 1
 
 
 def _below(entry: Document) -> dict[str, Any]:

@@ -94,10 +94,11 @@ def test_a_profile_is_read(tmp_path: Path) -> None:
     assert profile.duplicates.within == 3 * 86400
     (template,) = profile.templates
     assert (template.on, template.tell, template.by) == ("case.assigned", ("holder",), ("log",))
-    assert profile.is_last("default", "township")
-    assert not profile.is_last("default", "village")
-    assert profile.level_title("default", "village") == "村处理"
-    assert profile.level_title("short", "village") == "village"
+    village = Address("village", "469002104214")
+    assert profile.title_of("default", village, COUNTY) == "村处理"
+    # Of a case that went to another ladder's level.
+    assert profile.title_of("short", village, COUNTY) == "村处理"
+    assert profile.title_of("default", Address("farm", "469002104214"), COUNTY) == "farm"
 
 
 def test_the_version_is_the_hash_of_the_content(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ MISTAKES = [
         "{level: village, titel: 村处理, title: 村}",
         8,
         "ladders.default[1].titel",
-        "'titel' is not known: did you mean title? Allowed: level, title",
+        "'titel' is not known: did you mean title? Allowed: level, title, unit",
     ),
     (
         "  short:\n    - {level: township, title: 云化解}\n",
@@ -507,7 +508,7 @@ MISTAKES = [
         "'archive' is not known: write one of profile, title, region, timezone, "
         "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
-        "public, duplicates, whistle, emergency",
+        "public, procedures, authority, duplicates, whistle, emergency",
     ),
     (
         "",

@@ -16,7 +16,7 @@ from services.grid.profile import Loaded
 from services.grid.recorded import RecordedCase, UnreadableCase, of_timeline, read_case
 from services.grid.tally import Comparison, Durations, Open
 from services.grid.whatif import NOTHING, TOO_LITTLE, Course, recorded_course, replay
-from tests.simulator.county import DIVISIONS, GRID, OFFICERS, RULES, atlas
+from tests.simulator.county import DIVISIONS, GRID, OFFICERS, RULES, STEPS, UNITS, atlas
 
 BEGAN = Instant("2026-03-02T01:00:00.000Z")
 HOUR = 3600.0
@@ -203,6 +203,27 @@ def test_routing_of_the_proposed_profile_counts() -> None:
     assert path(replay(straight, case(*CLIMBED))) == [("village", 5, "resolved")]
 
 
+def test_what_a_unit_did_its_desk_does_not_do_again() -> None:
+    """A unit's step, and its desk's above it, are two of one level."""
+    (profile,) = atlas(ladders=STEPS["ladders"]).profiles.values()
+    below = (
+        stay("household", 0, "passed"),
+        stay("group", 2, "passed"),
+        stay("village", 4, "requested"),
+    )
+    unit = {**stay("township", 5, "passed"), "unit": "centre"}
+    both = case(*below, unit, stay("township", 9, resolved=10))
+    found = replay(Loaded(profile, DIVISIONS, UNITS, OFFICERS), both)
+    assert path(found)[3:] == [("township", 9, "passed"), ("township", 10, "resolved")]
+    # The record has the desk alone: the unit does as it did, and then nothing is known.
+    lines = [{**line, "resolve": "2h"} for line in RULES["deadlines"]]
+    (shorter,) = atlas(ladders=STEPS["ladders"], deadlines=lines).profiles.values()
+    alone = case(*below, stay("township", 5, acknowledged=6, resolved=10))
+    found = replay(Loaded(shorter, DIVISIONS, UNITS, OFFICERS), alone)
+    assert path(found)[3:] == [("township", 7, "passed"), ("township", 10, "unknown")]
+    assert found.stays[-1].unknown == "nothing recorded"
+
+
 def test_the_leap_day_is_a_day() -> None:
     leap = Instant("2028-02-28T10:00:00.000Z")
     passed = {"level": "household", "arrived_at": leap, "left": "passed"}
@@ -375,7 +396,7 @@ def test_what_is_no_case_is_refused(text: bytes) -> None:
 
 def test_clocks_that_differ_a_little_are_no_mistake() -> None:
     skewed = case(stay("household", 0, acknowledged=-0.05, resolved=1))
-    assert skewed.conduct["household"].acknowledges == 0
+    assert skewed.conduct["household", None].acknowledges == 0
 
 
 def test_a_timeline_that_is_not_complete_counts_with_the_register() -> None:

@@ -9,6 +9,7 @@ from services.grid.events.parts import (
     WORD,
     AddressSchema,
     CaseSchema,
+    Flag,
     InstantField,
     Kept,
     attachments,
@@ -28,6 +29,7 @@ class RequestSchema(Kept):
     to = fields.Nested(AddressSchema, load_default=None, allow_none=True)
     reason = public_text(500, required=True, shortest=1)
     by = fields.String(required=True)
+    authorise = Flag(metadata={"description": "with the holder's authority to settle it (授权)"})
     attachments = attachments()
 
 
@@ -70,6 +72,9 @@ class NoteSchema(Kept):
     by = fields.String(required=True)
     at = InstantField(required=True)
     text = public_text(2000, lines=True, required=True, shortest=1)
+    step = fields.String(
+        validate=WORD, metadata={"description": "the step of the procedure that was done"}
+    )
     attachments = attachments()
 
 

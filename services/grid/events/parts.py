@@ -306,6 +306,23 @@ class CallProgressSchema(ProgressSchema):
     call = fields.String(required=True)
 
 
+class TakenSchema(Kept):
+    """A step of a procedure (四议两公开) that was done, and when the holder said so."""
+
+    step = fields.String(required=True, validate=WORD)
+    title = fields.String(required=True)
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+
+
+class AuthoritySchema(AddressSchema):
+    """Whose authority to settle the case its holder has (授权), and who gave it."""
+
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    source = fields.String(required=True, metadata={"description": "what the rule quotes"})
+
+
 class StateSchema(Kept):
     """The whole state that an event about a case results in."""
 
@@ -323,6 +340,8 @@ class StateSchema(Kept):
         fields.Nested(CallSchema), metadata={"description": "the units called in this round"}
     )
     inherited = fields.List(fields.Nested(InheritedSchema))
+    steps = fields.List(fields.Nested(TakenSchema))
+    authority = fields.Nested(AuthoritySchema)
 
 
 class FactsSchema(Kept):
