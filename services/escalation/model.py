@@ -305,7 +305,10 @@ def beyond(document: Document, known: Token, atlas: Atlas, now: Instant) -> Deci
 
     :param known: that one, which nobody has any more: it was lost, here and where it was.
     """
-    token = Token.of(document["state"]["token"])._replace(round=known.round, hop=known.hop)
+    own = Token.of(document["state"]["token"])
+    # A resolution of an earlier hop is later too.
+    round_, hop = max((own.round, own.hop), (known.round, known.hop))
+    token = own._replace(round=round_, hop=hop)
     state = {**document["state"], "token": token.as_dict()}
     decider = _Decider({**document, "state": state}, atlas, now)
     decider.stay("reconciled")

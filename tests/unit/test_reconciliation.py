@@ -172,6 +172,12 @@ def test_an_entry_that_knows_of_a_later_hop_gives_way_to_one_that_is_later_still
     assert state["token"] == {**HELD, "hop": 5}
     assert state["address"] == reported().data["state"]["address"]
     assert state["deadlines"] == reported().data["state"]["deadlines"]
+    # A resolution of an earlier hop is later too: the new one is beyond both.
+    over = Token.of({**HELD, "stage": "resolved", "hop": 0})
+    held = custody({"hop": 2})
+    finding = Finding("entry_ended", CASE, Token.of({**HELD, "hop": 2}), over=over)
+    decision = reconciliation.repair(finding, ATLAS, NOW).change(held)
+    assert (decision.document or {})["state"]["token"] == {**HELD, "hop": 3}
     # What it has heard of since is no reason any more.
     page = Page({CASE: custody({"hop": 5})}, {}, {"household": {AT: {**entry(), "held": later}}})
     assert [item.over for item in reconciliation.compare(page, ATLAS, NOW, 300)] == [None]
