@@ -98,7 +98,9 @@ def test_what_is_not_reported_in_a_day_goes_to_the_association_and_from_there_to
     entry = dachengqiao.arrived("township", case)
     assert entry["address"]["unit"] == CUSTOMS
     assert entry["arrived_at"] == due(first, "report")
-    (passed,) = dachengqiao.timeline(case, "case.deadline_passed")
+    (passed,) = eventually(
+        "its timeline", lambda: dachengqiao.timeline(case, "case.deadline_passed")
+    )
     assert passed["data"]["passed"]["kind"] == "report"
     last = eventually(
         "the town has it",

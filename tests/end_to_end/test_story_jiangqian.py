@@ -76,7 +76,7 @@ def test_from_the_first_in_seven_days_everything_is_cleared(jiangqian: County) -
     entry = jiangqian.arrived("county", left)
     assert (entry["address"]["division"], entry["arrived_at"]) == (GADE, CLEARED)
     assert entry["assigned"]["officer"] == "county-632623-summary"
-    (passed,) = jiangqian.timeline(left, "case.deadline_passed")
+    (passed,) = eventually("its timeline", lambda: jiangqian.timeline(left, "case.deadline_passed"))
     assert passed["data"]["passed"]["kind"] == "resolve"
     done(jiangqian, "county", left, "resolve", COMMANDER, outcome="settled")
     for case in (settled, left):
