@@ -30,7 +30,7 @@ def servers(*levels: str) -> Iterator[tuple[str, str]]:
 
 
 def _started(folder: Path, levels: Sequence[str]) -> tuple[str, str]:
-    names = [topology.ADMINISTRATOR, *(owner.name for owner in topology.instances(levels))]
+    names = topology.users(levels)
     passwords = {name: secrets.token_hex(16) for name in [*names, "bench"]}
     definitions = topology.broker_definitions(levels, passwords)
     definitions["users"].append(topology.user("bench", passwords["bench"]))

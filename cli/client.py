@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import httpx
 from cli.failures import Exit, Failure
 from cli.stack import Stack
 from services.grid.clock import monotonic
+from services.grid.events.bindings import BATCH
 
 Json = dict[str, Any]
 
@@ -23,6 +25,7 @@ _PAUSE = 0.3
 _PAGE = 200
 _READERS = ("operator", "officer")
 _AUDITORS = ("auditor", "operator")
+TOO_FAST = 429
 _TRYING_HELPS = frozenset({502, 503, 504})
 
 
@@ -178,6 +181,45 @@ class Client:
         answer = self._ask("POST", url, ("operator",), body={**body, "dry_run": dry_run})
         return list(answer["entries"])
 
+    def systems(self) -> list[Json]:
+        """The other systems that may come in."""
+        found = self._ask("GET", f"{self.stack.intake}/v1/systems", _AUDITORS)["systems"]
+        return list(found)
+
+    def add_system(self, name: str, body: Json) -> Json:
+        """Adds a system, or says anew what it may; ``key`` is shown just now, if it is new."""
+        return self._ask("PUT", self._system(name), ("operator",), body=body)
+
+    def rotate_key(self, name: str, *, sole: bool) -> Json:
+        """Makes a new key for a system."""
+        url = f"{self._system(name)}/rotate"
+        return self._ask("POST", url, ("operator",), body={"sole": sole})
+
+    def remove_system(self, name: str) -> Json:
+        """Takes a system away."""
+        return self._ask("DELETE", self._system(name), ("operator",))
+
+    def rejected(self, limit: int, **filters: str) -> list[Json]:
+        """What other systems sent in vain, the latest first."""
+        url = f"{self.stack.intake}/v1/rejected"
+        return list(islice(self._pages(url, filters, "rejected", _AUDITORS), limit))
+
+    def events(self, events: list[Json]) -> Json | float:
+        """Sends a batch of a system's events; if it is too fast, after how many seconds again."""
+        url = f"{self.stack.intake}/v1/events"
+        body = json.dumps(events, ensure_ascii=False).encode()
+        headers = {"Content-Type": BATCH}
+        try:
+            return self._ask("POST", url, ("system",), content=body, headers=headers)
+        except Failure as failure:
+            wait = failure.headers.get("retry-after", "")
+            if failure.status == TOO_FAST and wait.isdigit():
+                return float(wait)
+            raise
+
+    def _system(self, name: str) -> str:
+        return f"{self.stack.intake}/v1/systems/{quote(name, safe='')}"
+
     def audit(self, limit: int, **filters: str) -> list[Json]:
         """The latest entries of all services' audit trails, each with its ``service``."""
         found: list[Json] = []
@@ -232,6 +274,7 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
         body: Json | None = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Json:
         token = self.stack.token(*roles) if roles else None
@@ -240,7 +283,9 @@ class Client:
         while True:
             away: Failure
             try:
-                answer = self._http.request(method, url, params=query, json=body, headers=sent)
+                answer = self._http.request(
+                    method, url, params=query, json=body, content=content, headers=sent
+                )
             except UnicodeEncodeError as error:
                 said = "a token and a --key have plain letters, digits and signs only"
                 raise Failure(Exit.USAGE, said) from error
@@ -301,4 +346,6 @@ def _failure(answer: httpx.Response) -> Failure:
         503: Exit.UNREACHABLE,
         504: Exit.UNREACHABLE,
     }
-    return Failure(codes.get(answer.status_code, Exit.REFUSED), said, problem)
+    failure = Failure(codes.get(answer.status_code, Exit.REFUSED), said, problem)
+    failure.status, failure.headers = answer.status_code, dict(answer.headers)
+    return failure

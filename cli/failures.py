@@ -27,6 +27,9 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
         self.problem = dict(problem or {})
+        self.status: int | None = None
+        """The HTTP status, if a service answered, with its ``headers`` (in lower case)."""
+        self.headers: Mapping[str, str] = {}
 
     def document(self) -> dict[str, Any]:
         """As a problem document, for ``--json``."""

@@ -26,11 +26,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli import bulk, export, render, systems, whatif
 from cli import demo as demonstration
 from cli import desk as desks
 from cli import directory as directories
 from cli import emergency as emergencies
-from cli import export, render, whatif
 from cli.client import Client
 from cli.failures import Exit, Failure
 from cli.stack import find_stack
@@ -47,7 +47,8 @@ HELP = """Huashi 化事: report cases, see where they are, and work at a desk.
 
 It finds the local stack by .run/stack.json (here, in a folder above, or in RUN_DIR), and
 another by HUASHI_INTAKE, HUASHI_DESKS (household=URL,group=URL), HUASHI_ESCALATION,
-HUASHI_NOTIFY and HUASHI_TOKEN. Times are shown in HUASHI_TIMEZONE (Asia/Shanghai).
+HUASHI_NOTIFY and HUASHI_TOKEN; for other systems also HUASHI_BROKER and HUASHI_VHOST.
+Times are shown in HUASHI_TIMEZONE (Asia/Shanghai).
 
 Exit codes: 0 done, 1 refused or a problem, 2 wrong usage, 3 the stack can't be reached,
 4 there is no such case.
@@ -60,8 +61,10 @@ stack_app = typer.Typer(help="The running services.", no_args_is_help=True)
 export_app = typer.Typer(help="What a running system knows, as files.", no_args_is_help=True)
 directory_app = typer.Typer(help="The directory (区划, 人员, 值班).", no_args_is_help=True)
 emergency_app = typer.Typer(help="Emergency mode (战时机制).", no_args_is_help=True)
+system_app = typer.Typer(help="Other county systems.", no_args_is_help=True)
 app.add_typer(desk_app, name="desk")
 app.add_typer(directory_app, name="directory")
+app.add_typer(system_app, name="system")
 app.add_typer(emergency_app, name="emergency")
 app.add_typer(profile_app, name="profile")
 app.add_typer(stack_app, name="stack")
@@ -764,6 +767,115 @@ def _change(client: Client, body: dict[str, Any], yes: bool, as_json: bool) -> N
         _console().print(directories.changes(found))
         if not yes:
             typer.secho("nothing is done: add --yes to change it", dim=True, err=True)
+
+
+SystemName = Annotated[str, typer.Argument(help="Its name: a lower-case word.")]
+
+
+@app.command("import")
+def bulk_import(
+    file: Annotated[Path, typer.Argument(help="Reports, one JSON object a line; - is stdin.")],
+    system: Annotated[str, typer.Option(help="The system whose key is in HUASHI_API_KEY.")],
+    results: Annotated[
+        Path | None, typer.Option(help="A file that gets a line for each line: the case, or why.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import reports of another system in bulk, each as a case.report event's data.
+
+    The same file again opens nothing new. Exit code 1 if any line was refused.
+    """
+    with _client(as_json) as client:
+        found = bulk.run(client, file, system, results, quiet=as_json)
+        if as_json:
+            _print(found)
+        else:
+            typer.echo("  ".join(f"{name} {count}" for name, count in found.items()))
+            if found["rejected"] and results is None:
+                typer.echo("add --results FILE to see why", err=True)
+        if found["rejected"]:
+            raise typer.Exit(Exit.REFUSED)
+
+
+@system_app.command("add")
+def system_add(  # noqa: PLR0917 - typer reads its options from here
+    name: SystemName,
+    may: Annotated[str, typer.Option(help="What it may send: case.report,case.withdraw")],
+    division: Annotated[
+        list[str], typer.Option(help="It reports below this; may be given again.")
+    ] = [],  # noqa: B006 - typer copies it
+    rate: Annotated[int, typer.Option(min=1, help="Events a second.")] = 100,
+    open_cases: Annotated[int, typer.Option(min=1, help="Its cases that may be open.")] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """Add another county system, or say anew what it may. Its key and password are shown once."""
+    with _client(as_json) as client:
+        body = {
+            "may": [word.strip() for word in may.split(",")],
+            "divisions": division,
+            "rate": rate,
+            "open_cases": open_cases,
+        }
+        _made(systems.add(client, name, body), as_json=as_json)
+
+
+@system_app.command("rotate")
+def system_rotate(
+    name: SystemName,
+    sole: Annotated[
+        bool, typer.Option("--sole", help="The keys before it end at once: one was seen.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A new key and password. The key before stays valid until the next; the password ends."""
+    with _client(as_json) as client:
+        _made(systems.rotate(client, name, sole=sole), as_json=as_json)
+
+
+def _made(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print(found)
+        return
+    for line in systems.made(found):
+        typer.echo(line)
+
+
+@system_app.command("list")
+def system_list(as_json: AsJson = False) -> None:
+    """The other systems that may come in."""
+    with _client(as_json) as client:
+        found = client.systems()
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(systems.listed(found, _zone()))
+        else:
+            typer.echo("no other system may come in: huashi system add")
+
+
+@system_app.command("remove")
+def system_remove(name: SystemName, as_json: AsJson = False) -> None:
+    """Take a system away: its keys, its broker user and its queues end, its cases stay."""
+    with _client(as_json) as client:
+        found = systems.remove(client, name)
+        _print(found) if as_json else typer.echo(f"{name} is removed")
+
+
+@system_app.command("rejected")
+def system_rejected(
+    name: Annotated[str, typer.Option("--system", help="Only of this system.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many, the latest.", min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What other systems sent in vain, and why; not what was in it."""
+    with _client(as_json) as client:
+        found = client.rejected(limit, **({"system": name} if name else {}))
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(systems.refused(found, _zone()))
+        else:
+            typer.echo("nothing was refused")
 
 
 @profile_app.command()

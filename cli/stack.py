@@ -2,8 +2,8 @@
 
 The local stack is the nearest ``.run/stack.json``, in RUN_DIR or in a folder above. Another is
 named by HUASHI_INTAKE, HUASHI_DESKS (``household=URL,group=URL``), HUASHI_ESCALATION,
-HUASHI_NOTIFY and HUASHI_TOKEN; its time is the wall clock's unless TIME_SCALE and TIME_ANCHOR say
-else.
+HUASHI_NOTIFY and HUASHI_TOKEN, and to add other systems HUASHI_BROKER and HUASHI_VHOST; its time
+is the wall clock's unless TIME_SCALE and TIME_ANCHOR say else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _FOLDER = ".run"
 class Stack:
     """Where the services are, with which tokens, and what time it is there.
 
+    ``broker`` is RabbitMQ's management API, with the user and password of the provisioner.
+
     ``tokens`` are by role; the role ``*`` serves for all that have none.
     """
 
@@ -35,6 +37,8 @@ class Stack:
     tokens: Mapping[str, str] = field(repr=False)
     clock: ScaledClock
     source: str
+    broker: str | None = field(default=None, repr=False)
+    vhost: str = "/"
 
     def token(self, *roles: str) -> str | None:
         """The first token that there is of these roles."""
@@ -62,7 +66,7 @@ def find_stack(environment: Mapping[str, str], folder: Path) -> Stack:
         return _of_environment(environment)
     for path in _candidates(environment, folder):
         if path.is_file():
-            return _of_file(path)
+            return _of_file(path, environment)
     raise Failure(
         Exit.UNREACHABLE,
         "no stack is running here: start one with `make up`, or name another by HUASHI_INTAKE "
@@ -76,7 +80,7 @@ def _candidates(environment: Mapping[str, str], folder: Path) -> list[Path]:
     return [place / _FOLDER / FILE for place in (folder, *folder.parents)]
 
 
-def _of_file(path: Path) -> Stack:
+def _of_file(path: Path, environment: Mapping[str, str]) -> Stack:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
         clock = found["clock"]
@@ -85,9 +89,10 @@ def _of_file(path: Path) -> Stack:
             desks=found["desks"],
             escalation=found["escalation"],
             notify=found["notify"],
-            tokens=found["tokens"],
+            tokens={**found["tokens"], **_key(environment)},
             clock=ScaledClock(float(clock["scale"]), _unix(clock["real"]), _unix(clock["virtual"])),
             source=str(path),
+            broker=found.get("broker"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failure(
@@ -115,13 +120,25 @@ def _of_environment(environment: Mapping[str, str]) -> Stack:
         clock = ScaledClock.from_environment(environment)
     except ValueError as error:
         raise Failure(Exit.USAGE, str(error)) from error
-    token = environment.get("HUASHI_TOKEN")
     return Stack(
         intake=environment["HUASHI_INTAKE"].rstrip("/"),
         desks=desks,
         escalation=environment.get("HUASHI_ESCALATION", "").rstrip("/") or None,
         notify=environment.get("HUASHI_NOTIFY", "").rstrip("/") or None,
-        tokens={"*": token} if token else {},
+        tokens=_tokens(environment),
         clock=clock,
         source="the environment",
+        broker=environment.get("HUASHI_BROKER", "").rstrip("/") or None,
+        vhost=environment.get("HUASHI_VHOST") or "/",
     )
+
+
+def _tokens(environment: Mapping[str, str]) -> dict[str, str]:
+    token = environment.get("HUASHI_TOKEN")
+    return {**({"*": token} if token else {}), **_key(environment)}
+
+
+def _key(environment: Mapping[str, str]) -> dict[str, str]:
+    """A system's API key, which is no operator's business to have in a file."""
+    key = environment.get("HUASHI_API_KEY")
+    return {"system": key} if key else {}

@@ -101,7 +101,7 @@ class Database:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     folder = tmp_path_factory.mktemp("broker")
-    names = [topology.ADMINISTRATOR, *(owner.name for owner in topology.instances(LEVELS))]
+    names = topology.users(LEVELS)
     passwords = {name: secrets.token_hex(16) for name in [*names, "test"]}
     definitions = topology.broker_definitions(LEVELS, passwords)
     vhosts = [{"name": f"test{number}"} for number in range(_VHOSTS)]

@@ -1,12 +1,14 @@
 """Makes what the manifests do not hold: users, their rights, passwords and keys.
 
-``python -m deploy.kubernetes.credentials PROFILES AMQP MONGODB FOLDER`` writes four files that
+``python -m deploy.kubernetes.credentials PROFILES AMQP MONGODB FOLDER`` writes five files that
 only their owner may read:
 
 - ``rabbitmq-definitions.json``, to be imported into RabbitMQ (``rabbitmqctl import_definitions``);
 - ``mongodb-users.js``, to be run by an administrator (``mongosh URI mongodb-users.js``);
 - ``mongodb-rights.js``, to be run the same way, also when users are there already: the rights of
   each service as they are now, and the indexes of the audit trails;
+- ``provisioner-password``, with which ``huashi system`` makes users and queues of other systems:
+  no pod has it;
 - ``secrets.yaml``, for ``kubectl apply -f``: one Secret for each instance, so that a pod has
   just its own passwords.
 
@@ -37,16 +39,13 @@ _USAGE = (
 
 
 def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
-    """The four files by name.
+    """The five files by name.
 
     :param amqp: the broker's URI without a user; its path is the vhost.
     :param mongodb: the database's URI without a user; its path is the database.
     """
     owners = topology.instances(levels)
-    passwords = {
-        name: secrets.token_urlsafe(32)
-        for name in (topology.ADMINISTRATOR, *(owner.name for owner in owners))
-    }
+    passwords = {name: secrets.token_urlsafe(32) for name in topology.users(levels)}
     vhost = urlsplit(amqp).path.removeprefix("/") or "/"
     database = urlsplit(mongodb).path.removeprefix("/")
     documents = [
@@ -66,6 +65,7 @@ def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
     definitions = topology.broker_definitions(levels, passwords, vhost)
     return {
         "rabbitmq-definitions.json": json.dumps(definitions, indent=2),
+        "provisioner-password": passwords[topology.PROVISIONER],
         "mongodb-users.js": _mongodb_users(levels, database, passwords),
         "mongodb-rights.js": _mongodb_rights(levels, database),
         "secrets.yaml": yaml.safe_dump_all(documents, sort_keys=False),

@@ -31,20 +31,25 @@ _START_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class RabbitMQ:
-    """A node in ``folder``; ``run`` is the folder whose mark its processes carry."""
+    """A node in ``folder``; ``run`` is the folder whose mark its processes carry.
+
+    With a ``management_port`` it has RabbitMQ's management API, without its metrics.
+    """
 
     folder: Path
     port: int
     distribution_port: int
     names_port: int
     run: Path
+    management_port: int = 0
 
     def prepare(self, definitions: Mapping[str, Any]) -> None:
         """Writes its configuration; ``definitions`` are its users and their rights."""
         self.folder.mkdir(parents=True, exist_ok=True)
         definitions_path = self.folder / "definitions.json"
         _write_private(definitions_path, json.dumps(definitions))
-        (self.folder / "enabled_plugins").write_text("[].")
+        plugins = "[rabbitmq_management]." if self.management_port else "[]."
+        (self.folder / "enabled_plugins").write_text(plugins)
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
             f"load_definitions = {definitions_path}\n"
@@ -54,6 +59,16 @@ class RabbitMQ:
             "vm_memory_high_watermark.absolute = 1GiB\n"
             "disk_free_limit.absolute = 200MB\n"
             "heartbeat = 60\n"
+            # Nobody fills a reader's memory: an event has 256 KiB at most.
+            "max_message_size = 1048576\n"
+            + (
+                "management.tcp.ip = 127.0.0.1\n"
+                f"management.tcp.port = {self.management_port}\n"
+                # Its metrics would be counted all the time, and nobody looks at them.
+                "management_agent.disable_metrics_collector = true\n"
+                if self.management_port
+                else ""
+            )
         )
 
     @property
@@ -95,6 +110,10 @@ class RabbitMQ:
     def uri(self, user: str, password: str, vhost: str = "/") -> str:
         """How ``user`` connects."""
         return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{vhost}"
+
+    def management(self, user: str, password: str) -> str:
+        """Where ``user`` reaches its management API."""
+        return f"http://{user}:{password}@127.0.0.1:{self.management_port}"
 
     def wait(self, uri: str) -> None:
         """Returns when it takes connections.

@@ -170,11 +170,17 @@ class Stack:
         profiles = self._profiles()
         levels = list(dict.fromkeys(level for profile in profiles for level in profile.levels))
         replicas = self._replicas(levels)
-        users = [topology.ADMINISTRATOR, "root", *(each.instance.name for each in replicas)]
+        users = [
+            topology.ADMINISTRATOR,
+            topology.PROVISIONER,
+            "root",
+            *(each.instance.name for each in replicas),
+        ]
         known = self._secrets(users)
         clock = self._clock()
-        port, distribution, names, database = self._server_ports()
-        rabbitmq = RabbitMQ(self.folder / "rabbitmq", port, distribution, names, self.folder)
+        port, distribution, names, database, management = self._server_ports()
+        folder = self.folder / "rabbitmq"
+        rabbitmq = RabbitMQ(folder, port, distribution, names, self.folder, management)
         mongodb = MongoDB(self.folder / "mongodb", database, self.folder)
         uris = self._uris(rabbitmq, mongodb, known, replicas)
         servers = self._prepare_servers(rabbitmq, mongodb, levels, known)
@@ -234,11 +240,12 @@ class Stack:
         ]
 
     def _server_ports(self) -> list[int]:
-        """Four ports for the servers; data that was kept knows them by the ones it had."""
+        """Five ports for the servers; data that was kept knows them by the ones it had."""
         path = self.folder / "ports.json"
-        if not path.exists():
-            path.write_text(json.dumps(free_ports(4)))
-        ports: list[int] = json.loads(path.read_text())
+        ports: list[int] = json.loads(path.read_text()) if path.exists() else []
+        if len(ports) < 5:
+            ports += free_ports(5 - len(ports))
+            path.write_text(json.dumps(ports))
         return ports
 
     def _clock(self) -> ScaledClock:
@@ -274,6 +281,9 @@ class Stack:
             "amqp": amqp or rabbitmq.uri(topology.ADMINISTRATOR, known[topology.ADMINISTRATOR]),
             "mongodb": mongo or mongodb.uri("root", known["root"], DATABASE, "admin"),
         }
+        if not amqp:
+            password = known[topology.PROVISIONER]
+            uris["broker"] = rabbitmq.management(topology.PROVISIONER, password)
         for name in {replica.instance.name for replica in replicas}:
             uris[f"amqp:{name}"] = amqp or rabbitmq.uri(name, known[name])
             uris[f"mongodb:{name}"] = mongo or mongodb.uri(name, known[name], DATABASE)
@@ -426,6 +436,7 @@ class Stack:
             "notify": urls["notify"],
             "amqp": uris["amqp"],
             "mongodb": uris["mongodb"],
+            "broker": uris.get("broker"),
             "tokens": _tokens(known["TOKEN_KEY"], profiles[0]),
             "clock": {
                 "real": _text(clock.anchor_real),

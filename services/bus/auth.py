@@ -31,6 +31,9 @@ REPORTERS = ("reporter", "system")
 ALGORITHMS = ("RS256", "ES256")
 """What an identity provider may sign with."""
 
+API_KEY = "hk_"
+"""How the key of a system begins, which is no JWT: :mod:`services.intake.systems`."""
+
 _SHARED_KEY_ALGORITHM = "HS256"
 # Clocks of our machines may differ by this much.
 _LEEWAY_SECONDS = 30.0
@@ -67,6 +70,17 @@ class Keys(Protocol):
         """The key of this id.
 
         :raises InvalidToken: there is none.
+        :raises services.bus.errors.Retry: it can't be said now.
+        """
+
+
+class ApiKeys(Protocol):
+    """The keys of other systems, where a service knows them."""
+
+    def identity(self, key: str) -> Identity:
+        """Whose key it is.
+
+        :raises InvalidToken: nobody's, or no longer.
         :raises services.bus.errors.Retry: it can't be said now.
         """
 

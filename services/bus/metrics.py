@@ -148,6 +148,14 @@ CLOSING_FAILED = Counter(
     "huashi_closing_failed_total", "Cases that could not be closed and were put off."
 )
 
+# -- the front door (intake) ---------------------------------------------------------------
+
+# Events of other systems. door: http, amqp; type: case.report, ..., unknown; outcome: accepted,
+# rejected.
+INBOUND = Counter(
+    "huashi_inbound_events_total", "Events of other systems.", ["door", "type", "outcome"]
+)
+
 # A year of which no calendar's holidays are known: deadlines count its plain weeks. 1 if so.
 HOLIDAYS_UNKNOWN = Gauge(
     "huashi_holidays_unknown", "1 for a year whose holidays are not known.", ["holidays", "year"]

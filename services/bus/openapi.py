@@ -31,6 +31,7 @@ lists each wrong field. A request whose head can't be read gets 400, 414, 431 or
 operation; a path that is not here 404, a method that a path does not know 405 with `Allow`."""
 
 _PARAMETERS = {
+    "name": ("The system's name.", "hotline"),
     "case": ("The case's id.", "0b9ab4f0-6f0e-5c41-9d5e-1f2a3b4c5d6e"),
     "code": ("The tracking code, as it was told or written down.", "7K3M9QXW2A"),
     "division": ("The division's code.", "469002104"),
@@ -82,6 +83,8 @@ class RouteLike(Protocol):
     tagged: bool
     waits: bool
     cache_seconds: int
+    content: Mapping[str, Schema]
+    by_key: bool
 
 
 class Page(NamedTuple):
@@ -168,6 +171,7 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
     summary, description = _said(handler)
     if route.touches is not None:
         rule = f"For {', '.join(route.may)}; it touches {route.touches.value}."
+        rule += " The API key of a system will do." if route.by_key else ""
         description = f"{description}\n\n{rule}".strip()
     made: dict[str, Any] = {
         "operationId": handler.__name__,
@@ -182,6 +186,14 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
         # An empty body counts as {}.
         needed = any(field.required for field in route.body.fields.values())
         made["requestBody"] = {"required": needed, "content": {"application/json": content}}
+    if route.content:
+        made["requestBody"] = {
+            "required": True,
+            "content": {
+                kind: {"schema": schema, "example": _example(schema)}
+                for kind, schema in route.content.items()
+            },
+        }
     answer: dict[str, Any] = {
         "description": HTTPStatus(route.status).phrase,
         "content": {"application/json": {"schema": route.answers}},
@@ -268,7 +280,7 @@ def _problems(route: RouteLike) -> dict[str, Any]:
         common |= {401, 403}
     if _VARIABLE.search(route.path):
         common.add(404)
-    if route.body is not None:
+    if route.body is not None or route.content:
         common |= {408, 413, 415}
     if route.tagged and route.method != "GET":
         common.add(412)
@@ -315,4 +327,5 @@ def _said(handler: Any) -> tuple[str, str]:
 
 
 def _example(schema: Schema) -> Any:
-    return schema.example  # type: ignore[attr-defined]
+    example = schema.example  # type: ignore[attr-defined]
+    return [example] if schema.many else example

@@ -20,7 +20,7 @@ from amqp import spec
 
 from services.bus import logs, metrics, wire
 from services.bus.errors import BrokerAway, BrokerRefused
-from services.bus.topology import DEAD, EVENTS
+from services.bus.topology import DEAD, EVENTS, REPLIES
 from services.grid.clock import monotonic
 from services.grid.events import Event
 from services.grid.events.envelope import CONTENT_TYPE
@@ -50,6 +50,7 @@ class _Outgoing:
     key: str
     message: amqp.Message
     ticket: _Ticket
+    mandatory: bool = True
 
 
 class ConfirmingPublisher:
@@ -113,6 +114,28 @@ class ConfirmingPublisher:
         letter = _Outgoing(identity, "dead letter", DEAD, key, message, ticket)
         if not self._send(ticket, [letter]):
             raise BrokerAway(f"no queue takes dead letters for {key}: run the topology step")
+
+    def reply(self, replies: Sequence[tuple[str, Event]]) -> None:
+        """Answers other systems: pairs of routing key and event; what nobody waits for is gone.
+
+        :raises BrokerAway: not all were confirmed; what they answer must not be acknowledged.
+        """
+        ticket = _Ticket(len(replies))
+        outgoing = [
+            _Outgoing(
+                event.id,
+                event.type,
+                REPLIES,
+                key,
+                _message(event.body(), CONTENT_TYPE, event.id, {}),
+                ticket,
+                mandatory=False,
+            )
+            for key, event in replies
+        ]
+        confirmed = self._send(ticket, outgoing)
+        if not {event.id for _, event in replies} <= confirmed:
+            raise BrokerAway("not all answers to other systems were confirmed")
 
     def ready(self) -> bool:
         """Whether the broker takes messages now; connects if need be.
@@ -191,7 +214,7 @@ class ConfirmingPublisher:
                 self._channel.send_method(
                     spec.Basic.Publish,
                     "Bssbb",
-                    (0, outgoing.exchange, outgoing.key, True, False),
+                    (0, outgoing.exchange, outgoing.key, outgoing.mandatory, False),
                     outgoing.message,
                 )
 

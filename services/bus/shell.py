@@ -16,11 +16,13 @@ from nameko.extensions import DependencyProvider
 from services.bus import logs, metrics
 from services.bus.alarm import Bell
 from services.bus.audit import Auditor, AuditStore, Trail
+from services.bus.auth import ApiKeys
 from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.directory import Follower, wanted
 from services.bus.errors import DatabaseAway, Defer, Reject, Retry
 from services.bus.fold import Decision, Document, Fold, Record, Work, failing
+from services.bus.inbound import Rooms
 from services.bus.publisher import ConfirmingPublisher
 from services.bus.store import MongoStore, connect
 from services.bus.topology import instance
@@ -66,6 +68,10 @@ class Shell(Generic[StoreT]):
         entries = MongoStore(self.database[directory.format(level=config.level)])
         self.directory_fold = Fold(entries, self.publisher, self.clock)
         self.county = Follower(self.directory_fold, entries, self.clock)
+        self.api_keys: ApiKeys | None = None
+        """The keys of other systems, where a service knows them."""
+        self.rooms: Rooms | None = None
+        """How much of other systems may be taken, where a service reads them."""
         self.ring: Callable[[], None] = lambda: None
         """Wakes this process's alarms, for something may be due sooner now."""
         self._ready = False
@@ -239,6 +245,8 @@ class _Attachment(DependencyProvider):
         shell = self._make(self.container.config["CONFIG"])
         shell.ring = self.bell.ring
         self.container.config["AUDITOR"] = shell.auditor
+        self.container.config["API_KEYS"] = shell.api_keys
+        self.container.config["ROOMS"] = shell.rooms
         readiness = self.container.config["READINESS"]
         readiness.register("started", lambda: shell.is_ready)
         readiness.register("database", shell.store.ping)

@@ -33,6 +33,8 @@ DEAD = "huashi.dead"
 UNWANTED = "huashi.unwanted"
 PARKED_QUEUE = "huashi.parked"
 ADMINISTRATOR = "topology"
+PROVISIONER = "provisioner"
+"""Who makes the broker users and queues of other systems; the password is an operator's."""
 RPC = "nameko-rpc"
 
 SERVES: dict[str, tuple[str, ...]] = {
@@ -46,7 +48,7 @@ ANSWER_SECONDS = 5.0
 """So long a question waits for its answer; one that nobody took by then is forgotten."""
 
 COLLECTIONS: dict[str, tuple[str, ...]] = {
-    "intake": ("register", "timeline", "reporters", "directory"),
+    "intake": ("register", "timeline", "reporters", "directory", "systems", "rejected"),
     "dispatch": ("docket_{level}", "directory_{level}"),
     "escalation": ("custody", "custodians", "directory_escalation"),
     "notify": ("notifications", "contacts", "subscriptions", "directory_notify"),
@@ -62,6 +64,12 @@ AUDIT_INDEXES: tuple[list[tuple[str, int]], ...] = (
 
 Who administers the database makes these indexes: a service that could might let entries expire.
 """
+
+FRONT_DOOR = "intake"
+"""The service that reads what other systems send, and answers them."""
+SYSTEM_NAME = "[a-z][a-z0-9_]{0,39}"
+"""The pattern of a system's name: one word of a routing key."""
+_QUEUES_OF_SYSTEMS = f"^(intake\\.inbound|system\\.{SYSTEM_NAME})\\.[a-z0-9_]+$"
 
 DELIVERY_LIMIT = 50
 _RECOVERY_SECONDS = 30.0
@@ -108,6 +116,11 @@ def instances(levels: Iterable[str]) -> list[Instance]:
     """All instances of a county with these levels."""
     desks = [instance("dispatch", level) for level in levels]
     return [instance("intake"), *desks, instance("escalation"), instance("notify")]
+
+
+def users(levels: Iterable[str]) -> list[str]:
+    """The broker's users: who declares, who makes other systems, and one for each instance."""
+    return [ADMINISTRATOR, PROVISIONER, *(owner.name for owner in instances(levels))]
 
 
 def again(queue: str) -> str:
@@ -214,11 +227,21 @@ def broker_definitions(
         for owner in owners
         if owner.service in SERVES or owner.service in CALLERS
     ]
+    replies = {
+        "user": FRONT_DOOR,
+        "vhost": vhost,
+        "exchange": REPLIES,
+        "write": f"^{SYSTEM_NAME}\\.(accepted|rejected|status)$",
+        "read": "^$",
+    }
     return {
         "vhosts": [{"name": vhost}],
         "users": [
-            user(name, passwords[name])
-            for name in (ADMINISTRATOR, *(owner.name for owner in owners))
+            *(
+                user(name, passwords[name])
+                for name in (ADMINISTRATOR, *(owner.name for owner in owners))
+            ),
+            {**user(PROVISIONER, passwords[PROVISIONER]), "tags": "administrator"},
         ],
         "permissions": [
             {
@@ -228,6 +251,15 @@ def broker_definitions(
                 "write": ".*",
                 # A queue with a dead letter exchange is declared only by who may read it.
                 "read": ".*",
+            },
+            {
+                "user": PROVISIONER,
+                "vhost": vhost,
+                "configure": _QUEUES_OF_SYSTEMS,
+                # A queue with dead letters is made by who may write them.
+                "write": f"({_QUEUES_OF_SYSTEMS})|^({_alternatives([DEAD])})$",
+                # To make a queue with dead letters is to read it, to bind it to read the exchange.
+                "read": f"({_QUEUES_OF_SYSTEMS})|^({_alternatives([INBOUND, REPLIES])})$",
             },
             *(
                 {
@@ -240,7 +272,7 @@ def broker_definitions(
                 for owner in owners
             ),
         ],
-        "topic_permissions": events + dead + rpc,
+        "topic_permissions": [*events, *dead, *rpc, replies],
     }
 
 
@@ -327,7 +359,15 @@ def _declare_rpc(channel: Any, owner: Instance) -> None:
 
 
 def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> None:
-    arguments: dict[str, Any] = {
+    arguments = work_queue(dead_key)
+    if single:
+        arguments["x-single-active-consumer"] = True
+    _queue(channel, queue, arguments)
+
+
+def work_queue(dead_key: str) -> dict[str, Any]:
+    """The arguments of a queue whose messages are worked on; ``dead_key`` is for what dies."""
+    return {
         "x-queue-type": "quorum",
         "x-delivery-limit": DELIVERY_LIMIT,
         "x-dead-letter-exchange": DEAD,
@@ -336,9 +376,6 @@ def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> Non
         # Without it at-least-once falls back to at-most-once silently.
         "x-overflow": "reject-publish",
     }
-    if single:
-        arguments["x-single-active-consumer"] = True
-    _queue(channel, queue, arguments)
 
 
 def _exchange(
@@ -359,13 +396,16 @@ def _readable(owner: Instance) -> list[str]:
     if owner.service in SERVES:
         queues.append(rpc_queue(owner.name))
     asks = [_alternatives([RPC]), _replies(owner)] if owner.service in CALLERS else []
-    return [_alternatives(queues), *asks]
+    doors = [f"intake\\.inbound\\.{SYSTEM_NAME}"] if owner.service == FRONT_DOOR else []
+    return [_alternatives(queues), *asks, *doors]
 
 
 def _writable(owner: Instance) -> list[str]:
     exchanges = [EVENTS, DEAD]
     if owner.service in SERVES or owner.service in CALLERS:
         exchanges.append(RPC)
+    if owner.service == FRONT_DOOR:
+        exchanges.append(REPLIES)
     # To bind a queue is to write to it.
     return [_alternatives(exchanges), *filter(None, [_replies(owner)])]
 

@@ -56,7 +56,7 @@ from services.bus.errors import Retry
 from services.bus.keys import PublishedKeys
 from services.bus.openapi import Page
 from services.bus.problems import Problem
-from services.bus.web_server import BODY_LIMIT, CLOSE, SAFE_HEADERS, Listener
+from services.bus.web_server import BATCH_LIMIT, BODY_LIMIT, CLOSE, SAFE_HEADERS, Listener
 from services.grid import json
 from services.grid.atlas import UnknownProfile
 from services.grid.clock import monotonic
@@ -67,6 +67,7 @@ CHECK_SECONDS = 2.0
 _WORKERS = 100
 _NOTHING = Schema()
 _NO_PROBLEMS: Mapping[int, str] = MappingProxyType({})
+_NO_CONTENT: Mapping[str, Schema] = MappingProxyType({})
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,200})"|(?P<bare>[!#-~]{1,200})')
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -93,6 +94,17 @@ class Call:
     if_match: frozenset[str] | None = None
     guard: Guard = field(default_factory=Guard)
     trail: Trail = field(default_factory=Trail)
+    sent: Sent | None = None
+    """What was sent, of a route that reads it itself (``content``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A body as it came: its media type in lower case, and the request's header fields."""
+
+    media_type: str
+    fields: Sequence[tuple[str, str]]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +188,8 @@ class Route(Entrypoint):
         tagged: bool = False,
         waits: bool = False,
         cache_seconds: int = 0,
+        content: Mapping[str, Schema] = _NO_CONTENT,
+        by_key: bool = False,
     ) -> None:
         # Else nameko logs each refused request as an error with a traceback.
         super().__init__(expected_exceptions=(Exception,))
@@ -188,7 +202,7 @@ class Route(Entrypoint):
             )
         if method != "GET" and "auditor" in may:
             raise ValueError(f"{method} {path}: an auditor reads, and changes nothing")
-        for schema in (body, query):
+        for schema in (body, query, *content.values()):
             if schema is not None and not isinstance(getattr(schema, "example", None), dict):
                 kind = type(schema).__name__
                 raise TypeError(f"{method} {path}: write example = {{...}}, sound data, in {kind}")
@@ -206,6 +220,8 @@ class Route(Entrypoint):
         self.tagged = tagged
         self.waits = waits
         self.cache_seconds = cache_seconds
+        self.content = content
+        self.by_key = by_key
 
     def rules(self) -> list[Rule]:
         """Its place in the URL map."""
@@ -238,6 +254,7 @@ class Route(Entrypoint):
             traceparent=asked.traceparent,
             if_match=_if_match(request),
             guard=Guard(identity),
+            sent=_sent(request, self.content) if self.content else None,
         )
         self.check_signature((call,), dict(parameters))
         done = Event()
@@ -272,7 +289,8 @@ class Route(Entrypoint):
         """
         config, identity = self.container.config, ANONYMOUS
         try:
-            identity = _identity(request, config["TOKENS"], config["CLOCK"])
+            keys = config.get("API_KEYS")
+            identity = _identity(request, config["TOKENS"], config["CLOCK"], keys, self.by_key)
             if identity.role not in self.may:
                 rule = f"this is for the role {' or '.join(self.may)}"
                 raise access.forbidden(identity, rule, may=list(self.may))
@@ -338,6 +356,8 @@ def route(
     tagged: bool = False,
     waits: bool = False,
     cache_seconds: int = 0,
+    content: Mapping[str, Schema] = _NO_CONTENT,
+    by_key: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a method of a service answer ``method path``.
 
@@ -357,6 +377,9 @@ def route(
     :param tagged: whether good answers have an ``ETag``, and its handler heeds ``If-Match``.
     :param waits: whether it may answer that what is asked for is not answered yet: with a 202.
     :param cache_seconds: for so long anybody may keep the answer, which has an ``ETag``.
+    :param content: instead of ``body``: the media types that the handler reads itself
+        (``Call.sent``), each with the schema of what it looks like, which has an ``example``.
+    :param by_key: whether the API key of a system will do in place of a token.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
         method,
@@ -373,6 +396,8 @@ def route(
         tagged=tagged,
         waits=waits,
         cache_seconds=cache_seconds,
+        content=content,
+        by_key=by_key,
     )
     return decorate
 
@@ -589,7 +614,9 @@ def _asked(
     )
 
 
-def _identity(request: Request, tokens: auth.Tokens, clock: Any) -> Identity:
+def _identity(
+    request: Request, tokens: auth.Tokens, clock: Any, keys: auth.ApiKeys | None, by_key: bool
+) -> Identity:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if not scheme:
         challenge = 'Bearer realm="huashi"'
@@ -598,7 +625,15 @@ def _identity(request: Request, tokens: auth.Tokens, clock: Any) -> Identity:
     try:
         if scheme.lower() != "bearer":
             raise auth.InvalidToken("only bearer tokens are understood: Authorization: Bearer ...")
-        return tokens.verify(token.strip(), clock.real())
+        token = token.strip()
+        if not token.startswith(auth.API_KEY):
+            return tokens.verify(token, clock.real())
+        if keys is None or not by_key:
+            raise auth.InvalidToken(
+                "an API key opens intake's /v1/events and shows the system's own cases: "
+                "here a token is needed"
+            )
+        return keys.identity(token)
     except auth.InvalidToken as error:
         challenge = 'Bearer realm="huashi", error="invalid_token"'
         raise Problem(401, str(error), headers={"WWW-Authenticate": challenge}) from error
@@ -616,10 +651,29 @@ def _query(request: Request, schema: Schema | None) -> dict[str, Any]:
     return _loaded(sent.to_dict(), schema or _NOTHING)
 
 
+def _sent(request: Request, content: Mapping[str, Schema]) -> Sent:
+    """A body that its handler reads."""
+    media_type = request.mimetype
+    if media_type not in content:
+        raise Problem(
+            415,
+            f"the body is {media_type or 'of no type'}: send {', '.join(content)}",
+            headers={"Accept-Post": ", ".join(content)},
+        )
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise Problem(415, f"the body is in {charset!r}: send UTF-8")
+    _not_compressed(request)
+    return Sent(media_type, list(request.headers.items()), _read(request, BATCH_LIMIT))
+
+
+def _not_compressed(request: Request) -> None:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(415, "the body is compressed: send it as it is")
+
+
 def _body(request: Request, schema: Schema) -> dict[str, Any]:
-    if (request.content_length or 0) > BODY_LIMIT:
-        raise _too_large(request)
-    raw = _read(request)
+    raw = _read(request, BODY_LIMIT)
     if not raw:
         return _loaded({}, schema)
     if not request.is_json:
@@ -628,8 +682,7 @@ def _body(request: Request, schema: Schema) -> dict[str, Any]:
             f"the body is {request.mimetype or 'of no type'}: send application/json",
             headers={"Accept-Post": "application/json"},
         )
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Problem(415, "the body is compressed: send it as it is")
+    _not_compressed(request)
     try:
         value = json.loads(raw)
     except json.InvalidJson as error:
@@ -639,28 +692,30 @@ def _body(request: Request, schema: Schema) -> dict[str, Any]:
     return _loaded(value, schema)
 
 
-def _read(request: Request) -> bytes:
+def _read(request: Request, limit: int) -> bytes:
     """The body up to its limit, within a limit of time."""
+    if (request.content_length or 0) > limit:
+        raise _too_large(request, limit)
     slow = Problem(408, "the body came too slowly: send it again")
     try:
         with eventlet.Timeout(BODY_SECONDS, slow):
-            raw: bytes = request.environ["wsgi.input"].read(BODY_LIMIT + 1)
+            raw: bytes = request.environ["wsgi.input"].read(limit + 1)
     except (wsgi.ChunkReadError, OSError) as error:
         request.environ[CLOSE]()
         raise Problem(400, "the body broke off: send all of it") from error
     except Problem:
         request.environ[CLOSE]()
         raise
-    if len(raw) > BODY_LIMIT:
-        raise _too_large(request)
+    if len(raw) > limit:
+        raise _too_large(request, limit)
     if len(raw) < (request.content_length or 0):
         raise Problem(400, "the body is shorter than Content-Length: send all of it")
     return raw
 
 
-def _too_large(request: Request) -> Problem:
+def _too_large(request: Request, limit: int) -> Problem:
     request.environ[CLOSE]()
-    return Problem(413, f"the body is limited to {BODY_LIMIT} bytes: send less, or a link")
+    return Problem(413, f"the body is limited to {limit} bytes: send less, or a link")
 
 
 def _loaded(value: Mapping[str, Any], schema: Schema) -> dict[str, Any]:

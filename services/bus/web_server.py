@@ -26,6 +26,9 @@ from services.grid.clock import monotonic
 BODY_LIMIT = 64 * 1024
 """Bytes of a request's body; larger ones are refused with 413."""
 
+BATCH_LIMIT = 1024 * 1024
+"""The same for a body that holds many things, each of which has a limit of its own."""
+
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -44,7 +47,7 @@ _DRAIN_SECONDS = 5.0
 _CONNECTIONS = 1_000
 _BACKLOG = 256
 # What is read of a body at most, framing included.
-_WIRE_LIMIT = 4 * BODY_LIMIT
+_WIRE_LIMIT = 4 * BATCH_LIMIT
 # A refused body is read on and thrown away, so that its sender sees the answer, not a reset.
 _LINGER_BYTES = 16 * 1024 * 1024
 _LINGER_SECONDS = 5.0

@@ -42,6 +42,9 @@ PROGRESS = "progress"
 KINDS = (*TERMS, PROGRESS)
 """The kinds whose passing moves a case on."""
 
+PROMISE = {"rule": "respond_by", "source": "promised by the system that reported it"}
+"""The rule of a deadline that comes from outside, as ``respond_by`` of a report."""
+
 EVERY_DAY = Calendar("every_day", frozenset(range(7)), ALL_DAY, None)
 """What a rule that names no calendar counts with."""
 
@@ -422,14 +425,18 @@ def for_level(
     office = Office(rule.calendar or EVERY_DAY, ZoneInfo(profile.timezone), holidays)
     why: dict[str, Any] = {"rule": rule.name, "source": rule.source}
     found: dict[str, dict[str, Any]] = {}
-    for kind, terms in _terms(profile, rule, round_).items():
+    promised = _promised(facts)
+    all_terms = {**_terms(profile, rule, round_)}
+    if promised is not None:
+        all_terms["resolve"] = (*all_terms["resolve"], promised)
+    for kind, terms in all_terms.items():
         dues = [(term.due(start, office), term) for term in terms]
         earliest, counting = min(dues, key=lambda pair: pair[0].due)
         calendar = rule.calendar.name if rule.calendar and counting.form.by_office else None
         found[kind] = {
             "kind": kind,
             "due": earliest.due,
-            **why,
+            **(PROMISE if counting is promised else why),
             "calendar": calendar,
             "counted": list(earliest.counted),
         }
@@ -607,6 +614,16 @@ def _extend(deadline: dict[str, Any], granted: Mapping[str, Any], office: Office
     due, counted = by.form.due(by.value, deadline["due"], office)
     shown = f"extended by {by.text}, granted by {granted['granted_by']}"
     deadline |= {"due": due, "counted": [*deadline["counted"], shown, *counted]}
+
+
+def _promised(facts: Mapping[str, Any]) -> Term | None:
+    """What another system has promised, as a deadline on the case's own clock."""
+    respond_by = facts.get("respond_by")
+    if respond_by is None:
+        return None
+    form = next(form for form in FORMS if form.name == "duration")
+    seconds = max(0.0, seconds_between(facts["reported_at"], respond_by))
+    return Term(f"promised for {respond_by}", form, seconds, own=True)
 
 
 def _terms(profile: Profile, rule: DeadlineRule, round_: int) -> Mapping[str, Sequence[Term]]:

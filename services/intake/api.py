@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import logs, problems
-from services.bus.errors import Collision
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
@@ -17,8 +16,8 @@ from services.bus.versions import must_match, tagged
 from services.bus.web import Answer, Call
 from services.grid import whistles
 from services.grid.atlas import Atlas
-from services.grid.clock import Instant, plus
-from services.grid.directory import Division, DivisionError
+from services.grid.clock import Instant
+from services.grid.events.case import UpdateSchema
 from services.grid.events.directory import EmergencySchema
 from services.grid.events.envelope import NAMESPACE
 from services.grid.events.parts import (
@@ -46,12 +45,13 @@ from services.grid.events.parts import (
     public_text,
 )
 from services.grid.problems import not_among
-from services.grid.profile import Profile, profile_for
+from services.grid.profile import profile_for
 from services.grid.scope import WHOLE
 from services.grid.tokens import Address, Token
 from services.intake import directory, model
 from services.intake.feedback import BY_CODE, give
 from services.intake.linking import linked
+from services.intake.reporting import known_division, opened, opening
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
 
@@ -73,8 +73,6 @@ NO_EMERGENCY = {409: "The profile has no emergency mode, or it was never on here
 
 STATUSES = ("reported", "acknowledged", "withdrawn", "resolved", "closed")
 
-_CLOCK_TOLERANCE_SECONDS = 300
-_CODE_ATTEMPTS = 10
 _PROFILES = {"description": "one of the profile's"}
 
 
@@ -398,6 +396,10 @@ class CaseShown(Shown):
     place = fields.String(allow_none=True, metadata={"description": "the address, as reported"})
     attachments = fields.List(fields.Nested(AttachmentSchema))
     external = fields.Nested(ExternalSchema, allow_none=True)
+    respond_by = InstantField(
+        allow_none=True, metadata={"description": "by when another system has promised an answer"}
+    )
+    updates = fields.List(fields.Nested(UpdateSchema))
     links = fields.Nested(CaseLinks)
 
 
@@ -476,7 +478,7 @@ class TrackingShown(Shown):
 
 def report(intake: IntakeShell, call: Call) -> Answer:
     """Opens a case; the same ``Idempotency-Key`` gives the same case again."""
-    body, now = call.body, intake.now
+    body = call.body
     case = str(
         uuid.uuid5(NAMESPACE, str((call.identity.subject, call.idempotency_key)))
         if call.idempotency_key
@@ -488,37 +490,8 @@ def report(intake: IntakeShell, call: Call) -> Answer:
         # Answered before any rule is asked: they may have changed since.
         call.trail.changed(first.document, first.document)
         return _answer(model.same_report(first.document, digest))
-    atlas = intake.county.atlas()
-    place, certain = _place(atlas, body)
-    profile = _profile(atlas, place, body)
-    if body["occurred_at"] and body["occurred_at"] > plus(now, _CLOCK_TOLERANCE_SECONDS):
-        raise problems.invalid(
-            {"occurred_at": f"lies in the future (it is {now}): write when it was seen"}
-        )
-    reporter = body.pop("reporter")
-    sealed = intake.reporters.seal(reporter, case) if reporter else None
-    kept = {**body, "digest": digest, "reporter": sealed, "by": call.identity.subject}
-    for attempt in range(_CODE_ATTEMPTS):
-
-        def change(record: Record, attempt: int = attempt) -> Decision:
-            return model.open_case(
-                record.document,
-                case,
-                kept,
-                place,
-                certain=certain,
-                profile=profile,
-                atlas=atlas,
-                now=now,
-                attempt=attempt,
-            )
-
-        try:
-            document = intake.act(Work(case, change), call.trail)
-        except Collision:
-            continue
-        return _answer(document)
-    raise Problem(503, "no free tracking code was found: send the report again")
+    opens = opening(intake, case, body, call.identity.subject, digest)
+    return _answer(opened(lambda work: intake.act(work, call.trail), opens))
 
 
 def show(intake: IntakeShell, call: Call, case: str) -> Answer:
@@ -565,7 +538,7 @@ def _watcher(atlas: Atlas, body: dict[str, Any], *, away: bool) -> str:
             said = f"{body['officer']!r} is no officer of the directory: write an officer's id"
             raise problems.invalid({"officer": said})
         return f"officer:{body['officer']}"
-    place = _known(atlas, body["division"])
+    place = known_division(atlas, body["division"])
     if place.level != body["level"]:
         said = f"{place.code} {place.name} is a {place.level}: write that, or another division"
         raise problems.invalid({"level": said})
@@ -664,7 +637,7 @@ def cases(intake: IntakeShell, call: Call) -> dict[str, Any]:
     cursor, limit = filters.pop("cursor"), filters.pop("limit")
     atlas = intake.county.atlas()
     if filters["division"] is not None:
-        _known(atlas, filters["division"])
+        known_division(atlas, filters["division"])
     profiles = atlas.profiles.values()
     for name, known in (
         ("level", {level for profile in profiles for level in profile.levels}),
@@ -800,6 +773,8 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "place": told.get("address"),
         "attachments": told.get("attachments", []),
         "external": told.get("external"),
+        "respond_by": facts.get("respond_by"),
+        "updates": document.get("updates", []),
         "links": _links(document),
     }
 
@@ -887,31 +862,6 @@ def _reached(intake: IntakeShell, call: Call, case: str) -> Document:
     return document
 
 
-def _known(atlas: Atlas, code: str) -> Division:
-    try:
-        return atlas.directory.known(code)
-    except DivisionError as error:
-        raise problems.invalid({"division": str(error)}) from error
-
-
-def _place(atlas: Atlas, body: dict[str, Any]) -> tuple[Division, bool]:
-    """The lowest division that is certain, and whether that is as low as was meant."""
-    code, address = body["division"], body["address"]
-    given = _known(atlas, code) if code is not None else None
-    if address is None:
-        assert given is not None  # noqa: S101 - the schema wants one of the two
-        return given, True
-    try:
-        located = atlas.directory.locate(address, within=code)
-    except DivisionError as error:
-        raise problems.invalid({"address": str(error)}) from error
-    if given is None:
-        return located.division, located.certain
-    # A code is certain by itself; an address beside it may only say more.
-    below = atlas.directory.within(located.division.code, given.code)
-    return (located.division if located.certain and below else given), True
-
-
 def emergencies(intake: IntakeShell, _call: Call) -> dict[str, Any]:
     """Every division that was ever switched, those that are in emergency mode now first."""
     atlas = intake.county.atlas()
@@ -928,7 +878,7 @@ def switch(intake: IntakeShell, call: Call, division: str, *, on: bool) -> Answe
     New reports there come under it at once, and the custodian brings the cases in flight over.
     """
     atlas, now, changed = intake.county.atlas(), intake.now, intake.clock.real()
-    _known(atlas, division)
+    known_division(atlas, division)
     call.guard.narrowed(atlas, division)
     profile = profile_for(atlas.current, division, atlas.directory)
     if profile is None or (on and profile.emergency is None):
@@ -963,25 +913,3 @@ def _emergency(entry: dict[str, Any], atlas: Atlas) -> dict[str, Any]:
     """An emergency as people see it."""
     code = entry["division"]
     return {**entry, "id": f"{code}.{entry['number']}", "name": atlas.directory.name(code)}
-
-
-def _profile(atlas: Atlas, place: Division, body: dict[str, Any]) -> Profile:
-    """The profile for a place, if its rules know the words of the report."""
-    profile = profile_for(atlas.current, place.code, atlas.directory)
-    if profile is None:
-        regions = ", ".join(sorted({each.region for each in atlas.current}))
-        raise problems.invalid(
-            {"division": f"{place.code} is in no profile's region: report below {regions}"}
-        )
-    wrong = {
-        field: f"{body[field]!r} is not in profile {profile.name}: write {', '.join(allowed)}"
-        for field, allowed in (
-            ("category", profile.categories),
-            ("urgency", profile.urgencies),
-            ("source", profile.sources),
-        )
-        if body[field] not in allowed
-    }
-    if wrong:
-        raise problems.invalid(wrong)
-    return profile

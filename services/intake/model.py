@@ -20,6 +20,8 @@ status}``:
   ``{by, reason, at, round}`` once it was withdrawn;
 - ``merged`` is who follows the case (并案), ``{followers, version}``; ``links`` is explained in
   ``linking.py``;
+- ``inbound`` is ``<system>:<reference>`` of a case that another system reported, ``updates``
+  what such a system added later;
 - ``closing``, ``close_due`` and ``closed`` are explained in ``closing.py``, ``feedback`` in
   ``feedback.py``.
 """
@@ -117,6 +119,8 @@ def open_case(
         "also_tell": list(entry.also_tell),
         "reported_at": now,
     }
+    if report.get("respond_by") is not None:
+        facts["respond_by"] = report["respond_by"]
     facts = in_emergency(facts, emergency)
     state = {
         "token": Token(1, Stage.HELD, 0, 0).as_dict(),
@@ -142,6 +146,7 @@ def open_case(
             "routed_by": entry.rule,
         },
         "request": {"digest": report["digest"]},
+        **({"inbound": report["inbound"]} if "inbound" in report else {}),
         "under": [above.code for above in atlas.directory.ancestors(place.code)],
         "late_custody": False,
         "reached": [1, 0],

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from services.bus.access import Touches
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
+from services.bus.inbound import Parcel, inbound
 from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.intake import api, board, directory_api, reconciliation, related
-from services.intake.shell import IntakeShell
+from services.intake import api, board, directory_api, door, reconciliation, related
+from services.intake import systems as registry
 
 
 class Service(Operations):
     """Reports come in here; it keeps the register (台账), the timeline and the directory."""
 
     name = "intake"
-    shell = attach(IntakeShell)
+    shell = attach(door.DoorShell)
 
     @events("events")
     def on_events(self, batch: Batch) -> None:
@@ -29,6 +31,11 @@ class Service(Operations):
     def on_wanted(self, batch: Batch) -> None:
         """A service that came late asks for the directory."""
         self.shell.republish(batch)
+
+    @inbound
+    def on_inbound(self, parcels: Sequence[Parcel]) -> None:
+        """What other systems send over AMQP."""
+        self.shell.door.receive(parcels)
 
     @every(1)
     def sweep(self) -> None:
@@ -72,6 +79,7 @@ class Service(Operations):
         may=api.SEEING,
         touches=Touches.CASES,
         answers=api.CasesPage(),
+        by_key=True,
     )
     def cases(self, call: Call) -> dict[str, Any]:
         """A list of cases, the latest first."""
@@ -84,6 +92,7 @@ class Service(Operations):
         touches=Touches.CASES,
         answers=api.CaseShown(),
         tagged=True,
+        by_key=True,
     )
     def show(self, call: Call, case: str) -> Answer:
         """A case, with who holds it, its clocks and deadlines."""
@@ -133,6 +142,85 @@ class Service(Operations):
     def withdraw(self, call: Call, case: str) -> Answer:
         """Takes a report back (撤回)."""
         return api.withdraw(self.shell, call, case)
+
+    @route(
+        "POST",
+        "/v1/events",
+        content=door.CONTENT,
+        may=("system",),
+        touches=Touches.ANYWHERE,
+        answers=door.TakenShown(),
+        status=202,
+        problems={
+            409: "It is not possible now, or another event was sent under its source and id.",
+            429: "The system sends faster than it may; `Retry-After` says when to come again.",
+        },
+        by_key=True,
+    )
+    def take_events(self, call: Call) -> Answer:
+        """Takes events of another system, as CloudEvents: structured, binary, or a batch."""
+        return door.post(self.shell.door, self.shell.systems.all(), call)
+
+    @route(
+        "GET",
+        "/v1/rejected",
+        query=door.RejectedQuery(),
+        may=("operator", "auditor"),
+        touches=Touches.COUNTY,
+        answers=door.RejectedPage(),
+    )
+    def rejected(self, call: Call) -> dict[str, Any]:
+        """What other systems sent in vain, the latest first."""
+        return door.rejected(self.shell, call)
+
+    @route(
+        "GET",
+        "/v1/systems",
+        may=("operator", "auditor"),
+        touches=Touches.COUNTY,
+        answers=registry.SystemsShown(),
+    )
+    def systems(self, call: Call) -> dict[str, Any]:
+        """The other systems that may come in, and what each may."""
+        return self.shell.registrar.list()
+
+    @route(
+        "PUT",
+        "/v1/systems/<name>",
+        body=registry.SystemBody(),
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=registry.SystemWithKey(),
+    )
+    def add_system(self, call: Call, name: str) -> Answer:
+        """Adds a system with its first API key, or says anew what it may.
+
+        The key is in no other answer.
+        """
+        return self.shell.registrar.put(call, name, self.shell.county.atlas(), self.shell.now)
+
+    @route(
+        "POST",
+        "/v1/systems/<name>/rotate",
+        body=registry.RotateBody(),
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=registry.SystemWithKey(),
+    )
+    def rotate_key(self, call: Call, name: str) -> Answer:
+        """Makes a new API key for a system; the one before stays valid until the next rotation."""
+        return self.shell.registrar.rotate(call, name, self.shell.now)
+
+    @route(
+        "DELETE",
+        "/v1/systems/<name>",
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=registry.SystemShown(),
+    )
+    def remove_system(self, call: Call, name: str) -> dict[str, Any]:
+        """Takes a system away: its keys end, its cases stay."""
+        return self.shell.registrar.remove(call, name)
 
     @route(
         "GET",

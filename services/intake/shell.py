@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 
 from services.bus import logs, metrics
 from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
-from services.bus.fold import NOTHING, Outcome, Work
+from services.bus.fold import NOTHING, Fold, Outcome, Work
 from services.bus.shell import Shell
 from services.grid.calendars import local_date
 from services.grid.clock import plus, seconds_between
 from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
 from services.intake import closing, directory, model
-from services.intake.store import Register, Reporters, Timeline
+from services.intake.store import Register, Rejected, Reporters, Timeline
+from services.intake.systems import Registrar, Systems
 
 log = logs.get(__name__)
 
@@ -36,11 +38,16 @@ class IntakeShell(Shell[Register]):
         super().__init__(config, Register, "directory")
         self.timeline = Timeline(self.database[Timeline.name])
         self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
+        self.rejected = Rejected(self.database[Rejected.name])
+        self.systems = Systems(self.database[Systems.name])
+        self.api_keys = self.systems
+        self.registrar = Registrar(self.systems, Fold(self.systems, self.publisher, self.clock))
         self._folders: list[Loaded] = [load_folder(folder) for folder in config.profiles]
 
     def prepare(self) -> None:
         """Makes the directory say what the profile folders say, and publishes what changed."""
         self.timeline.ensure_indexes()
+        self.rejected.ensure_indexes()
         for loaded in self._folders:
             self._warn_of_holidays(loaded)
             known = self.county.entries()
@@ -68,9 +75,20 @@ class IntakeShell(Shell[Register]):
             model.work(event, atlas, now) if event.type.startswith("case.") else NOTHING
             for event in batch.events
         ]
-        fold.run(works, batch.acknowledge)
+
+        def acknowledge(outcomes: Sequence[Outcome]) -> None:
+            self.tell(batch.events, outcomes)
+            batch.acknowledge(outcomes)
+
+        fold.run(works, acknowledge)
         for event in new:
             _count(event)
+
+    def tell(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
+        """Called with what events came to, once that is on disk and before they are acknowledged.
+
+        :raises Retry: they must not be acknowledged yet.
+        """
 
     def close_unanswered(self) -> float:
         """Closes resolved cases whose reporter has not answered in time, at most ``BATCH``.

@@ -1,4 +1,4 @@
-"""Intake's collections: ``register``, ``timeline``, and ``reporters`` with their keys."""
+"""Intake's collections: ``register``, ``timeline``, ``reporters`` with their keys, ``rejected``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from string import digits
 from typing import Any, NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken
+from pymongo import ReplaceOne, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from services.bus.errors import DatabaseAway
 from services.bus.fold import Record
 from services.bus.paging import Cursor
-from services.bus.store import MongoStore, database_errors, unstorable
+from services.bus.store import MongoStore, database_errors, page_of, unstorable
 from services.grid import json
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
@@ -53,6 +54,8 @@ class Register(MongoStore):
             self.collection.create_index([("document.report.by", 1), *by_time])
             self.collection.create_index([("document.state.token.stage", 1), ("_id", 1)])
             self.collection.create_index("document.close_due")
+            self.collection.create_index("document.inbound", unique=True, sparse=True)
+            self.collection.create_index([("document.report.by", 1), ("document.status", 1)])
             ended = [("document.state.resolution.at", -1), ("_id", -1)]
             self.collection.create_index([("document.under", 1), *ended])
             self.collection.create_index(
@@ -94,6 +97,22 @@ class Register(MongoStore):
         if times:
             where["document.facts.reported_at"] = times
         return self.page(where, "document.facts.reported_at", cursor, limit)
+
+    def by_inbound(self, references: Sequence[str]) -> dict[str, str]:
+        """The cases of these ``<system>:<reference>``, as far as there are any."""
+        where = {"document.inbound": {"$in": list(references)}}
+        with database_errors():
+            found = self.collection.find(where, {"document.inbound": 1})
+            return {raw["document"]["inbound"]: raw["_id"] for raw in found}
+
+    def open_of(self, subject: str, most: int) -> int:
+        """How many cases that ``subject`` reported are open, counted up to ``most``."""
+        where = {
+            "document.report.by": subject,
+            "document.status": {"$in": ["reported", "acknowledged"]},
+        }
+        with database_errors():
+            return self.collection.count_documents(where, limit=most)
 
     def due(self, now: Instant, limit: int) -> list[str]:
         """Resolved cases whose reporter has not answered by ``now``, the longest due first."""
@@ -279,3 +298,59 @@ class Reporters:
 
     def _key(self, wrapped: str) -> Fernet:
         return Fernet(self._seal.decrypt(wrapped.encode()))
+
+
+class Rejected:
+    """What other systems sent in vain: the latest thousand of each, without what was in it.
+
+    A system's entries are a ring, so that one that sends nothing but rubbish fills nothing: the
+    service has no right to delete.
+    """
+
+    name = "rejected"
+    most = 1000
+
+    def __init__(self, collection: Collection[dict[str, Any]]) -> None:
+        self._collection = collection
+
+    def ensure_indexes(self) -> None:
+        """Lists are read by time, all or a system's."""
+        with database_errors():
+            self._collection.create_index([("at", -1), ("_id", -1)])
+            self._collection.create_index([("system", 1), ("at", -1), ("_id", -1)])
+
+    def keep(self, system: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Keeps entries ``{door, at, event}``, in the place of the oldest."""
+        latest = entries[-self.most :]
+        with database_errors():
+            ring = self._collection.find_one_and_update(
+                {"_id": f"ring:{system}"},
+                {"$inc": {"next": len(latest)}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+            first = (ring or {"next": len(latest)})["next"] - len(latest)
+            self._collection.bulk_write(
+                [
+                    ReplaceOne(
+                        {"_id": f"{system}:{(first + number) % self.most:03}"},
+                        {"system": system, **entry},
+                        upsert=True,
+                    )
+                    for number, entry in enumerate(latest)
+                ],
+                ordered=False,
+            )
+
+    def page(
+        self, system: str | None, cursor: Cursor | None, limit: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of entries, the latest first, and the cursor of the next page."""
+        where: dict[str, Any] = {"at": {"$gt": ""}}
+        if system is not None:
+            where["system"] = system
+        raws, following = page_of(self._collection, where, "at", cursor, limit)
+        names = ("system", "at", "door", "event")
+        return [
+            {"id": raw["_id"], **{name: raw[name] for name in names}} for raw in raws
+        ], following

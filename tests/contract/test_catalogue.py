@@ -118,7 +118,7 @@ def test_the_parser_sees_a_message_that_its_channel_has_not(tmp_path: Path) -> N
 
 def test_the_broker_lets_each_producer_and_nobody_else_send_an_event() -> None:
     owners = topology.instances(LEVELS)
-    names = [topology.ADMINISTRATOR, *(owner.name for owner in owners)]
+    names = topology.users(LEVELS)
     definitions = topology.broker_definitions(LEVELS, dict.fromkeys(names, "x"))
     rights = {
         each["user"]: re.compile(each["write"])

@@ -133,4 +133,5 @@ def test_nobody_but_who_asks_may_make_a_queue(broker: Broker) -> None:
     assert {name for name, words in configures.items() if words != "^$"} == {
         "escalation",
         topology.ADMINISTRATOR,
+        topology.PROVISIONER,
     }

@@ -29,6 +29,7 @@ def test_the_description_is_as_the_design_says_and_private(county: County) -> No
     about = county.about
     assert set(about) == {
         "profiles", "intake", "desks", "escalation", "notify", "amqp", "mongodb", "tokens", "clock",
+        "broker",
     }  # fmt: skip
     assert about["profiles"] == ["quick"]
     assert list(about["desks"]) == ["household", "group", "village", "township"]

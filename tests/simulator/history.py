@@ -94,8 +94,11 @@ def _report(world: World, choices: Choices, step: Step) -> str | None:
         return None
     urgency = ("ordinary", "urgent")[choices.pick(2)]
     category = ("facility", "facility", "order")[choices.pick(3)]
-    world.report(f"case-{cases + 1}", urgency, step=step, category=category)
-    return f"case-{cases + 1} is reported, {urgency}, {category}"
+    promised = (None, None, 6 * 3600.0, 30 * 3600.0)[choices.pick(4)]
+    case = f"case-{cases + 1}"
+    world.report(case, urgency, step=step, category=category, promised=promised)
+    more = f", promised in {promised:.0f} s" if promised else ""
+    return f"{case} is reported, {urgency}, {category}{more}"
 
 
 def _read(world: World, choices: Choices, step: Step) -> str | None:
@@ -174,6 +177,15 @@ def _withdraw(world: World, choices: Choices, step: Step) -> str | None:
     case = cases[choices.pick(len(cases))]
     world.withdraw(case, step)
     return f"{case} is withdrawn"
+
+
+def _update(world: World, choices: Choices, step: Step) -> str | None:
+    cases = list(world.nodes["intake"].store.documents())
+    if not cases:
+        return None
+    case, number = cases[choices.pick(len(cases))], choices.pick(3)
+    world.update(case, number, step)
+    return f"more is known of {case}, {number}"
 
 
 def _close(world: World, _choices: Choices, step: Step) -> str | None:
@@ -308,13 +320,14 @@ class Kind(NamedTuple):
 
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
-    "read": Kind(56, _read),
+    "read": Kind(54, _read),
     "act": Kind(44, _act),
     "answer": Kind(8, _answer),
     "answer_call": Kind(7, _answer_call),
     "reopen": Kind(4, _reopen),
     "feedback": Kind(10, _feedback),
     "withdraw": Kind(1, _withdraw),
+    "update": Kind(2, _update),
     "close": Kind(4, _close),
     "migrate": Kind(4, _migrate),
     "supervise": Kind(4, _supervise),

@@ -39,6 +39,7 @@ def all_hold(world: World) -> None:
     nobody_waits_for_a_dead_desk(world)
     under_the_rules_of_their_place(world)
     closed_once(world)
+    told_of_once(world)
     answers_are_waited_for(world)
     reopened_too_often(world)
     called_units_agree(world)
@@ -345,6 +346,18 @@ def under_the_rules_of_their_place(world: World) -> None:
         if held["state"]["token"]["stage"] == "held":
             wanted = world.atlas.emergency_of(held["facts"])
             assert held["facts"].get("emergency") == wanted, case
+
+
+def told_of_once(world: World) -> None:
+    """Each update of a case is in the register once, and one event tells of it."""
+    told: dict[str, list[str]] = defaultdict(list)
+    for event in {event.id: event for event in _events(world)}.values():
+        if event.type == "case.updated":
+            told[event.subject].append(event.data["update"]["id"])
+    for case, document in world.nodes["intake"].store.documents().items():
+        kept = [item["id"] for item in document.get("updates", [])]
+        assert len(kept) == len(set(kept)), case
+        assert sorted(told[case]) == sorted(kept), case
 
 
 def closed_once(world: World) -> None:

@@ -26,11 +26,11 @@ from services.escalation import duplicates, firing, switching
 from services.escalation import model as escalation
 from services.grid import whistles
 from services.grid.atlas import Atlas, UnknownProfile
-from services.grid.clock import FrozenClock, Instant
+from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event, of_consumer
 from services.grid.moving import WrongPlace
 from services.grid.whistles import WrongCall
-from services.intake import closing, feedback, linking
+from services.intake import closing, feedback, linking, updates
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.simulator.county import GRID, LEVELS, PLACES, TEAM, UNIT
@@ -292,8 +292,13 @@ class World:
         division: str = GRID,
         step: Step | None = None,
         category: str = "facility",
+        *,
+        promised: float | None = None,
     ) -> bool:
-        """Somebody reports a case; a client sends it again until it is answered."""
+        """Somebody reports a case; a client sends it again until it is answered.
+
+        :param promised: another system has promised an answer in so many seconds.
+        """
         report = {
             "title": "路灯不亮",
             "category": category,
@@ -302,6 +307,8 @@ class World:
             "digest": case,
             "reporter": None,
         }
+        if promised is not None:
+            report |= {"respond_by": plus(self.clock.now(), promised), "inbound": f"hotline:{case}"}
         place = self.atlas.directory.division(division)
         assert place is not None
 
@@ -394,6 +401,17 @@ class World:
         def change(document: Document | None, replica: Replica) -> Decision:
             at = {"atlas": replica.atlas, "now": replica.now}
             return intake.withdraw(document or {}, "portal", "自己解决了", **at)
+
+        return self._client(step or Step(), self.nodes["intake"], case, change)
+
+    def update(self, case: str, number: int, step: Step | None = None) -> bool:
+        """The system that reported a case tells more of it; whether that was taken."""
+        said = {"text": f"更新{number}", "attachments": []}
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            at = {"atlas": replica.atlas, "now": replica.now}
+            identity = f"update-{number}"
+            return updates.update(document or {}, identity, said, "system.hotline", **at)
 
         return self._client(step or Step(), self.nodes["intake"], case, change)
 

@@ -139,6 +139,22 @@ class WatchedSchema(CaseSchema):
     by = fields.String(required=True)
 
 
+class UpdateSchema(Kept):
+    """What the system that reported a case has learned since."""
+
+    id = fields.String(required=True)
+    by = fields.String(required=True)
+    at = InstantField(required=True)
+    text = public_text(2000, lines=True, required=True, shortest=1)
+    attachments = attachments()
+
+
+class UpdatedSchema(CaseSchema):
+    """``case.updated``."""
+
+    update = fields.Nested(UpdateSchema, required=True)
+
+
 TYPES = (
     EventType(
         "case.reported",
@@ -240,6 +256,13 @@ TYPES = (
         ("intake",),
         ("intake", "notify"),
         WatchedSchema,
+    ),
+    EventType(
+        "case.updated",
+        "The system that reported a case has learned more of it.",
+        ("intake",),
+        ("intake", "notify"),
+        UpdatedSchema,
     ),
     EventType(
         "case.requested",

@@ -366,6 +366,9 @@ class FactsSchema(Kept):
         validate=validate.Length(1, 200),
         metadata={"description": "the older case that it was merged into (并案)"},
     )
+    respond_by = InstantField(
+        metadata={"description": "by when the system that reported it has promised an answer"}
+    )
 
 
 class CaseSchema(Kept):

@@ -1,0 +1,89 @@
+"""What another county system is on the broker: a user, its rights, its queues, their limits.
+
+``huashi system add`` makes them through RabbitMQ's management API, as :data:`PROVISIONER`; no
+service has the right to. Each system has a queue of its own on the way in, so that one that sends
+too much fills that, and holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from services.bus.topology import INBOUND, REPLIES, SYSTEM_NAME, work_queue
+
+NAME = re.compile(SYSTEM_NAME)
+MAX_CONNECTIONS, MAX_CHANNELS = 5, 20
+"""How many a system's user may have."""
+WAITING = 10_000
+"""So many messages wait in a queue of a system, or so many bytes; then the broker takes no more.
+
+Of answers that nobody fetches it forgets the oldest.
+"""
+WAITING_BYTES = 64 * 1024 * 1024
+
+
+class QueueOf(NamedTuple):
+    """A queue of a system: its name and arguments, and its one binding."""
+
+    name: str
+    arguments: dict[str, Any]
+    exchange: str
+    key: str
+
+
+def user_of(name: str) -> str:
+    """The broker user of a system, and as whom it reports; no service is called so."""
+    return f"system.{name}"
+
+
+def inbound_queue(name: str) -> str:
+    """Where what a system sends waits for intake."""
+    return f"intake.inbound.{name}"
+
+
+def replies_queue(name: str) -> str:
+    """Where the answers wait for the system."""
+    return f"system.{name}.replies"
+
+
+def queues(name: str) -> list[QueueOf]:
+    """The queues of a system."""
+    inbound, limits = inbound_queue(name), {"x-max-length": WAITING}
+    return [
+        QueueOf(
+            inbound,
+            {
+                **work_queue(f"parked.{inbound}"),
+                **limits,
+                "x-max-length-bytes": WAITING_BYTES,
+            },
+            INBOUND,
+            f"{name}.#",
+        ),
+        QueueOf(
+            replies_queue(name),
+            {"x-queue-type": "quorum", "x-overflow": "drop-head", **limits},
+            REPLIES,
+            f"{name}.#",
+        ),
+    ]
+
+
+def permissions(name: str) -> dict[str, str]:
+    """What its user may: make nothing, write to the exchange for it, read its own queues."""
+    return {
+        "configure": "^$",
+        "write": f"^{re.escape(INBOUND)}$",
+        "read": f"^system\\.{name}\\.[a-z0-9_]+$",
+    }
+
+
+def topic_permissions(name: str) -> dict[str, str]:
+    """Under which keys it may write: its own. Without such a line RabbitMQ lets it use any."""
+    return {"exchange": INBOUND, "write": f"^{name}\\.[a-z][a-z0-9_.]*$", "read": "^$"}
+
+
+def limits() -> dict[str, int]:
+    """The limits of its user."""
+    return {"max-connections": MAX_CONNECTIONS, "max-channels": MAX_CHANNELS}

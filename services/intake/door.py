@@ -1,0 +1,519 @@
+"""The front door: events of other systems come in, each is accepted or refused with its reasons.
+
+Over HTTP and over AMQP the same is done (:meth:`FrontDoor.take`): a whole batch is one step, and
+one event that can't be accepted takes no other along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from marshmallow import Schema, ValidationError, fields
+
+from services.bus import logs, metrics, problems
+from services.bus.config import Config
+from services.bus.errors import Collision, Defer, Refused, Reject, Retry
+from services.bus.fold import Document, Outcome
+from services.bus.inbound import Parcel
+from services.bus.openapi import Shown, WrongFieldSchema
+from services.bus.paging import PageQuery
+from services.bus.problems import Problem
+from services.bus.systems import user_of
+from services.bus.web import Answer, Call
+from services.grid.clock import monotonic
+from services.grid.events import Event
+from services.grid.events.bindings import (
+    BATCH,
+    MOST,
+    PLAIN,
+    STRUCTURED,
+    Errors,
+    Read,
+    Unread,
+    of_amqp,
+    of_http,
+)
+from services.grid.events.envelope import flatten
+from services.grid.events.parts import WORD, InstantField
+from services.intake import replies
+from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
+from services.intake.reporting import opened
+from services.intake.shell import IntakeShell
+from services.intake.systems import must_be_allowed, of_subject
+
+log = logs.get(__name__)
+
+_COUNTED_SECONDS = 5.0
+
+
+class CloudEventSchema(Schema):
+    """A CloudEvent (1.0, JSON format) with one of the types of docs/integrating."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "specversion": "1.0",
+        "id": "12345-2026-0302-77-1",
+        "source": "hotline",
+        "type": "huashi.case.report.v1",
+        "time": "2026-03-02T20:00:00+08:00",
+        "data": ReportData.minimal,
+    }
+
+    specversion = fields.String(required=True)
+    id = fields.String(required=True, metadata={"description": "with `source` the idempotency key"})
+    source = fields.String(
+        required=True, metadata={"description": "the system's name, or what begins with it and /"}
+    )
+    type = fields.String(required=True)
+    subject = fields.String()
+    time = InstantField()
+    datacontenttype = fields.String()
+    data = fields.Dict(keys=fields.String(), required=True)
+
+
+class BinarySchema(ReportData):
+    """The data alone; the attributes are header fields ``ce-id``, ``ce-source``, ``ce-type``..."""
+
+
+CONTENT: Mapping[str, Schema] = {
+    STRUCTURED: CloudEventSchema(),
+    BATCH: CloudEventSchema(many=True),
+    PLAIN: BinarySchema(),
+}
+"""The three modes of the HTTP binding, by media type."""
+
+
+class AcceptedShown(Shown):
+    """An event that was accepted, now or before: the case, and its references."""
+
+    index = fields.Integer(metadata={"description": "its place in the batch, from 0"})
+    source = fields.String()
+    id = fields.String()
+    type = fields.String()
+    case = fields.String()
+    tracking = fields.String()
+    reference = fields.String(allow_none=True)
+    status = fields.String()
+
+
+class RejectedShown(Shown):
+    """An event that was refused, and each reason with its cure."""
+
+    index = fields.Integer()
+    source = fields.String(allow_none=True)
+    id = fields.String(allow_none=True)
+    type = fields.String(allow_none=True)
+    why = fields.String(
+        metadata={
+            "description": "`invalid`, `refused` (not possible now), `forbidden`, `too_large`"
+        }
+    )
+    errors = fields.List(fields.Nested(WrongFieldSchema))
+
+
+class TakenShown(Shown):
+    """What became of each event that was sent."""
+
+    accepted = fields.List(fields.Nested(AcceptedShown))
+    rejected = fields.List(fields.Nested(RejectedShown))
+
+
+class RejectedQuery(PageQuery):
+    """Filters of ``GET /v1/rejected``."""
+
+    example: ClassVar[dict[str, Any]] = {"system": "hotline", "limit": 20}
+
+    system = fields.String(validate=WORD, load_default=None)
+
+
+class KeptShown(Shown):
+    """An event that was refused, as an operator sees it: what it had in it is not kept."""
+
+    id = fields.String()
+    system = fields.String()
+    at = InstantField()
+    door = fields.String(metadata={"description": "`http` or `amqp`"})
+    event = fields.Nested(RejectedShown(exclude=("index",)))
+
+
+class RejectedPage(Shown):
+    """The latest refused events, at most a thousand of each system."""
+
+    rejected = fields.List(fields.Nested(KeptShown))
+    next = fields.String(allow_none=True)
+
+
+Post = tuple[Document, Sequence[Read]]
+"""A system, and what it sent."""
+Place = tuple[int, int]
+"""Which post, and which event of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an event was not accepted."""
+
+    why: str
+    errors: Errors
+    facts: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of an event: the case's record and the system's reference, or why not."""
+
+    event: Read
+    document: Document | None = None
+    reference: str | None = None
+    refusal: Refusal | None = None
+
+    def said(self) -> dict[str, Any]:
+        """For whoever sent it."""
+        named = {"source": self.event.source, "id": self.event.id, "type": self.event.type}
+        if self.document is None:
+            refusal = self.refusal or Refusal("refused", {})
+            errors = [{"field": name, "detail": why} for name, why in refusal.errors.items()]
+            return {**named, "why": refusal.why, "errors": errors}
+        own = (self.document["report"] or {}).get("external") or {"reference": self.reference}
+        return {
+            **named,
+            "case": self.document["case"],
+            "tracking": self.document["facts"]["tracking"],
+            "reference": own["reference"],
+            "status": self.document["status"],
+        }
+
+
+class Rates:
+    """How fast each system may send: a bucket that fills at its rate, of two seconds' size."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def room(self, system: Document) -> float:
+        """How many events may come now."""
+        rate = float(system["rate"])
+        most = max(2 * rate, float(MOST))
+        left, since = self._left.get(system["name"], (most, monotonic()))
+        now = monotonic()
+        left = min(most, left + (now - since) * rate)
+        self._left[system["name"]] = left, now
+        return left
+
+    def spend(self, system: Document, count: int) -> None:
+        """That so many have come."""
+        left = self.room(system) - count
+        self._left[system["name"]] = left, monotonic()
+
+
+class FrontDoor:
+    """Takes events of systems, one process's."""
+
+    def __init__(self, intake: IntakeShell) -> None:
+        self._intake = intake
+        self.rates = Rates()
+        self._open: dict[str, tuple[int, float]] = {}
+
+    def take(self, posts: Sequence[Post], door: str) -> list[list[Result]]:
+        """What becomes of each event of each system; all is on disk when this returns.
+
+        :param door: ``http`` or ``amqp``.
+        :raises Retry: something is away: the same may be sent again.
+        """
+        results: dict[Place, Result] = {}
+        loaded: list[dict[Place, Loaded]] = []
+        for number, (system, events) in enumerate(posts):
+            good: dict[Place, Loaded] = {}
+            for index, event in enumerate(events):
+                try:
+                    good[number, index] = _loaded(system, event, door)
+                except _WHY_NOT as error:
+                    results[number, index] = Result(event, refusal=_refusal(error))
+            loaded.append(good)
+        systems = [system for system, _ in posts]
+        told = [good.values() for good in loaded]
+        tasks: dict[Place, Task] = {}
+        for basis, good in zip(
+            Basis.reading(self._intake, list(zip(systems, told, strict=True))), loaded, strict=True
+        ):
+            self._tasks(basis, good, tasks, results)
+        for place, outcome in self._run(tasks).items():
+            event = posts[place[0]][1][place[1]]
+            if outcome.error is None:
+                results[place] = Result(event, outcome.document, tasks[place].reference)
+            else:
+                results[place] = Result(event, refusal=_refusal(outcome.error))
+        found = [
+            [results[number, index] for index in range(len(events))]
+            for number, (_, events) in enumerate(posts)
+        ]
+        for system, each in zip(systems, found, strict=True):
+            self._told(system, each, door)
+        return found
+
+    def _tasks(
+        self,
+        basis: Basis,
+        loaded: Mapping[Place, Loaded],
+        tasks: dict[Place, Task],
+        results: dict[Place, Result],
+    ) -> None:
+        """Adds what the events of one system come to, or why not."""
+        name, room = basis.system["name"], self._room(basis.system)
+        for place, (event, data) in loaded.items():
+            try:
+                task = TYPES[event.type].handle(basis, event, data)
+                if task.opens is not None:
+                    if room <= 0:
+                        raise _Crowded(basis.system)
+                    room -= 1
+                    count, at = self._open[name]
+                    self._open[name] = count + 1, at
+                tasks[place] = task
+            except _WHY_NOT as error:
+                results[place] = Result(event, refusal=_refusal(error))
+
+    def _told(self, system: Document, found: Sequence[Result], door: str) -> None:
+        """Keeps and counts what became of a system's events."""
+        self._keep(system, [each for each in found if each.document is None], door)
+        for each in found:
+            kind = TYPES.get(each.event.type or "")
+            word = "accepted" if each.document is not None else "rejected"
+            metrics.INBOUND.labels(door, kind.name if kind else "unknown", word).inc()
+
+    def rooms(self) -> Mapping[str, float]:
+        """See :class:`services.bus.inbound.Rooms`."""
+        systems = self._intake.systems.all().values()
+        return {system["name"]: self.rates.room(system) for system in systems}
+
+    def receive(self, parcels: Sequence[Parcel]) -> None:
+        """What came over AMQP: all of it is answered before it is acknowledged.
+
+        :raises Retry: something is away: the same may come again.
+        """
+        systems = self._intake.systems.all()
+        posts: list[Post] = []
+        for parcel in parcels:
+            if parcel.system not in systems:
+                # Its queue goes, too: nobody else may wait for it.
+                log.warning("a removed system still sends", system=parcel.system)
+                continue
+            events = [
+                of_amqp(each.content_type, each.headers, each.body) for each in parcel.messages
+            ]
+            posts.append((systems[parcel.system], events))
+        found, now = self.take(posts, "amqp"), self._intake.now
+        answers = [
+            replies.answer(system["name"], each.said(), now, each.document)
+            for (system, _), results in zip(posts, found, strict=True)
+            for each in results
+        ]
+        for system, sent in posts:
+            # Rubbish counts as well.
+            self.rates.spend(system, len(sent))
+        self._intake.publisher.reply(answers)
+
+    def _run(self, tasks: Mapping[Place, Task]) -> dict[Place, Outcome]:
+        """All in one step; if a code or reference is taken, each by itself."""
+        if not tasks:
+            return {}
+        fold = self._intake.fold
+        try:
+            outcomes = fold.run([task.attempt(0) for task in tasks.values()])
+            return dict(zip(tasks, outcomes, strict=True))
+        except Collision:
+            return {index: self._alone(task) for index, task in tasks.items()}
+
+    def _alone(self, task: Task) -> Outcome:
+        def run(work: Any) -> Document:
+            outcome = self._intake.fold.run([work])[0]
+            outcome.result()
+            assert outcome.document is not None  # noqa: S101 - what is accepted has a record
+            return outcome.document
+
+        try:
+            if task.opens is None:
+                return Outcome(document=run(task.attempt(0)))
+            return Outcome(document=opened(run, task.opens))
+        except (Refused, Reject, Defer) as error:
+            return Outcome(error=error)
+        except Collision:
+            said = f"{task.reference} was reported a moment ago: send a case.update"
+            return Outcome(error=Refused(said))
+
+    def _room(self, system: Document) -> int:
+        """How many more cases of a system may be open; counted anew every few seconds."""
+        name, most = system["name"], system["open_cases"]
+        count, at = self._open.get(name, (0, float("-inf")))
+        if monotonic() - at > _COUNTED_SECONDS:
+            count, at = self._intake.store.open_of(user_of(name), most), monotonic()
+            self._open[name] = count, at
+        return int(most - count)
+
+    def _keep(self, system: Document, refused: Sequence[Result], door: str) -> None:
+        if refused:
+            now = self._intake.now
+            entries = [{"door": door, "at": now, "event": each.said()} for each in refused]
+            self._intake.rejected.keep(system["name"], entries)
+
+
+class DoorShell(IntakeShell):
+    """Intake's shell with its front door."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.door = FrontDoor(self)
+        self.rooms = self.door
+
+    def tell(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
+        """Tells a system how far its own cases are."""
+        documents = [outcome.document for outcome in outcomes]
+        found = [
+            replies.status(event, document)
+            for event, document in zip(events, documents, strict=True)
+            if document is not None and "inbound" in document and replies.tells(event)
+        ]
+        if found:
+            self.publisher.reply(found)
+
+
+class _NotRead(Exception):
+    def __init__(self, event: Unread) -> None:
+        super().__init__("not an event")
+        self.event = event
+
+
+class _Forbidden(Refused):
+    def __init__(self, detail: str, field: str) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class _Crowded(Refused):
+    def __init__(self, system: Document) -> None:
+        super().__init__(
+            f"{system['open_cases']} cases of {system['name']} are open, as many as may be: "
+            "wait until some are settled, or ask an operator for more"
+        )
+
+
+def _loaded(system: Document, event: Read, door: str) -> Loaded:
+    """The event with its data, if the system may send it.
+
+    :raises Exception: what says why not; see :func:`_refusal`.
+    """
+    if isinstance(event, Unread):
+        raise _NotRead(event)
+    name = system["name"]
+    if event.source != name and not event.source.startswith(f"{name}/"):
+        raise _Forbidden(f"{event.source} is not yours: write {name}, or {name}/...", "source")
+    kind = TYPES.get(event.type)
+    if kind is None:
+        raise ValidationError({"type": [f"{event.type!r} is not taken: {', '.join(TYPES)}"]})
+    must_be_allowed(system, kind.name)
+    if not isinstance(event.data, dict):
+        raise ValidationError({"data": ["Write a JSON object."]})
+    if door == "amqp" and event.data.get("reporter") is not None:
+        raise ValidationError(
+            {"data": {"reporter": ["Personal data does not go over the bus: send it by HTTP."]}}
+        )
+    try:
+        data: dict[str, Any] = kind.loader.load(event.data)
+    except ValidationError as error:
+        raise problems.of_validation(error, kind.loader) from error
+    return event, data
+
+
+_WHY_NOT = (Refused, ValidationError, Problem, Reject, _NotRead)
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What whoever sent it is told."""
+    match error:
+        case _NotRead():
+            return Refusal("too_large" if error.event.large else "invalid", error.event.errors)
+        case _Forbidden():
+            return Refusal("forbidden", {error.field: error.detail})
+        case Refused():
+            return Refusal("refused", {"event": error.detail}, error.facts)
+        case ValidationError():
+            messages = (
+                error.messages if isinstance(error.messages, dict) else {"data": error.messages}
+            )
+            return Refusal("invalid", dict(flatten(messages)))
+        case Problem():
+            listed = error.facts.get("errors") or [{"field": "", "detail": error.detail}]
+            errors = {f"data.{each['field']}".rstrip("."): each["detail"] for each in listed}
+            return Refusal("invalid", errors)
+        case Defer():
+            raise Retry(str(error)) from error
+        case _:
+            return Refusal("invalid", {"event": str(error)})
+
+
+def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer:
+    """``POST /v1/events``: 202 with what became of each event.
+
+    :raises Problem: it can't be taken apart, comes too fast, or the one event was refused.
+    """
+    system = of_subject(systems, call.identity.subject)
+    sent = call.sent
+    assert sent is not None  # noqa: S101 - the route has content
+    try:
+        events = of_http(sent.media_type, sent.fields, sent.body)
+    except ValueError as error:
+        raise Problem(400, str(error), kind="not_a_batch") from error
+    _in_time(door.rates, system, len(events))
+    (results,) = door.take([(system, events)], "http")
+    for each in results:
+        if each.document is not None:
+            call.trail.about(each.document["case"])
+    call.trail.about(system=system["name"], sent=len(events))
+    accepted = [
+        {"index": index, **each.said()}
+        for index, each in enumerate(results)
+        if each.document is not None
+    ]
+    rejected = [
+        {"index": index, **each.said()}
+        for index, each in enumerate(results)
+        if each.document is None
+    ]
+    if rejected and sent.media_type != BATCH:
+        raise _problem(results[0].refusal or Refusal("refused", {}))
+    return Answer({"accepted": accepted, "rejected": rejected})
+
+
+_STATUS = {"invalid": 422, "refused": 409, "forbidden": 403, "too_large": 413}
+
+
+def _problem(refusal: Refusal) -> Problem:
+    listed = [{"field": name, "detail": why} for name, why in refusal.errors.items()]
+    detail = "; ".join(f"{name}: {why}" for name, why in refusal.errors.items())
+    facts = dict(refusal.facts or {})
+    return Problem(_STATUS[refusal.why], detail, kind=refusal.why, **{**facts, "errors": listed})
+
+
+def _in_time(rates: Rates, system: Document, count: int) -> None:
+    """That a system sends no faster than it may.
+
+    :raises Problem: a 429, with when to come again.
+    """
+    room = rates.room(system)
+    if count > room:
+        seconds = max(1, -int(-(count - room) // system["rate"]))
+        raise Problem(
+            429,
+            f"{system['name']} may send {system['rate']} events a second: wait {seconds} s",
+            kind="too_fast",
+            headers={"Retry-After": str(seconds)},
+        )
+    rates.spend(system, count)
+
+
+def rejected(intake: IntakeShell, call: Call) -> dict[str, Any]:
+    """What was refused, the latest first."""
+    query = call.query
+    found, following = intake.rejected.page(query["system"], query["cursor"], query["limit"])
+    return {"rejected": found, "next": following}

@@ -1,0 +1,298 @@
+"""What other systems may send, each type once, whatever door it comes through.
+
+:data:`TYPES` is the table: a type, what it means, the schema of its data, and the handler that
+makes of an event the :class:`Task` that is done. A handler raises what says why not; both doors
+turn that into the same answer.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from services.bus import problems
+from services.bus.errors import Refused
+from services.bus.fold import Decision, Document, Record, Work
+from services.bus.systems import user_of
+from services.grid.atlas import Atlas
+from services.grid.clock import seconds_between
+from services.grid.directory import Division
+from services.grid.events.bindings import Incoming
+from services.grid.events.envelope import NAMESPACE, event_id
+from services.grid.events.parts import InstantField, attachments, plain, public_text
+from services.intake import model
+from services.intake.api import ReportBody
+from services.intake.reporting import Opening, opening
+from services.intake.shell import IntakeShell
+from services.intake.systems import must_be_inside
+from services.intake.updates import update
+
+Loaded = tuple[Incoming, dict[str, Any]]
+"""An event with its loaded data."""
+
+PREFIX, VERSION = "huashi.", ".v1"
+_LONGEST_PROMISE = 3660 * 86400
+_REFERENCE: list[Callable[[Any], Any]] = [validate.Length(1, 100), plain]
+
+
+class ReportData(ReportBody):
+    """``case.report``: a report as of ``POST /v1/cases``, with the system's own ``reference``.
+
+    ``respond_by`` is when the system has promised an answer: the case has a deadline by then, on
+    its own clock.
+    """
+
+    example: ClassVar[dict[str, Any]] = {
+        **{name: value for name, value in ReportBody.example.items() if name != "external"},
+        "reference": "12345-2026-0302-77",
+        "respond_by": "2026-03-09T18:00:00+08:00",
+    }
+    minimal: ClassVar[dict[str, Any]] = {
+        "reference": "12345-2026-0302-77",
+        "division": "46900210421403007",
+        "title": "文化广场路灯不亮",
+        "category": "facility",
+        "urgency": "ordinary",
+        "source": "app",
+    }
+
+    class Meta:
+        exclude = ("external",)
+
+    reference = fields.String(required=True, validate=_REFERENCE)
+    respond_by = InstantField(load_default=None, allow_none=True)
+
+
+class OfCase(Schema):
+    """Which case it is about: ``case``, our id, or ``reference``, the system's own."""
+
+    case = fields.UUID()
+    reference = fields.String(validate=_REFERENCE)
+
+    @validates_schema
+    def _says_which(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if ("case" in data) == ("reference" in data):
+            raise ValidationError(
+                "Say which case: case (our id), or reference (your own).", "reference"
+            )
+
+
+class UpdateData(OfCase):
+    """``case.update``: what the system has learned since."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "reference": "12345-2026-0302-77",
+        "text": "来电人补充: 西侧第一盏也不亮。",
+        "attachments": [{"url": "https://files.example.cn/lamp-2.jpg", "sha256": "6f" * 32}],
+    }
+    minimal: ClassVar[dict[str, Any]] = {"reference": "12345-2026-0302-77", "text": "又有一盏不亮"}
+
+    text = public_text(2000, lines=True, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
+
+
+class WithdrawData(OfCase):
+    """``case.withdraw`` (撤回): while nobody has resolved it."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "reference": "12345-2026-0302-77",
+        "reason": "来电人自己修好了",
+    }
+    minimal: ClassVar[dict[str, Any]] = example
+
+    reason = public_text(500, required=True, shortest=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an event comes to: the case it is about and the work, or how the case is opened."""
+
+    case: str
+    work: Work | None = None
+    opens: Opening | None = None
+    reference: str | None = None
+
+    def attempt(self, number: int) -> Work:
+        """The work; of a report with the tracking code of this number."""
+        return self.opens(number) if self.opens is not None else self.work or Work(self.case, _none)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the handlers of one batch of a system's events work with.
+
+    ``records`` and ``references`` are what the register has of the cases that are meant, read for
+    all at once; what the batch opens itself is added, for an update may follow its report.
+    """
+
+    intake: IntakeShell
+    system: Document
+    records: dict[str, Document]
+    references: dict[str, str]
+
+    @classmethod
+    def reading(
+        cls, intake: IntakeShell, posts: Sequence[tuple[Document, Iterable[Loaded]]]
+    ) -> list[Basis]:
+        """One for each system, with all that its events need of the register, in two queries.
+
+        :raises services.bus.errors.DatabaseAway: it can't be read now.
+        """
+        cases, references = set(), set()
+        for system, loaded in posts:
+            for event, data in loaded:
+                cases.add(case_of(event))
+                if data.get("case") is not None:
+                    cases.add(str(data["case"]))
+                if data.get("reference") is not None:
+                    references.add(reference_of(system, data["reference"]))
+        records = intake.store.read(list(cases)) if cases else {}
+        documents = {key: record.document for key, record in records.items() if record.document}
+        known = intake.store.by_inbound(list(references)) if references else {}
+        return [cls(intake, system, documents, known) for system, _ in posts]
+
+    @property
+    def by(self) -> str:
+        """As whom the system reports."""
+        return user_of(self.system["name"])
+
+    def own(self, data: Mapping[str, Any]) -> str:
+        """The case that is meant, if this system reported it.
+
+        :raises Refused: it did not.
+        """
+        if "reference" in data:
+            reference = data["reference"]
+            found = self.references.get(reference_of(self.system, reference))
+            if found is None:
+                said = f"you reported no case as {reference}: report it first, or compare it"
+                raise Refused(said)
+            return found
+        case = str(data["case"])
+        document = self.records.get(case)
+        # Whether there is such a case of another's is nobody's business.
+        if document is None or (document["report"] or {}).get("by") != self.by:
+            raise Refused(f"you reported no case {case}: compare it with what was accepted")
+        return case
+
+
+@dataclass(frozen=True)
+class InboundType:
+    """A type that other systems may send; ``handle`` is told the system and the loaded data.
+
+    ``schema`` has an ``example`` and a ``minimal`` one.
+    """
+
+    name: str
+    meaning: str
+    schema: type[Schema]
+    handle: Callable[[Basis, Incoming, dict[str, Any]], Task]
+
+    @cached_property
+    def loader(self) -> Schema:
+        """One instance of the schema, made once: marshmallow's set-up is dear."""
+        return self.schema()
+
+    @property
+    def full_name(self) -> str:
+        """As CloudEvents carry it."""
+        return f"{PREFIX}{self.name}{VERSION}"
+
+
+def case_of(event: Incoming) -> str:
+    """The id of the case that this event opens: ``source`` and ``id`` are its idempotency key."""
+    return str(uuid.uuid5(NAMESPACE, str(("inbound", event.source, event.id))))
+
+
+def reference_of(system: Document, reference: str) -> str:
+    """How the register knows a system's own reference."""
+    return f"{system['name']}:{reference}"
+
+
+def _report(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
+    case, intake, system = case_of(event), basis.intake, basis.system
+    digest = intake.reporters.digest(data)
+    reference, known_as = data["reference"], reference_of(system, data["reference"])
+    if case in basis.records:
+        # Answered before any rule is asked: they may have changed since.
+        return Task(case, Work(case, lambda record: _same(record, digest)), reference=reference)
+    other = basis.references.get(known_as, case)
+    if other != case:
+        raise Refused(
+            f"{reference} was reported already, as case {other}: send a case.update, "
+            "or another reference",
+            case=other,
+        )
+    promised = data["respond_by"]
+    ahead = seconds_between(intake.now, promised) if promised is not None else 1
+    if not 0 < ahead <= _LONGEST_PROMISE:
+        raise problems.invalid(
+            {"respond_by": "lies in the past, or more than ten years ahead: leave it out"}
+        )
+
+    def inside(place: Division, atlas: Atlas) -> None:
+        must_be_inside(system, place.code, atlas)
+
+    external = {"system": system["name"], "reference": reference}
+    body = {**data, "external": external, "inbound": known_as}
+    opens = opening(intake, case, body, basis.by, digest, within=inside)
+    basis.references[known_as] = case
+    return Task(case, opens=opens, reference=reference)
+
+
+def _same(record: Record, digest: str) -> Decision:
+    document = record.document or {}
+    try:
+        return Decision(document, answer=model.same_report(document, digest))
+    except Refused as error:
+        raise Refused(
+            "another report was sent under the same source and id: use a new id"
+        ) from error
+
+
+def _update(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
+    case, by = basis.own(data), basis.by
+    identity = event_id(event.source, event.id, event.type)
+    atlas, now = basis.intake.county.atlas(), basis.intake.now
+
+    def change(record: Record) -> Decision:
+        return update(_there(record), identity, data, by, atlas=atlas, now=now)
+
+    return Task(case, Work(case, change), reference=data.get("reference"))
+
+
+def _withdraw(basis: Basis, _event: Incoming, data: dict[str, Any]) -> Task:
+    case, by = basis.own(data), basis.by
+    atlas, now = basis.intake.county.atlas(), basis.intake.now
+
+    def change(record: Record) -> Decision:
+        return model.withdraw(_there(record), by, data["reason"], atlas=atlas, now=now)
+
+    return Task(case, Work(case, change), reference=data.get("reference"))
+
+
+def _there(record: Record) -> Document:
+    """The case, unless its report in the same batch was refused."""
+    if record.document is None:
+        raise Refused("the report of this case was refused: mend that first")
+    return record.document
+
+
+def _none(_record: Record) -> Decision:
+    return Decision(None)
+
+
+TYPES: dict[str, InboundType] = {
+    kind.full_name: kind
+    for kind in (
+        InboundType("case.report", "A case is reported.", ReportData, _report),
+        InboundType("case.update", "More is known of a case.", UpdateData, _update),
+        InboundType("case.withdraw", "A report is taken back (撤回).", WithdrawData, _withdraw),
+    )
+}
+"""By full name, ``huashi.case.report.v1``."""

@@ -1,0 +1,73 @@
+"""What other systems are told on ``huashi.replies``, each under its own name.
+
+``<system>.accepted`` and ``.rejected`` answer an event, ``.status`` says how far a case is that the
+system reported: no names of officers, no notes. All may come twice, with the same id; who wants
+the last word of a case takes the status with the greatest token.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from services.bus.fold import Document
+from services.grid.clock import Instant
+from services.grid.events import Event
+from services.grid.events.envelope import event_id
+
+SOURCE = "huashi/intake"
+_ACTS = ("case.acknowledged", "case.resolved", "case.closed", "case.withdrawn", "case.supervised")
+
+
+def answer(
+    system: str, said: Mapping[str, Any], now: Instant, document: Document | None
+) -> tuple[str, Event]:
+    """The answer to an event, with its routing key.
+
+    :param said: as over HTTP, with ``source``, ``id`` and ``type`` of the event.
+    """
+    word = "rejected" if document is None else "accepted"
+    known = said["id"] is not None
+    # What has no id of its own gets an answer that has no fellow.
+    identity = event_id(str(said["source"]), said["id"], word) if known else str(uuid.uuid4())
+    event = Event(
+        id=identity,
+        type=f"reply.{word}",
+        subject=system if document is None else document["case"],
+        time=now,
+        source=SOURCE,
+        data=dict(said),
+    )
+    return f"{system}.{word}", event
+
+
+def tells(event: Event) -> bool:
+    """Whether an event is one that the system which reported the case hears of."""
+    return event.custody or event.type in _ACTS
+
+
+def status(event: Event, document: Document) -> tuple[str, Event]:
+    """How far a case is after an event, with the routing key."""
+    system, _, reference = document["inbound"].partition(":")
+    state = event.data["state"]
+    told = {
+        "case": event.subject,
+        "tracking": document["facts"]["tracking"],
+        "reference": reference,
+        "event": event.full_type,
+        "status": document["status"],
+        "level": state["address"]["level"],
+        "division": state["address"]["division"],
+        "token": state["token"],
+        "outcome": state["resolution"] and state["resolution"]["outcome"],
+    }
+    made = Event(
+        id=event_id(event.id, system, "status"),
+        type="reply.status",
+        subject=event.subject,
+        time=event.time,
+        source=SOURCE,
+        data=told,
+    )
+    return f"{system}.status", made
