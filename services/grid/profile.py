@@ -337,7 +337,7 @@ def load(folder: Path) -> Profile:
 
     :raises ProfileError: everything that is wrong, with file, line, field and cure.
     """
-    return _profile(read(folder / FILE))
+    return _profile(_read_rules(folder / FILE))
 
 
 def load_folder(folder: Path) -> Loaded:
@@ -350,7 +350,7 @@ def load_folder(folder: Path) -> Loaded:
     problems: list[Problem] = []
     found: dict[str, Any] = {}
     for name, reader in (
-        (FILE, read),
+        (FILE, _read_rules),
         ("divisions.csv", read_divisions),
         ("units.csv", read_units),
         ("officers.csv", read_officers),
@@ -398,6 +398,15 @@ def load_folder(folder: Path) -> Loaded:
         years,
         duties_of(dict(found["duty.csv"]), directory, profile.timezone),
     )
+
+
+def _read_rules(path: Path) -> Source:
+    """A profile's YAML; how its urgencies follow each other is said once more, as a list."""
+    source = read(path)
+    urgencies = source.rules.get("urgencies") if isinstance(source.rules, dict) else None
+    if not isinstance(urgencies, dict) or "urgency_order" in source.rules:
+        return source
+    return replace(source, rules={**source.rules, "urgency_order": list(urgencies)})
 
 
 def duties_of(

@@ -310,13 +310,15 @@ class _Reader:
                 *("categories", "urgencies", "sources", "outcomes", "deadlines"),
             ),
             optional=(
-                *("calendars", "routing", "unstaffed", "grace", "templates"),
+                *("urgency_order", "calendars", "routing", "unstaffed", "grace", "templates"),
                 *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
                 *("procedures", "authority", "duplicates", "whistle", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
             self.vocabularies[name] = self.titles((name,), top[name])
+        if "urgency_order" in top:
+            self.vocabularies["urgencies"] = self.in_order(top["urgency_order"])
         self.ladders = self.read_ladders(("ladders",), top["ladders"])
         if self.ladders and DEFAULT_LADDER not in self.ladders:
             self.problem(("ladders",), f"there is no ladder named {DEFAULT_LADDER}: add it")
@@ -394,6 +396,17 @@ class _Reader:
         for key in entries:
             self.word((*place, key), key)
         return {key: self.title((*place, key), title) for key, title in entries.items()}
+
+    def in_order(self, value: Any) -> Titles:
+        """The urgencies from the least to the most urgent: a mapping's order does not travel."""
+        known, place = self.vocabularies["urgencies"], ("urgency_order",)
+        order = self.texts(place, value)
+        for urgency in order:
+            self.choice(place, urgency, tuple(known))
+        if sorted(order) != sorted(known):
+            self.problem(place, f"write each of {', '.join(known)} once")
+            return known
+        return {urgency: known[urgency] for urgency in order}
 
     def read_ladders(self, under: Place, value: Any) -> dict[str, tuple[LadderLevel, ...]]:
         ladders = {}

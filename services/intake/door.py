@@ -97,10 +97,9 @@ class AcceptedShown(Shown):
     status = fields.String()
 
 
-class RejectedShown(Shown):
+class RefusedShown(Shown):
     """An event that was refused, and each reason with its cure."""
 
-    index = fields.Integer()
     source = fields.String(allow_none=True)
     id = fields.String(allow_none=True)
     type = fields.String(allow_none=True)
@@ -110,6 +109,12 @@ class RejectedShown(Shown):
         }
     )
     errors = fields.List(fields.Nested(WrongFieldSchema))
+
+
+class RejectedShown(RefusedShown):
+    """An event that was refused, and which of those that were sent it is."""
+
+    index = fields.Integer()
 
 
 class TakenShown(Shown):
@@ -134,7 +139,7 @@ class KeptShown(Shown):
     system = fields.String()
     at = InstantField()
     door = fields.String(metadata={"description": "`http` or `amqp`"})
-    event = fields.Nested(RejectedShown(exclude=("index",)))
+    event = fields.Nested(RefusedShown)
 
 
 class RejectedPage(Shown):

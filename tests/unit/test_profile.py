@@ -449,7 +449,7 @@ MISTAKES = [
         "Allowed: case.reported, case.assigned, case.acknowledged, "
         "case.resolved, case.noted, case.suspended, case.resumed, case.extension_requested, "
         "case.extension_granted, case.extension_refused, case.extended, case.reopened, "
-        "case.watched, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
+        "case.watched, case.updated, case.feedback_given, case.closed, case.withdrawn, case.escalated, "
         "case.transferred, case.delegated, case.returned, "
         "case.reminded, case.deadline_passed, "
         "case.supervised, case.whistled, case.called, case.checked_in, case.finished, "
@@ -506,7 +506,8 @@ MISTAKES = [
         28,
         "archive",
         "'archive' is not known: write one of profile, title, region, timezone, "
-        "ladders, categories, urgencies, sources, outcomes, deadlines, calendars, routing, "
+        "ladders, categories, urgencies, sources, outcomes, deadlines, "
+        "urgency_order, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
         "public, procedures, authority, duplicates, whistle, emergency",
     ),
@@ -1005,3 +1006,22 @@ def test_a_level_that_no_division_has(tmp_path: Path) -> None:
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"nowhere: is not a folder with a profile\.yaml"):
         load_folder(tmp_path / "nowhere")
+
+
+def test_how_urgent_something_is_survives_the_journey() -> None:
+    # On the bus and in the store the keys of a mapping have an order of their own.
+    travelled = json.loads(json.dumps(QIONGHAI.profile.rules, sort_keys=True))
+    assert list(travelled["urgencies"]) == ["emergency", "ordinary", "urgent"]
+    arrived = Profile.parse(travelled)
+    assert list(arrived.urgencies) == ["ordinary", "urgent", "emergency"]
+    assert (arrived.id, arrived.urgencies) == (QIONGHAI.profile.id, QIONGHAI.profile.urgencies)
+    # What was published before has the order that it had, and its version.
+    before = {name: value for name, value in travelled.items() if name != "urgency_order"}
+    assert Profile.parse(before).id != arrived.id
+    for order, said in (
+        (["ordinary", "urgent"], "write each of"),
+        (["ordinary", "urgent", "emergency", "never"], "'never' is not known"),
+        (["ordinary", "urgent", "urgent"], "given twice"),
+    ):
+        with pytest.raises(ProfileError, match=said):
+            Profile.parse({**travelled, "urgency_order": order})
