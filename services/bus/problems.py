@@ -110,11 +110,17 @@ def _known(path: str, schema: Schema) -> str:
     *parents, name = path.split(".")
     inner: Any = schema
     for parent in parents:
-        field = inner.fields.get(parent) if isinstance(inner, Schema) else inner
+        field = _fields(inner).get(parent) if isinstance(inner, Schema) else inner
         inner = field.inner if isinstance(field, fields.List) else field
         inner = inner.schema if isinstance(inner, fields.Nested) else inner
     if not isinstance(inner, Schema):
         return "there is no such field: leave it out"
-    close = difflib.get_close_matches(name, inner.fields, 1)
+    known = _fields(inner)
+    close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"there is no such field: {hint}the fields are {', '.join(sorted(inner.fields))}"
+    return f"there is no such field: {hint}the fields are {', '.join(sorted(known))}"
+
+
+def _fields(schema: Schema) -> dict[str, fields.Field[Any]]:
+    """The fields of a schema, by the names under which people write them."""
+    return {field.data_key or name: field for name, field in schema.fields.items()}
