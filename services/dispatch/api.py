@@ -804,7 +804,11 @@ def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
 
 def _must_be_there(record: Record, scores: dict[str, int]) -> None:
     """Whom a resolution scores was called and is there."""
-    known = [item["unit"] for item in _arrived(record)["state"].get("joined", ())]
+    entry = _arrived(record)
+    # Nobody is there once it is resolved: who says so again, in the same words, is answered.
+    live = entry["status"] == "live"
+    there = whistles.standing(entry["state"]) if live else entry["state"].get("joined", ())
+    known = sorted({item["unit"] for item in there})
     wrong = {f"scores.{unit}": not_among(unit, known) for unit in scores if unit not in known}
     if wrong:
         raise problems.invalid(wrong)

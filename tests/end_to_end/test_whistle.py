@@ -306,6 +306,10 @@ def test_what_can_not_be_done_is_named(people: County) -> None:
     assert missing.status_code == 404
     # Before it has come it may be called off, without a score.
     assert release(people, case, TEAM).status_code == 200
+    # Who is not there any more is scored by nobody.
+    body = {"outcome": "settled", "scores": {TEAM: 5}}
+    scored = people.act("village", case, "resolve", "v-214", **body)
+    assert (scored.status_code, scored.json()["errors"][0]["field"]) == (422, f"scores.{TEAM}")
     assert people.act("village", case, "resolve", "v-214", outcome="settled").status_code == 200
     over = blow(people, case)
     assert (over.status_code, over.json()["stage"]) == (409, "resolved")
