@@ -245,7 +245,7 @@ def _tell_followers(decider: Decider) -> None:
         )
     left = {case: {**item, "left": why} for case, item in live.items()}
     decider.document["followers"] = {**decider.document["followers"], **left}
-    if why == "moved":
+    if why != "resolved":
         _say(decider)
 
 

@@ -393,6 +393,10 @@ def test_a_kept_case_that_is_withdrawn_frees_its_followers() -> None:
     freed = world.events("case.followed", 2)[-1]
     assert freed.data["following"]["why"] == "withdrawn"
     assert world.events("case.transferred", 2)[-1].data["reason"] == "freed"
+    # And nobody takes them for its followers any more.
+    assert world.events("case.merged", 1)[-1].data["merged"]["followers"] == []
+    shown = world.nodes["intake"].store.documents()["case-1"]
+    assert shown["merged"]["followers"] == []
     world.one(2, 3)
     assert world.follows(3) == "case-2"
 
