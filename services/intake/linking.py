@@ -31,6 +31,17 @@ def linked(document: Document) -> list[str]:
     return sorted(case for case, item in document.get("links", {}).items() if item["on"])
 
 
+def must_have_room(document: Document, other: str) -> None:
+    """That a case may be linked with another.
+
+    :raises Refused: it has as many links as a case may have.
+    """
+    known = linked(document)
+    if other not in known and len(known) >= MOST_LINKS:
+        said = f"{MOST_LINKS} cases are linked with {document['case']} already"
+        raise Refused(f"{said}: one of them must go first", case=document["case"])
+
+
 def link(
     document: Document, other: str, by: str, *, on: bool, atlas: Atlas, now: Instant
 ) -> Decision:
@@ -42,8 +53,8 @@ def link(
     known = document.get("links", {}).get(other, {"on": False, "version": 0})
     if known["on"] == on:
         return Decision(document, answer=document)
-    if on and len(linked(document)) >= MOST_LINKS:
-        raise Refused(f"{MOST_LINKS} cases are linked with it already: one of them must go first")
+    if on:
+        must_have_room(document, other)
     return _said(document, other, on=on, version=known["version"] + 1, by=by, atlas=atlas, now=now)
 
 

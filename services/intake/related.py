@@ -88,11 +88,15 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> dict[str, A
         raise problems.invalid({"case": "is the case itself: name another"})
     document = readable(intake, call, case)
     try:
-        readable(intake, call, other)
+        another = readable(intake, call, other)
     except Problem as problem:
         if problem.status != 404:
             raise
         raise problems.invalid({"case": f"there is no case {other}: write another's id"}) from None
+    if on:
+        # Only one of them decides, and each shows it.
+        linking.must_have_room(document, other)
+        linking.must_have_room(another, case)
     first, second = linking.decides(case, other)
     atlas, now = intake.county.atlas(), intake.now
 
