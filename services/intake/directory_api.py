@@ -28,7 +28,7 @@ from services.grid.events.directory import (
     OfficerSchema,
     UnitSchema,
 )
-from services.grid.events.parts import CODE, Flag, InstantField
+from services.grid.events.parts import CODE, Flag, InstantField, public_text
 from services.grid.profile import profile_for
 from services.intake.directory import Wanted, names, wanted_work
 from services.intake.shell import IntakeShell
@@ -56,6 +56,7 @@ class UnitBody(UnitSchema):
         unknown = RAISE
 
     id = fields.String(required=True, validate=_IDENTITY)
+    name = public_text(80, required=True, shortest=1)
 
 
 class OfficerBody(OfficerSchema):
@@ -65,6 +66,7 @@ class OfficerBody(OfficerSchema):
         unknown = RAISE
 
     id = fields.String(required=True, validate=_IDENTITY)
+    name = public_text(80, required=True, shortest=1)
     unit = fields.String(load_default=None, allow_none=True)
     on_duty = Flag(load_default=True)
 
@@ -212,7 +214,7 @@ class EntryChange(Shown):
 
 
 class DirectoryChanged(Shown):
-    """What became of each entry, in the order of the request, ``retire`` last."""
+    """What became of each entry, as the request has them; duties that move along; what goes."""
 
     dry_run = fields.Boolean()
     entries = fields.List(fields.Nested(EntryChange))
@@ -314,6 +316,7 @@ def _read(
     wanted = [
         *_people(body, there, atlas, errors),
         *_duties(body["duties"], there, atlas, errors),
+        *_carried(body, known),
     ]
     for index, name in enumerate(body["retire"]):
         item, wrong = known.get(name), _kept_by(name, there, atlas)
@@ -348,6 +351,35 @@ def _people(
             errors |= {f"{place}.{name}": said for name, said in wrong.items()}
             if "division" not in wrong:
                 yield Wanted(kind, entry)
+            if isinstance(item, Unit) and not wrong:
+                wrong = dict(_left_behind(item, there, atlas))
+                errors |= {f"{place}.{name}": said for name, said in wrong.items()}
+
+
+def _left_behind(unit: Unit, there: Directory, atlas: Atlas) -> Iterator[tuple[str, str]]:
+    """Why a unit can't be another: who would be left where it was, which profile names it."""
+    members = [item for item in there.officers.values() if item.unit == unit.id]
+    elsewhere = sorted(
+        item.id for item in members if (item.level, item.division) != (unit.level, unit.division)
+    )
+    if elsewhere:
+        said = f"{unit.id} has officers elsewhere: move them with it"
+        yield "division", f"{said} ({', '.join(elsewhere[:5])})"
+    before = atlas.directory.units.get(unit.id)
+    if before is not None and before.name != unit.name:
+        naming = [item.name for item in atlas.current if names(item.rules, {before.name})]
+        if naming:
+            yield "name", f"{before.name} is named by profile {naming[0]}: change its rules first"
+
+
+def _carried(body: Mapping[str, Any], known: Mapping[str, Entry]) -> Iterator[Wanted]:
+    """The duties of officers who move, of which nothing else is said: they are where these are."""
+    said = {f"duty:{item['officer']}" for item in body["duties"]} | {*body["retire"]}
+    for officer in body["officers"]:
+        key = f"duty:{officer['id']}"
+        duty = known[key]["entry"] if key in known and key not in said else None
+        if duty is not None and duty["division"] != officer["division"]:
+            yield Wanted("duty", {**duty, "division": officer["division"]})
 
 
 def _duties(

@@ -11,6 +11,7 @@ from tests.end_to_end.county import GRID, County, eventually
 
 VILLAGE = "469002104214"
 UNIT = {"id": "water", "name": "水务队", "level": "village", "division": VILLAGE}
+TEAM = {"id": "team", "name": "治安联防队", "level": "village", "division": VILLAGE}
 
 
 def desk(
@@ -202,6 +203,9 @@ def test_an_operator_changes_who_is_on_duty_while_everything_runs(county: County
             ({"officers": [{**stand_in, "level": "group", "unit": None}]}, "officers.0.level"),
             ({"officers": [stand_in, stand_in]}, "body"),
             ({"units": [{**UNIT, "name": "治安联防队"}]}, "units.0.name"),
+            ({"units": [{**TEAM, "division": "469002104205"}]}, "units.0.division"),
+            ({"units": [{**TEAM, "name": "治安巡防队"}]}, "units.0.name"),
+            ({"officers": [{**stand_in, "name": "队员 138 0013 8000"}]}, "officers.0.name"),
             ({"duties": [{"officer": "t-9"}]}, "duties.0.officer"),
             ({"duties": [{"officer": "t-1", "deputy": "t-1"}]}, "duties.0.deputy"),
             (
@@ -222,5 +226,16 @@ def test_an_operator_changes_who_is_on_duty_while_everything_runs(county: County
         assert say(duties=back, retire=["officer:t-4"]).status_code == 200
     eventually("who was there before", lambda: named(team(county)["officers"])[0] in {"t-1", "t-2"})
     assert entry("officer:t-4") is None
+    # Who moves takes their duty along: those who are there now can see and change it.
+    mover = {**stand_in, "id": "m-1", "unit": None}
+    assert say(officers=[mover], duties=[{"officer": "m-1"}]).status_code == 200
+    moved = say(officers=[{**mover, "division": "469002104205"}])
+    assert moved.json()["entries"] == [
+        {"id": "officer:m-1", "change": "changed"},
+        {"id": "duty:m-1", "change": "changed"},
+    ]
+    assert say(elsewhere, duties=[{"officer": "m-1", "deputy": "v-205"}]).status_code == 200
+    assert entry("duty:m-1", division="469002104205") is not None
+    assert say(retire=["duty:m-1", "officer:m-1"]).status_code == 200
     said = [item["said"].get("entries") for item in county.audit("intake")]
     assert ["officer:t-4", "duty:t-1", "duty:t-2"] in said
