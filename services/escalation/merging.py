@@ -17,9 +17,10 @@ deadlines of its own. It makes no difference whether the older one ended before 
 A custody document has, once it was merged:
 
 - ``followers``, by case ``{round, hop, urgency, left}``: since which hop of its own a case follows,
-  how urgent it was then, and how it left: ``resolved``, ``moved``, ``withdrawn``, or not yet;
+  how urgent it was then, and how it left: ``resolved``, ``moved``, ``withdrawn``, ``left``, or not
+  yet;
 - ``merged``, the version of who follows it;
-- ``following``, ``{case, round, hop}``: which case it follows since which hop of its own;
+- ``following``, ``{case, round, hop}``: which case it follows since which hop of its own, or none;
 - ``lead``, ``{case, round, resolution, told}``: how the one that it follows was resolved, and in
   which hop its holder was told last.
 """
@@ -48,15 +49,24 @@ SAID = (FOLLOWED, LED)
 MOST_FOLLOWERS = 200
 """How many cases may follow one: each change of its custody names them."""
 
+LEFT = "left"
+"""Why a case follows no other any more: it was reopened, or resolved before it heard."""
+
 CUSTODIAN = "custodian"
 """By whom a case follows another without being asked for."""
+
+_NAMED = (None, "resolved")
+"""How a follower left that is named still: not yet, or in the same way."""
 
 
 def key(event: Event) -> str:
     """For whose custody it is, what one case says to another."""
     if event.type == LED:
         return str(event.data["led"]["follower"])
-    return str(event.data["following"]["case"] or event.subject)
+    following = event.data["following"]
+    if following["why"] == LEFT:
+        return str(following["before"])
+    return str(following["case"] or event.subject)
 
 
 def pair(
@@ -78,8 +88,11 @@ def pair(
         said = f"they are under different profiles, {' and '.join(sorted(names))}"
         raise Refused(f"{said}: their urgencies and deadlines can't be compared")
     older, younger = sorted(ends, key=_age)
-    if len(older.get("followers", {})) >= MOST_FOLLOWERS:
-        raise Refused(f"{MOST_FOLLOWERS} cases follow {older['case']} already: that is the most")
+    # What follows the younger one follows the older one as well.
+    there, more = len(older.get("followers", {})), 1 + len(_live(younger))
+    if there + more > MOST_FOLLOWERS:
+        said = f"{there} cases follow {older['case']}, and {more} more would"
+        raise Refused(f"{said}: {MOST_FOLLOWERS} are the most")
     return older, younger
 
 
@@ -114,11 +127,10 @@ def follow(decider: Decider, lead: str | None, *, why: str, by: str, reason: str
     decider.document["facts"] = others if lead is None else {**others, "follows": lead}
     decider.stay("freed" if lead is None else "merged")
     token = decider.token
-    if lead is not None:
-        since = {"round": token.round, "hop": token.hop}
-        decider.document["following"] = {"case": lead, **since}
+    since = {"round": token.round, "hop": token.hop}
+    decider.document["following"] = None if lead is None else {"case": lead, **since}
     said = {"case": lead, "why": why, "before": facts.get("follows"), "by": by, "reason": reason}
-    decider.emit(FOLLOWED, following=said)
+    decider.emit(FOLLOWED, following={**said, "since": since})
 
 
 def hear(decider: Decider, event: Event) -> None:
@@ -129,6 +141,7 @@ def hear(decider: Decider, event: Event) -> None:
 def settle(decider: Decider) -> None:
     """What the state of a case means for those that follow it, and for its own holder."""
     _take_over(decider, ())
+    _leave(decider)
     _tell_followers(decider)
     _tell_holder(decider)
 
@@ -138,18 +151,33 @@ def told(document: Document) -> dict[str, Any]:
     version = document.get("merged", 0)
     if not version:
         return {}
-    kept = [
-        case for case, item in document["followers"].items() if item["left"] in (None, "resolved")
-    ]
+    kept = [case for case, item in document["followers"].items() if item["left"] in _NAMED]
     return {"merged": {"followers": sorted(kept), "version": version}}
 
 
-def _join(decider: Decider, event: Event) -> None:
-    """Another case follows this one: once for each hop with which it began to."""
-    if event.data["following"]["case"] is None:
+def _leave(decider: Decider) -> None:
+    """A case that follows another no longer, by what others say of it: that one hears of it.
+
+    It was reopened, or had been resolved before it heard that it follows.
+    """
+    following, follows = decider.document.get("following"), decider.document["facts"].get("follows")
+    if following is None or following["case"] == follows:
         return
-    token, known = Token.of(event.data["state"]["token"]), decider.document.get("followers", {})
-    before = known.get(event.subject)
+    decider.document["following"] = None
+    since = {name: following[name] for name in ("round", "hop")}
+    said = {"case": None, "why": LEFT, "before": following["case"], "since": since}
+    decider.emit(FOLLOWED, following={**said, "by": CUSTODIAN, "reason": ""})
+
+
+def _join(decider: Decider, event: Event) -> None:
+    """Another case follows this one: once for each hop with which it began to; or no longer."""
+    following, known = event.data["following"], decider.document.get("followers", {})
+    if following["why"] == LEFT:
+        _part(decider, event)
+        return
+    if following["case"] is None:
+        return
+    token, before = Token.of(event.data["state"]["token"]), known.get(event.subject)
     if before is not None and (token.round, token.hop) <= (before["round"], before["hop"]):
         return
     joined = {
@@ -161,6 +189,18 @@ def _join(decider: Decider, event: Event) -> None:
     decider.document["followers"] = {**known, event.subject: joined}
     _take_over(decider, event.data["state"]["deadlines"], event.subject)
     _say(decider)
+
+
+def _part(decider: Decider, event: Event) -> None:
+    """Another case follows this one no longer since a hop; which may be heard before that hop."""
+    since, known = event.data["following"]["since"], decider.document.get("followers", {})
+    before = known.get(event.subject)
+    if before is not None and (since["round"], since["hop"]) < (before["round"], before["hop"]):
+        return
+    left = {**since, "urgency": event.data["case"]["urgency"], "left": LEFT}
+    decider.document["followers"] = {**known, event.subject: left}
+    if before is not None and before["left"] in _NAMED:
+        _say(decider)
 
 
 def _say(decider: Decider) -> None:

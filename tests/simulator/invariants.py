@@ -48,6 +48,7 @@ def all_hold(world: World) -> None:
     units_that_came_in_time_count(world)
     merged_into_the_oldest(world)
     followers_end_with_their_lead(world)
+    only_who_follows_is_named(world)
     links_are_mutual(world)
     watchers_agree(world)
     steps_come_first(world)
@@ -550,6 +551,14 @@ def followers_end_with_their_lead(world: World) -> None:
         resolution = event.data.get("state", {}).get("resolution")
         if event.type == "case.resolved" and "followed" in resolution:
             assert event.data["case"]["follows"] == resolution["followed"], event.subject
+
+
+def only_who_follows_is_named(world: World) -> None:
+    """The register names as followers of a case just those that follow it."""
+    register = world.nodes["intake"].store.documents()
+    for case, record in register.items():
+        for follower in (record.get("merged") or {"followers": ()})["followers"]:
+            assert register[follower]["facts"].get("follows") == case, (case, follower)
 
 
 def links_are_mutual(world: World) -> None:

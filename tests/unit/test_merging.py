@@ -55,6 +55,11 @@ class Matter(World):
         found: str | None = self.held(number)["facts"].get("follows")
         return found
 
+    def followers(self, number: int) -> list[str]:
+        shown = self.nodes["intake"].store.documents()[f"case-{number}"]
+        found: list[str] = shown["merged"]["followers"]
+        return found
+
     def status(self, number: int) -> str:
         shown: str = self.nodes["intake"].store.documents()[f"case-{number}"]["status"]
         return shown
@@ -146,8 +151,11 @@ def test_a_follower_that_is_reopened_follows_nobody_until_it_is_merged_again() -
     assert world.reopen("case-1")
     world.settle()
     assert world.follows(2) is None
+    # The one that it followed does not name it any more.
+    assert world.followers(1) == []
     world.one(1, 2)
     assert world.follows(2) == "case-1"
+    assert world.followers(1) == ["case-2"]
     world.does(1, "resolve")
     assert (world.status(1), world.status(2)) == ("resolved", "resolved")
     invariants.all_hold(world)
@@ -395,8 +403,7 @@ def test_a_kept_case_that_is_withdrawn_frees_its_followers() -> None:
     assert world.events("case.transferred", 2)[-1].data["reason"] == "freed"
     # And nobody takes them for its followers any more.
     assert world.events("case.merged", 1)[-1].data["merged"]["followers"] == []
-    shown = world.nodes["intake"].store.documents()["case-1"]
-    assert shown["merged"]["followers"] == []
+    assert world.followers(1) == []
     world.one(2, 3)
     assert world.follows(3) == "case-2"
 
@@ -450,10 +457,27 @@ def test_what_has_ended_is_not_merged_and_it_is_said_which() -> None:
     assert caught.value.facts["case"] == "case-1"
     older, younger = merging.pair(read, "case-3", "case-2", ATLAS) or ({}, {})
     assert (older["case"], younger["case"]) == ("case-2", "case-3")
-    crowd = {str(number): {} for number in range(merging.MOST_FOLLOWERS)}
-    documents["case-2"] = {**documents["case-2"], "followers": crowd}
-    with pytest.raises(Refused, match="200 cases follow case-2 already"):
-        merging.pair(read, "case-3", "case-2", ATLAS)
+
+
+def test_what_follows_the_younger_one_counts_for_the_older_one_too() -> None:
+    world = Matter("ordinary", "ordinary")
+    documents = world.nodes["escalation"].store.documents()
+
+    def merged(older: int, younger: int) -> Any:
+        """What is said of two with so many followers."""
+        crowds = {"case-1": older, "case-2": younger}
+        with_crowds = {
+            case: {**documents[case], "followers": {str(at): {"left": None} for at in range(many)}}
+            for case, many in crowds.items()
+        }
+        return merging.pair(lambda cases: {case: with_crowds[case] for case in cases}, *pair, ATLAS)
+
+    pair = ("case-2", "case-1")
+    most = merging.MOST_FOLLOWERS
+    assert merged(most - 1, 0) is not None
+    for crowds in ((most, 0), (most - 10, 10)):
+        with pytest.raises(Refused, match=f"{crowds[0]} cases follow case-1"):
+            merged(*crowds)
 
 
 def test_cases_under_rules_of_different_counties_are_not_merged() -> None:

@@ -30,18 +30,30 @@ class LinkedSchema(CaseSchema):
     by = fields.String(required=True)
 
 
+class HopSchema(Kept):
+    """A hop of a case, with which it began to follow or no longer does."""
+
+    round = fields.Integer(required=True, strict=True)
+    hop = fields.Integer(required=True, strict=True)
+
+
 class FollowingSchema(Kept):
     """Which case it follows now, none if no longer, and why.
 
     ``merged`` by a person, who is ``by``; ``moved`` because the one that it followed follows
-    another; ``withdrawn`` because that one was.
+    another; ``withdrawn`` because that one was; ``left`` because this one was reopened, or resolved
+    before it heard. ``since`` is the hop from which on this is so; of ``left``, that with which it
+    began to follow the one ``before``.
     """
 
     case = fields.String(required=True, allow_none=True, validate=_CASE)
-    why = fields.String(required=True, validate=validate.OneOf(["merged", "moved", "withdrawn"]))
+    why = fields.String(
+        required=True, validate=validate.OneOf(["merged", "moved", "withdrawn", "left"])
+    )
     before = fields.String(required=True, allow_none=True, validate=_CASE)
     by = fields.String(required=True)
     reason = public_text(500, required=True)
+    since = fields.Nested(HopSchema)
 
 
 class FollowedSchema(CaseSchema):
@@ -61,13 +73,6 @@ class MergedEventSchema(CaseSchema):
     """``case.merged``."""
 
     merged = fields.Nested(MergedSchema, required=True)
-
-
-class HopSchema(Kept):
-    """With which hop a case began to follow."""
-
-    round = fields.Integer(required=True, strict=True)
-    hop = fields.Integer(required=True, strict=True)
 
 
 class LedSchema(Kept):
