@@ -182,6 +182,12 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         yield make
 
 
+@pytest.fixture(scope="module")
+def own_county(make_stack: Callable[..., Stack]) -> County:
+    """The same for a module that reports hundreds: they climb, and are supervised for ever."""
+    return County(make_stack(PROFILES=QUICK, TIME_SCALE="600"))
+
+
 @pytest.fixture(scope="session")
 def county(tmp_path_factory: pytest.TempPathFactory) -> Iterator[County]:
     """A stack with ten minutes of deadlines in a second: an hour is six seconds."""

@@ -69,6 +69,12 @@ class Publisher:
 
 
 @pytest.fixture(scope="module")
+def county(own_county: County) -> County:
+    """It ends with this module, and what the floods reported with it."""
+    return own_county
+
+
+@pytest.fixture(scope="module")
 def connect(county: County) -> Iterator[Callable[..., Publisher]]:
     open_ = []
     host = county.about["amqp"].rpartition("@")[2]

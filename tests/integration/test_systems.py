@@ -44,6 +44,12 @@ Uri = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
+def county(own_county: County) -> County:
+    """It ends with this module, and what was imported with it."""
+    return own_county
+
+
+@pytest.fixture(scope="module")
 def uri(county: County) -> Uri:
     """How a system of this name connects; it is made with all that belongs to it."""
     made: dict[str, str] = {}
