@@ -20,6 +20,9 @@ from tests.end_to_end.county import County, eventually
 from tests.end_to_end.test_front_door import report
 from tests.integration.test_systems import told
 
+_LONGEST_SECONDS = 240.0
+"""On a busy machine an answer once took longer than 90 s, and nobody knows why (issue 5)."""
+
 
 @dataclass
 class Publisher:
@@ -65,7 +68,7 @@ class Publisher:
                 None,
             )
 
-        return dict(eventually(f"{word} for {self.name}", found) or {})
+        return dict(eventually(f"{word} for {self.name}", found, _LONGEST_SECONDS) or {})
 
 
 @pytest.fixture(scope="module")
