@@ -225,6 +225,7 @@ class InboundReader:
 
         def gone(_tag: str) -> None:
             lane.channel, lane.retry_at = None, monotonic() + _ABSENT_SECONDS
+            _close(channel)
 
         try:
             channel.basic_qos(0, SIZE, False)
@@ -232,6 +233,8 @@ class InboundReader:
         except amqp.exceptions.ChannelError as error:
             # It has a key and no broker user, or its queue is just being made.
             lane.retry_at = monotonic() + _ABSENT_SECONDS
+            # It is open again: a refusal closes and the library revives it.
+            _close(channel)
             log.debug("a system's queue can't be read", system=name, why=str(error))
         else:
             lane.channel = channel
@@ -240,9 +243,7 @@ class InboundReader:
     @staticmethod
     def _leave(lane: _Lane) -> None:
         if lane.channel is not None:
-            # Without waiting for the broker's word: the other systems' turn comes first.
-            lane.channel.is_closing = True
-            lane.channel.send_method(amqp.spec.Channel.Close, "BsBB", (0, "", 0, 0))
+            _close(lane.channel)
 
     @staticmethod
     def _next(lane: _Lane, room: int) -> list[Any]:
@@ -295,6 +296,12 @@ class InboundReader:
             self._connection.drain_events(timeout=max(seconds, 0.001))
         except TimeoutError:
             return
+
+
+def _close(channel: Any) -> None:
+    """Closes a channel without waiting for the broker's word: other systems' turn comes first."""
+    channel.is_closing = True
+    channel.send_method(amqp.spec.Channel.Close, "BsBB", (0, "", 0, 0))
 
 
 def _message(raw: Any) -> Message:

@@ -1,0 +1,123 @@
+"""The reader of other systems' queues on a real broker: queues come and go beneath it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import amqp
+import pytest
+from kombu.connection import Connection
+
+from deploy.local.processes import wait_until
+from services.bus import inbound
+from services.bus.inbound import InboundReader, Parcel
+from services.bus.systems import inbound_queue
+
+PATIENCE = 60.0
+
+
+class Systems:
+    """Which systems there are, what came of each, and how often a queue was looked for."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.names = ["here", "nowhere"]
+        self.came: list[tuple[str, bytes]] = []
+        self.reader = InboundReader(uri, self, self._handle)
+
+    def rooms(self) -> dict[str, float]:
+        return dict.fromkeys(self.names, 10.0)
+
+    def _handle(self, parcels: Sequence[Parcel]) -> None:
+        self.came += [(parcel.system, each.body) for parcel in parcels for each in parcel.messages]
+
+    def at_broker(self, act: Callable[[Any], Any]) -> Any:
+        with Connection(self.uri) as connection:
+            return act(connection.default_channel)
+
+    def make(self, name: str) -> None:
+        queue = inbound_queue(name)
+        arguments = {"x-queue-type": "quorum"}
+        self.at_broker(
+            lambda channel: channel.queue_declare(
+                queue, durable=True, auto_delete=False, arguments=arguments
+            )
+        )
+
+    def send(self, name: str, body: bytes) -> None:
+        message = amqp.Message(body, delivery_mode=2)
+
+        def publish(channel: Any) -> None:
+            channel.confirm_select()
+            channel.basic_publish_confirm(message, "", inbound_queue(name))
+
+        self.at_broker(publish)
+        wait_until(f"{body!r} came", lambda: (name, body) in self.came, PATIENCE)
+
+    def unread(self, name: str) -> bool:
+        """Whether the reader knows that it does not read a queue."""
+        return self.reader._lanes[name].channel is None
+
+    @property
+    def channels(self) -> int:
+        """How many the reader has open, the connection's own among them."""
+        return len(self.reader._connection.connection.channels)
+
+
+@pytest.fixture
+def systems(vhost_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systems]:
+    monkeypatch.setattr(inbound, "_ABSENT_SECONDS", 0.02)
+    monkeypatch.setattr(inbound, "_REFRESH_SECONDS", 0.02)
+    monkeypatch.setattr(inbound, "_TICK_SECONDS", 0.02)
+    found = Systems(vhost_uri)
+    found.make("here")
+    thread = threading.Thread(target=found.reader.run, daemon=True)
+    thread.start()
+    yield found
+    found.reader.stop()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_queue_that_is_not_there_costs_nothing_and_is_found_once_it_is(
+    systems: Systems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    consume = InboundReader._consume
+
+    def counted(self: InboundReader, name: str, lane: Any) -> None:
+        nonlocal looked
+        looked += name == "nowhere"
+        consume(self, name, lane)
+
+    monkeypatch.setattr(InboundReader, "_consume", counted)
+    systems.send("here", b"first")
+    wait_until("it was looked for often", lambda: looked > 40, PATIENCE)
+    # The connection's, that of the queue that is there, and one or two that are being closed.
+    wait_until("few channels are open", lambda: systems.channels <= 4, PATIENCE)
+    systems.make("nowhere")
+    systems.send("nowhere", b"found")
+    systems.send("here", b"second")
+
+
+def test_a_queue_that_goes_while_it_is_read_holds_nobody_up(systems: Systems) -> None:
+    for number in range(10):
+        systems.make("nowhere")
+        systems.send("nowhere", f"before {number}".encode())
+        systems.at_broker(lambda channel: channel.queue_delete(inbound_queue("nowhere")))
+        systems.send("here", f"meanwhile {number}".encode())
+        # RabbitMQ 3.10 tells nobody of a quorum queue that is made again at once.
+        wait_until("it knows", lambda: systems.unread("nowhere"), PATIENCE)
+    wait_until("few channels are open", lambda: systems.channels <= 4, PATIENCE)
+
+
+def test_a_system_that_leaves_and_comes_back_is_read_again(systems: Systems) -> None:
+    systems.make("nowhere")
+    for number in range(20):
+        systems.names = ["here", "nowhere"]
+        systems.send("nowhere", f"there {number}".encode())
+        systems.names = ["here"]
+        systems.send("here", f"alone {number}".encode())
+    wait_until("few channels are open", lambda: systems.channels <= 4, PATIENCE)
