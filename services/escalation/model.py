@@ -680,7 +680,8 @@ class _Decider:
         kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
         supervision = self.document["supervision"]
         self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
-        if not again or inherited is not None:
+        # What passed on the case's own clock does not begin anew: nor does its supervision end.
+        if not again or inherited is not None or len(kept) < len(found):
             self.document["supervision"] = supervision
 
     def _history(self) -> list[dict[str, Any]]:

@@ -175,7 +175,7 @@ def test_a_tracking_code_shows_how_far_it_is_and_nobody(county: County) -> None:
     assert shown.json()["level_title"] == "户联系"
     assert set(shown.json()) == {
         "tracking", "status", "level", "level_title", "reported_at", "due", "outcome", "ended_at",
-        "feedback_until", "satisfied",
+        "feedback_until", "satisfied", "merged",
     }  # fmt: skip
     wrong = code[:-1] + ("0" if code[-1] != "0" else "1")
     assert fields_of(httpx.get(f"{tracking}/{wrong}")) == {"code"}

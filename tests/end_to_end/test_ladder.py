@@ -30,7 +30,7 @@ def test_a_case_that_nobody_answers_climbs_all_levels_and_is_supervised(county: 
     fired = [row for row in rows if row["status"] == "fired"]
     assert [row["level"] for row in fired[:4]] == list(LEVELS)
     assert all(row["fired_at"] >= row["due"] for row in fired)
-    # The repeat is armed for an hour later, and comes.
+    # The repeat is armed, and comes.
     again = eventually(
         "a second supervision", lambda: len(county.timeline(case, "case.supervised")) >= 2
     )

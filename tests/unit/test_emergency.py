@@ -37,9 +37,9 @@ def part(**changes: Any) -> dict[str, Any]:
     return {"emergency": {**RULES["emergency"], **changes}}
 
 
-def custody(county: Atlas, urgency: str = "ordinary") -> Document:
+def custody(county: Atlas, urgency: str = "ordinary", promised: float | None = None) -> Document:
     world = World(county)
-    world.report("case-1", urgency)
+    world.report("case-1", urgency, promised=promised)
     event = Event.read(world.published[0].body)
     document = model.decide(model.merge(None, event, START), county, START).document
     assert document is not None
@@ -309,6 +309,20 @@ def test_what_is_suspended_waits_on() -> None:
     assert (pause["starts"], pause["ends"]) == (plus(START, HOUR), until)
     assert document["state"]["suspension"]["until"] == until
     assert due(document, "resolve") == plus(until, 3 * HOUR)
+
+
+def test_a_promise_that_was_not_kept_is_supervised_on_under_the_rules_of_an_emergency() -> None:
+    county = atlas()
+    document = climbed(custody(county, promised=6 * HOUR), county, 2, 2, 4, 2)
+    assert (level(document), document["supervision"]["deadline"]["rule"]) == (
+        "township",
+        "respond_by",
+    )
+    after, _ = switched(document, county.switched(TOWNSHIP, on=True), 11 * HOUR)
+    # The level's time begins anew, the case's own does not.
+    assert "resolve" not in {item["kind"] for item in after["state"]["deadlines"]}
+    assert after["supervision"] == document["supervision"]
+    assert after["next_due"] is not None
 
 
 def case_event(document: Document) -> Event:
