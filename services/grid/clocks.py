@@ -71,6 +71,16 @@ def round_began(clocks: Mapping[str, Clock]) -> Instant:
     return max([began, *ended])
 
 
+def with_pauses_of(clocks: Mapping[str, Clock], other: Mapping[str, Clock]) -> dict[str, Clock]:
+    """The clocks with the pauses that ``other`` has of the same clocks; what ends sooner counts."""
+    return {name: _with_pauses_of(clock, other[name]) for name, clock in clocks.items()}
+
+
+def stands_until(clocks: Mapping[str, Clock], at: Instant) -> bool:
+    """Whether a pause of any of the clocks ends just then."""
+    return any(pause.ends == at for clock in clocks.values() for pause in pauses(clock))
+
+
 def suspensions(clocks: Mapping[str, Clock]) -> int:
     """How often the case was suspended since the level's clock started."""
     since = clocks["level"]["started_at"]
@@ -93,3 +103,18 @@ def _until(clock: Mapping[str, Any], at: Instant) -> Clock:
         elif item["starts"] <= at:
             kept.append({**item, "ends": min(item["ends"], at)})
     return {**clock, "pauses": kept}
+
+
+def _with_pauses_of(clock: Clock, other: Clock) -> Clock:
+    found = {(item["starts"], item["reason"]): item for item in _pauses(clock)}
+    for item in _pauses(other):
+        # What was over before the clock began again is nothing to it.
+        if item["ends"] <= clock["started_at"]:
+            continue
+        started = max(item["starts"], clock["started_at"])
+        known = found.get((started, item["reason"]), item)
+        ends = min(known["ends"], item["ends"])
+        found[started, item["reason"]] = {**item, "starts": started, "ends": ends}
+    if not found:
+        return dict(clock)
+    return {**clock, "pauses": sorted(found.values(), key=lambda item: str(item["starts"]))}
