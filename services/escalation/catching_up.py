@@ -1,4 +1,4 @@
-"""What a holder did just before a hop that left the case with them, and the custodian heard after it.
+"""What a holder did in the instant of a hop that left the case with them.
 
 A hop to the same holder (a migration, an emergency, a merge) is decided from what the custodian
 knows. An act of the holder that overtakes it was answered, and nobody lost the case: so it is not
@@ -56,9 +56,7 @@ def taken_over(state: Mapping[str, Any], late: Mapping[str, Any]) -> dict[str, A
     began = state["clocks"]["level"]["started_at"]
     restarted = began > late["clocks"]["level"]["started_at"]
     # What was granted before a clock began anew counted from a time that counts no longer.
-    granted = [
-        item for item in late.get("extensions", ()) if item["at"] >= began or not restarted
-    ]
+    granted = [item for item in late.get("extensions", ()) if item["at"] >= began or not restarted]
     taken = dict(state)
     if state["acknowledged"] is None and late["acknowledged"] is not None:
         taken["acknowledged"] = late["acknowledged"]

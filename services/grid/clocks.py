@@ -1,9 +1,9 @@
 """The two clocks of a case: the level's, which starts again with each hop, and its own.
 
 As events carry them, ``{"level": {"started_at", "pauses"}, "case": {...}}``; a pause is
-``{"starts", "ends", "reason"}``, and ``pauses`` is absent where there is none. A suspension (挂起)
-is a pause that ends in advance at its longest time, so that a desk that dies suspended holds
-nothing up; to resume is to end it sooner.
+``{"starts", "ends", "reason"}``, with ``began`` if it began before the clock was started anew;
+``pauses`` is absent where there is none. A suspension (挂起) is a pause that ends in advance at its
+longest time, so that a desk that dies suspended holds nothing up; to resume is to end it sooner.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def restarted(clocks: Mapping[str, Clock], at: Instant) -> dict[str, Clock]:
     """The level's clock starts again where it is; a pause that is not over goes on."""
     level: Clock = {"started_at": at}
     lasting = [
-        {**item, "starts": max(item["starts"], at)}
+        _clipped(item, max(item["starts"], at))
         for item in _pauses(clocks["level"])
         if item["ends"] > at
     ]
@@ -106,15 +106,24 @@ def _until(clock: Mapping[str, Any], at: Instant) -> Clock:
 
 
 def _with_pauses_of(clock: Clock, other: Clock) -> Clock:
-    found = {(item["starts"], item["reason"]): item for item in _pauses(clock)}
+    found = {_which(item): item for item in _pauses(clock)}
     for item in _pauses(other):
-        # What was over before the clock began again is nothing to it.
-        if item["ends"] <= clock["started_at"]:
-            continue
-        started = max(item["starts"], clock["started_at"])
-        known = found.get((started, item["reason"]), item)
-        ends = min(known["ends"], item["ends"])
-        found[started, item["reason"]] = {**item, "starts": started, "ends": ends}
+        known = found.get(_which(item), item)
+        sooner = {**known, "ends": min(known["ends"], item["ends"])}
+        # Of one that was over before the clock began anew a trace is kept, for what is heard later.
+        found[_which(item)] = _clipped(sooner, max(known["starts"], clock["started_at"]))
     if not found:
         return dict(clock)
     return {**clock, "pauses": sorted(found.values(), key=lambda item: str(item["starts"]))}
+
+
+def _which(pause: Mapping[str, Any]) -> tuple[Instant, str]:
+    """What tells a pause from others of its clock, also once a restart has cut it."""
+    return pause.get("began", pause["starts"]), pause["reason"]
+
+
+def _clipped(pause: Mapping[str, Any], at: Instant) -> dict[str, Any]:
+    """What is left of a pause for a clock that starts at ``at``; nothing if it was over then."""
+    left = {**pause, "starts": at, "ends": max(at, pause["ends"])}
+    began, _reason = _which(pause)
+    return {**left, "began": began} if began < at else left
