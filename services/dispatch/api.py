@@ -764,18 +764,23 @@ def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answe
         if follows and model.asked_before(before, by, action, body.get("to"), body["reason"]):
             record = records[-2]
     _must_reach(desk, call, _arrived(record))
-    asked = _acted(
-        desk,
-        call,
-        record,
-        model.request,
-        action,
-        body["reason"],
-        body["attachments"],
-        to=body.get("to"),
-        **({"authorise": True} if body.get("authorise") else {}),
-    )
-    answered = _answered(desk, record.key)
+    while True:
+        asked = _acted(
+            desk,
+            call,
+            record,
+            model.request,
+            action,
+            body["reason"],
+            body["attachments"],
+            to=body.get("to"),
+            **({"authorise": True} if body.get("authorise") else {}),
+        )
+        answered = _answered(desk, record.key)
+        later = _overtaken(desk, answered)
+        if later is None:
+            break
+        record = later
     told = answered["request"]
     if told["answer"] == "refused":
         held_by = told["held_by"]
@@ -1001,6 +1006,25 @@ def _answered(desk: Desk, key: str) -> Document:
             return found
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
+
+
+def _overtaken(desk: Desk, answered: Document) -> Record | None:
+    """The next entry of a case, if a hop that left it with this holder overtook their request.
+
+    They have lost nothing: what they asked for is asked again there.
+    """
+    told, own = answered["request"], answered["state"]["address"]
+    if (told["answer"], told.get("why"), told.get("held_by")) != ("refused", "too_late", own):
+        return None
+    until = monotonic() + ANSWER_SECONDS
+    while True:
+        latest = desk.store.of_case(answered["case"])[-1]
+        found = latest.document or {}
+        if (found["round"], found["hop"]) > (answered["round"], answered["hop"]):
+            return latest if found["state"] and found["state"]["address"] == own else None
+        if monotonic() > until:
+            return None
+        time.sleep(0.05)
 
 
 def _key(call: Call) -> str | None:

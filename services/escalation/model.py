@@ -39,7 +39,7 @@ from zlib import crc32
 
 from services.bus.errors import Defer, Refused
 from services.bus.fold import Decision, Document, Record, Work
-from services.escalation import merging, whistle
+from services.escalation import catching_up, merging, whistle
 from services.grid import clocks, deadlines, moving, whistles
 from services.grid.atlas import Atlas, in_emergency
 from services.grid.calendars import out_of_pause
@@ -86,7 +86,8 @@ def work(event: Event, atlas: Atlas, now: Instant) -> Work:
         document = merge(record.document, event, now)
         ahead = max(item["ahead"] for item in document["seen"])
         grown = len(document["seen"]) > before
-        decision = decide(document, atlas, now, arrived=grown)
+        late = catching_up.overtaken(document, event)
+        decision = decide(document, atlas, now, arrived=grown, late=late)
         return replace(decision, answer=ahead if grown else 0.0)
 
     return Work(key(event), change)
@@ -163,12 +164,22 @@ def follow(
     return replace(decider.decision(), answer=decider.document)
 
 
-def decide(document: Document, atlas: Atlas, now: Instant, *, arrived: bool = False) -> Decision:
+def decide(
+    document: Document,
+    atlas: Atlas,
+    now: Instant,
+    *,
+    arrived: bool = False,
+    late: dict[str, Any] | None = None,
+) -> Decision:
     """Answers requests, releases every docket entry that is not the current one, re-arms.
 
     :param arrived: custody is new here: who sent it may not have heard of an emergency yet.
+    :param late: the state of an act of the holder that a hop overtook, see ``catching_up.py``.
     """
     decider = _Decider(document, atlas, now)
+    if late is not None:
+        decider.catch_up(late)
     decider.answer_requests()
     if arrived and _held(decider.document):
         decider.switch()
@@ -646,6 +657,13 @@ class _Decider:
         # From one emergency into another the rules are the same: that gives nobody more time.
         changed = (wanted is None) != (present is None)
         self.stay(reason, again=changed and part is not None and part.starts_again)
+
+    def catch_up(self, late: dict[str, Any]) -> None:
+        """Takes over what the holder did before a hop that left the case with them."""
+        taken = catching_up.taken_over(self.document["state"], late)
+        if taken != self.document["state"]:
+            self.document["state"] = taken
+            self.stay("caught_up")
 
     def open_deadlines(self) -> list[dict[str, Any]]:
         """The deadlines of the present hop that have not fired, on the custodian's own clock."""

@@ -31,6 +31,7 @@ def all_hold(world: World) -> None:
     requests_are_answered(world)
     not_returned_for_ever(world)
     notes_are_kept(world)
+    acts_are_kept(world)
     what_passed_is_counted(world)
     who_accepted_goes_on(world)
     nothing_moves_once_resolved(world)
@@ -251,6 +252,34 @@ def notes_are_kept(world: World) -> None:
         for note in entry.get("notes", ())
     }
     assert said == kept
+
+
+def acts_are_kept(world: World) -> None:
+    """What a holder did counts as long as the case is theirs, whatever hop it was done in."""
+    since: dict[str, int] = {}
+    custody = world.nodes["escalation"].store.documents()
+    for case, document in custody.items():
+        token = Token.of(document["state"]["token"])
+        hops = [item for item in document["seen"] if item["round"] == token.round]
+        others = [item["hop"] for item in hops if item["address"] != document["state"]["address"]]
+        since[case] = 1 + max(others, default=-1)
+    for event in _events(world):
+        if "state" not in event.data or event.subject not in custody:
+            continue
+        then, now = event.data["state"], custody[event.subject]["state"]
+        token, current = Token.of(then["token"]), Token.of(now["token"])
+        both_held = token.stage == current.stage == Stage.HELD
+        if not both_held or token.round != current.round or token.hop < since[event.subject]:
+            continue
+        assert then["acknowledged"] is None or now["acknowledged"] is not None, event.subject
+        assert "progressed_at" not in then or "progressed_at" in now, event.subject
+        for name, identity in (("joined", "id"), ("steps", "step")):
+            did, kept = (
+                {(item[identity], item.get("released") is None) for item in state.get(name, ())}
+                for state in (then, now)
+            )
+            # A unit that was called may have been released since, and no other way round.
+            assert all(item in kept or (item[0], False) in kept for item in did), event.subject
 
 
 def nothing_moves_once_resolved(world: World) -> None:

@@ -177,6 +177,11 @@ def tells_no_follower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "_tell_followers", lambda _decider: None)
 
 
+def forgets_what_a_hop_overtook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An act of a holder counts though a hop that left the case with them was decided before."""
+    monkeypatch.setattr(escalation._Decider, "catch_up", lambda _decider, _late: None)
+
+
 RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     decides_again,
     last_one_wins,
@@ -194,6 +199,7 @@ RULES: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     leaves_units_behind,
     tells_no_next_holder,
     tells_no_follower,
+    forgets_what_a_hop_overtook,
 )
 
 

@@ -626,8 +626,9 @@ def test_a_document_under_an_emergency_that_only_another_replica_has_heard_of(he
         with pytest.raises(Defer, match="has not arrived yet"):
             work.change(Record("case-1", 1, document))
         return
-    found = done(work.change(Record("case-1", 1, document)))
-    assert found["state"] == document["state"]
+    found = done(work.change(Record("case-1", 1, document)))["state"]
+    # The case stayed with who did it: it counts.
+    assert (found["acknowledged"]["by"], found["token"]["hop"]) == ("h-1", 2)
 
 
 def test_a_switch_is_an_entry_of_the_directory_and_again_changes_nothing() -> None:

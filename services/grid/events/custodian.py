@@ -41,7 +41,7 @@ class TransferredSchema(CustodySchema):
         validate=validate.OneOf(
             [
                 *("profile_migrated", "emergency", "emergency_ended", "requested"),
-                *("merged", "freed", "reconciled"),
+                *("merged", "freed", "reconciled", "caught_up"),
             ]
         ),
     )

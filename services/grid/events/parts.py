@@ -175,6 +175,7 @@ class PauseSchema(Kept):
 
     starts = InstantField(required=True)
     ends = InstantField(required=True)
+    began = InstantField()
     reason = fields.String(required=True, validate=WORD)
 
 
