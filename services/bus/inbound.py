@@ -40,7 +40,7 @@ SIZE = 100
 """Most messages of one system that are taken together, and fetched ahead."""
 _HEARTBEAT_SECONDS = 60
 _TICK_SECONDS = 0.5
-_SHORT_SECONDS = 0.02
+_LINGER_SECONDS = 0.02
 _REFRESH_SECONDS = 1.0
 _ABSENT_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -182,8 +182,9 @@ class InboundReader:
     def _turn(self) -> None:
         """Takes what each system has sent, as far as it may, all of it together."""
         self._look()
-        idle = not any(lane.buffer for lane in self._lanes.values())
-        self._drain(_TICK_SECONDS if idle else 0)
+        if not self._waiting():
+            self._drain(_TICK_SECONDS)
+        self._fill()
         together: list[_Taken] = []
         for name, lane in list(self._lanes.items()):
             messages = self._next(lane, int(self._room.get(name, 0)))
@@ -197,9 +198,15 @@ class InboundReader:
                 together.append(taken)
         if together:
             self._process(together)
-        elif not idle:
-            # All that is here has to wait for its time.
-            self._drain(_SHORT_SECONDS)
+
+    def _waiting(self) -> bool:
+        return any(lane.buffer for lane in self._lanes.values())
+
+    def _fill(self) -> None:
+        """Reads on for a moment, if anything is here: what comes together is one step."""
+        until = monotonic() + _LINGER_SECONDS
+        while self._waiting() and (left := until - monotonic()) > 0:
+            self._drain(left)
 
     def _look(self) -> None:
         """Which systems there are now, and how much of each may be taken."""
