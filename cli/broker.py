@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -39,8 +40,11 @@ class Broker:
         """Whether a system has its user."""
         return self._ask("GET", f"users/{systems.user_of(name)}", missing=True).status_code == 200
 
-    def provide(self, name: str, password: str | None) -> None:
+    def provide(self, name: str, password: str | None, subscription: Sequence[str] | None) -> None:
         """Makes what a system is, or puts it right; ``password`` None keeps the one it has.
+
+        :param subscription: the binding keys of the events that it is sent; None for no such
+            queue: one that it had goes, with all that waits in it.
 
         In this order it never has a right too many: RabbitMQ lets a user without a line of topic
         permissions write under any key.
@@ -52,17 +56,36 @@ class Broker:
             self._ask("PUT", f"user-limits/{account}/{limit}", {"value": value})
         rights = f"permissions/{here}/{account}"
         self._ask("PUT", f"topic-{rights}", systems.topic_permissions(name))
-        for queue in systems.queues(name):
+        events = systems.subscribed_queues(name, subscription or ())
+        for queue in [*systems.queues(name), *(events if subscription is not None else ())]:
             body = {"durable": True, "auto_delete": False, "arguments": queue.arguments}
             self._ask("PUT", f"queues/{here}/{queue.name}", body)
-            binding = f"bindings/{here}/e/{queue.exchange}/q/{queue.name}"
-            self._ask("POST", binding, {"routing_key": queue.key})
+            self._bind(queue)
+        if subscription is None:
+            self._delete(events)
         self._ask("PUT", rights, systems.permissions(name))
 
     def remove(self, name: str) -> None:
         """Takes a system's user away, which ends its connections, and then its queues."""
         self._ask("DELETE", f"users/{systems.user_of(name)}", missing=True)
-        for queue in systems.queues(name):
+        self._delete([*systems.queues(name), *systems.subscribed_queues(name, ())])
+
+    def _bind(self, queue: systems.QueueOf) -> None:
+        """Gives a queue its bindings and no others; those that are too many go first."""
+        wanted = set(queue.bindings)
+        there = self._ask("GET", f"queues/{self._vhost}/{queue.name}/bindings").json()
+        # Each queue is bound to the default exchange by its name, for ever.
+        known = {(each["source"], each["routing_key"]): each for each in there if each["source"]}
+        for exchange, key in known.keys() - wanted:
+            path = f"bindings/{self._vhost}/e/{exchange}/q/{queue.name}"
+            properties = quote(known[exchange, key]["properties_key"], safe="")
+            self._ask("DELETE", f"{path}/{properties}", missing=True)
+        for exchange, key in sorted(wanted - known.keys()):
+            path = f"bindings/{self._vhost}/e/{exchange}/q/{queue.name}"
+            self._ask("POST", path, {"routing_key": key})
+
+    def _delete(self, queues: Iterable[systems.QueueOf]) -> None:
+        for queue in queues:
             self._ask("DELETE", f"queues/{self._vhost}/{queue.name}", missing=True)
 
     def _ask(

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -27,6 +27,13 @@ _READERS = ("operator", "officer")
 _AUDITORS = ("auditor", "operator")
 TOO_FAST = 429
 _TRYING_HELPS = frozenset({502, 503, 504})
+
+
+class Waiting(NamedTuple):
+    """After how many seconds to ask again, and why."""
+
+    seconds: float
+    why: str
 
 
 class Client:
@@ -198,6 +205,24 @@ class Client:
     def remove_system(self, name: str) -> Json:
         """Takes a system away."""
         return self._ask("DELETE", self._system(name), ("operator",))
+
+    def subscribe(self, name: str, body: Json) -> Json:
+        """Says which events a system is sent."""
+        return self._ask("PUT", f"{self._system(name)}/subscription", ("operator",), body=body)
+
+    def unsubscribe(self, name: str) -> Json:
+        """Ends what a system is sent."""
+        return self._ask("DELETE", f"{self._system(name)}/subscription", ("operator",))
+
+    def replay(self, name: str, body: Json) -> Json | Waiting:
+        """A page of a replay; or, while its queue is too full, when to ask again."""
+        try:
+            return self._ask("POST", f"{self._system(name)}/replay", ("operator",), body=body)
+        except Failure as failure:
+            wait = failure.headers.get("retry-after", "")
+            if failure.status == TOO_FAST and wait.isdigit():
+                return Waiting(float(wait), str(failure))
+            raise
 
     def rejected(self, limit: int, **filters: str) -> list[Json]:
         """What other systems sent in vain, the latest first."""

@@ -800,9 +800,12 @@ def bulk_import(
 @system_app.command("add")
 def system_add(  # noqa: PLR0917 - typer reads its options from here
     name: SystemName,
-    may: Annotated[str, typer.Option(help="What it may send: case.report,case.withdraw")],
+    may: Annotated[str, typer.Option(help="What it may send: case.report,case.withdraw")] = "",
+    reads: Annotated[
+        str, typer.Option(help="What it may subscribe to: case.escalated,case.closed; or case.*")
+    ] = "",
     division: Annotated[
-        list[str], typer.Option(help="It reports below this; may be given again.")
+        list[str], typer.Option(help="It reports and reads below this; may be given again.")
     ] = [],  # noqa: B006 - typer copies it
     rate: Annotated[int, typer.Option(min=1, help="Events a second.")] = 100,
     open_cases: Annotated[int, typer.Option(min=1, help="Its cases that may be open.")] = 10_000,
@@ -811,12 +814,17 @@ def system_add(  # noqa: PLR0917 - typer reads its options from here
     """Add another county system, or say anew what it may. Its key and password are shown once."""
     with _client(as_json) as client:
         body = {
-            "may": [word.strip() for word in may.split(",")],
+            "may": _words(may),
+            "reads": _words(reads),
             "divisions": division,
             "rate": rate,
             "open_cases": open_cases,
         }
         _made(systems.add(client, name, body), as_json=as_json)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 @system_app.command("rotate")
@@ -851,6 +859,91 @@ def system_list(as_json: AsJson = False) -> None:
             _console().print(systems.listed(found, _zone()))
         else:
             typer.echo("no other system may come in: huashi system add")
+
+
+@system_app.command("show")
+def system_show(name: SystemName, as_json: AsJson = False) -> None:
+    """All that is known of a system: what it may, what it is sent, what it has lost."""
+    with _client(as_json) as client:
+        found = next((each for each in client.systems() if each["name"] == name), None)
+        if found is None:
+            raise Failure(Exit.NOT_FOUND, f"there is no system {name}: huashi system list")
+        if as_json:
+            _print(found)
+        else:
+            for line in systems.one(found, _zone()):
+                typer.echo(line)
+
+
+@system_app.command("subscribe")
+def system_subscribe(
+    name: SystemName,
+    kind: Annotated[
+        list[str], typer.Option("--type", help="An event: case.escalated; may be given again.")
+    ] = [],  # noqa: B006 - typer copies it
+    level: Annotated[
+        list[str], typer.Option(help="Addressed to this level; may be given again.")
+    ] = [],  # noqa: B006
+    division: Annotated[
+        list[str], typer.Option(help="Addressed to this or below; may be given again.")
+    ] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Say anew which events a system is sent; what is left out is all that it may read."""
+    with _client(as_json) as client:
+        body = {"types": kind, "levels": level, "divisions": division}
+        found = systems.subscribe(client, name, body)
+        if as_json:
+            _print(found)
+            return
+        typer.echo(f"events of these keys wait in {found['amqp']['events']}:")
+        for key in found["bindings"]:
+            typer.echo(f"  {key}")
+
+
+@system_app.command("unsubscribe")
+def system_unsubscribe(name: SystemName, as_json: AsJson = False) -> None:
+    """Send a system no more events. What waits for it is gone."""
+    with _client(as_json) as client:
+        found = systems.unsubscribe(client, name)
+        _print(found) if as_json else typer.echo(f"{name} is sent no events any more")
+
+
+@system_app.command("replay")
+def system_replay(
+    name: SystemName,
+    since: Annotated[str, typer.Option("--from", help="Received then or later, RFC 3339.")],
+    to: Annotated[str, typer.Option(help="Received before then, RFC 3339; now.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put events that a system has lost into its queue again; waits while that is too full."""
+    with _client(as_json) as client:
+        found = systems.replay(
+            client, name, since, to or None, lambda why: typer.echo(why, err=True)
+        )
+        if as_json:
+            _print(found)
+        else:
+            typer.echo(f"{found['published']} of {found['looked']} events are in its queue again")
+
+
+@system_app.command("repair")
+def system_repair(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these; all without.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make at the broker what belongs to the systems, as after it was set up anew.
+
+    A user that is not there gets a new password, which is shown once.
+    """
+    with _client(as_json) as client:
+        found = systems.repair(client, names or [])
+        if as_json:
+            _print(found)
+            return
+        for each in found:
+            for line in systems.made(each):
+                typer.echo(line)
 
 
 @system_app.command("remove")

@@ -94,6 +94,14 @@ class _Received:
         return self.message.headers or {}
 
     @property
+    def key(self) -> str:
+        """The routing key under which it was published, however often it was put off."""
+        deaths = self.headers.get("x-death")
+        died = deaths[-1]["routing-keys"][0] if deaths else None
+        own = self.message.delivery_info["routing_key"]
+        return str(self.headers.get(_ORIGINAL_KEY) or died or own)
+
+    @property
     def waited(self) -> float | None:
         """Real seconds since it was first put off, if it was."""
         since = self.headers.get(_SINCE)
@@ -207,7 +215,7 @@ class BatchReader:
     def _receive(self, message: Any) -> None:
         received = _Received(message)
         try:
-            received.event = Event.read(received.body)
+            received.event = Event.read(received.body, received.key)
         except InvalidEvent as error:
             received.reject = Reject("invalid_event", str(error))
         self._buffer.append(received)
@@ -353,8 +361,7 @@ class BatchReader:
         return self.queue.removesuffix(_AGAIN)
 
     def _origin(self, received: _Received) -> dict[str, str]:
-        key = received.headers.get(_ORIGINAL_KEY, received.message.delivery_info["routing_key"])
-        origin = {_ORIGINAL_KEY: str(key), "x-original-queue": self.queue}
+        origin = {_ORIGINAL_KEY: received.key, "x-original-queue": self.queue}
         if received.event is not None:
             origin["x-event-id"] = received.event.id
         return origin

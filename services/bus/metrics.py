@@ -156,6 +156,11 @@ INBOUND = Counter(
     "huashi_inbound_events_total", "Events of other systems.", ["door", "type", "outcome"]
 )
 
+# Events that waited too long for a system that subscribed, and were dropped: at least so many.
+LOST = Counter("huashi_subscription_lost_total", "Events that a system lost.", ["system"])
+# Events of the timeline that were put into a system's queue once more.
+REPLAYED = Counter("huashi_subscription_replayed_total", "Events sent to a system again.")
+
 # A year of which no calendar's holidays are known: deadlines count its plain weeks. 1 if so.
 HOLIDAYS_UNKNOWN = Gauge(
     "huashi_holidays_unknown", "1 for a year whose holidays are not known.", ["holidays", "year"]

@@ -20,7 +20,7 @@ from amqp import spec
 
 from services.bus import logs, metrics, wire
 from services.bus.errors import BrokerAway, BrokerRefused
-from services.bus.topology import DEAD, EVENTS, REPLIES
+from services.bus.topology import DEAD, EVENTS, REPLAYS, REPLIES
 from services.grid.clock import monotonic
 from services.grid.events import Event
 from services.grid.events.envelope import CONTENT_TYPE
@@ -120,22 +120,17 @@ class ConfirmingPublisher:
 
         :raises BrokerAway: not all were confirmed; what they answer must not be acknowledged.
         """
-        ticket = _Ticket(len(replies))
-        outgoing = [
-            _Outgoing(
-                event.id,
-                event.type,
-                REPLIES,
-                key,
-                _message(event.body(), CONTENT_TYPE, event.id, {}),
-                ticket,
-                mandatory=False,
-            )
-            for key, event in replies
-        ]
-        confirmed = self._send(ticket, outgoing)
+        confirmed = self._addressed(REPLIES, replies, mandatory=False)
         if not {event.id for _, event in replies} <= confirmed:
             raise BrokerAway("not all answers to other systems were confirmed")
+
+    def replay(self, system: str, events: Sequence[Event]) -> set[str]:
+        """Publishes events once more, into the queue of one system; returns which a queue took.
+
+        :raises BrokerAway: none was confirmed.
+        """
+        keyed = [(f"{system}.{event.key}", event) for event in events]
+        return self._addressed(REPLAYS, keyed, mandatory=True)
 
     def ready(self) -> bool:
         """Whether the broker takes messages now; connects if need be.
@@ -151,6 +146,25 @@ class ConfirmingPublisher:
         self._closed.set()
         with self._connecting:
             self._disconnect(BrokerAway("this publisher is closed"))
+
+    def _addressed(
+        self, exchange: str, keyed: Sequence[tuple[str, Event]], *, mandatory: bool
+    ) -> set[str]:
+        """Publishes what is for another system."""
+        ticket = _Ticket(len(keyed))
+        outgoing = [
+            _Outgoing(
+                event.id,
+                event.type,
+                exchange,
+                key,
+                _message(event.body(), CONTENT_TYPE, event.id, {}),
+                ticket,
+                mandatory=mandatory,
+            )
+            for key, event in keyed
+        ]
+        return self._send(ticket, outgoing)
 
     def _send(self, ticket: _Ticket, outgoing: Sequence[_Outgoing]) -> set[str]:
         if not outgoing:
@@ -305,7 +319,7 @@ class ConfirmingPublisher:
         identity = message.properties.get("message_id", "")
         self._returned[identity] += 1
         # A binding is missing; the key ends in a division, which is no person's.
-        metrics.EVENTS_RETURNED.labels(_type_of(key)).inc()
+        metrics.EVENTS_RETURNED.labels(_type_of(key, exchange)).inc()
         log.error("no queue takes an event", event_id=identity, exchange=exchange, key=key)
 
     def _on_blocked(self, reason: str) -> None:
@@ -343,6 +357,8 @@ def _message(
     )
 
 
-def _type_of(key: str) -> str:
+def _type_of(key: str, exchange: str) -> str:
     """The event type at the start of a routing key: a label with few values."""
-    return ".".join(key.split(".")[:2])
+    # There the system's name comes first.
+    first = 1 if exchange == REPLAYS else 0
+    return ".".join(key.split(".")[first : first + 2])

@@ -8,9 +8,19 @@ too much fills that, and holds up nobody else.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from services.bus.topology import INBOUND, REPLIES, SYSTEM_NAME, work_queue
+from services.bus.topology import (
+    DEAD,
+    DELIVERY_LIMIT,
+    EVENTS,
+    INBOUND,
+    REPLAYS,
+    REPLIES,
+    SYSTEM_NAME,
+    work_queue,
+)
 
 NAME = re.compile(SYSTEM_NAME)
 MAX_CONNECTIONS, MAX_CHANNELS = 5, 20
@@ -21,15 +31,18 @@ WAITING = 10_000
 Of answers that nobody fetches it forgets the oldest.
 """
 WAITING_BYTES = 64 * 1024 * 1024
+EVENTS_WAITING = 50_000
+"""So many events wait for a system that subscribes, or so many bytes; then the oldest are lost."""
+EVENTS_WAITING_BYTES = 128 * 1024 * 1024
+_LOST_BYTES = 32 * 1024 * 1024
 
 
 class QueueOf(NamedTuple):
-    """A queue of a system: its name and arguments, and its one binding."""
+    """A queue of a system: its name and arguments, and its bindings, pairs of exchange and key."""
 
     name: str
     arguments: dict[str, Any]
-    exchange: str
-    key: str
+    bindings: list[tuple[str, str]]
 
 
 def user_of(name: str) -> str:
@@ -47,8 +60,18 @@ def replies_queue(name: str) -> str:
     return f"system.{name}.replies"
 
 
+def events_queue(name: str) -> str:
+    """Where the events that it subscribed to wait for the system."""
+    return f"system.{name}.events"
+
+
+def lost_queue(name: str) -> str:
+    """Where the broker puts what the system's queue of events has dropped."""
+    return f"intake.lost.{name}"
+
+
 def queues(name: str) -> list[QueueOf]:
-    """The queues of a system."""
+    """The queues that each system has."""
     inbound, limits = inbound_queue(name), {"x-max-length": WAITING}
     return [
         QueueOf(
@@ -58,14 +81,45 @@ def queues(name: str) -> list[QueueOf]:
                 **limits,
                 "x-max-length-bytes": WAITING_BYTES,
             },
-            INBOUND,
-            f"{name}.#",
+            [(INBOUND, f"{name}.#")],
         ),
         QueueOf(
             replies_queue(name),
             {"x-queue-type": "quorum", "x-overflow": "drop-head", **limits},
-            REPLIES,
-            f"{name}.#",
+            [(REPLIES, f"{name}.#")],
+        ),
+    ]
+
+
+def subscribed_queues(name: str, keys: Sequence[str]) -> list[QueueOf]:
+    """The queues of a system that subscribed to events under these binding keys.
+
+    That of what is lost is small, and full it takes no more: its first says since when.
+    """
+    letters = f"lost.{name}"
+    return [
+        QueueOf(
+            lost_queue(name),
+            {
+                "x-queue-type": "quorum",
+                "x-overflow": "reject-publish",
+                "x-max-length": WAITING,
+                "x-max-length-bytes": _LOST_BYTES,
+            },
+            [(DEAD, letters)],
+        ),
+        QueueOf(
+            events_queue(name),
+            {
+                "x-queue-type": "quorum",
+                "x-overflow": "drop-head",
+                "x-max-length": EVENTS_WAITING,
+                "x-max-length-bytes": EVENTS_WAITING_BYTES,
+                "x-delivery-limit": DELIVERY_LIMIT,
+                "x-dead-letter-exchange": DEAD,
+                "x-dead-letter-routing-key": letters,
+            },
+            [(REPLAYS, f"{name}.#"), *((EVENTS, key) for key in keys)],
         ),
     ]
 

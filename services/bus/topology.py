@@ -29,6 +29,8 @@ from services.grid.profile import ProfileError, load
 EVENTS = "huashi.events"
 INBOUND = "huashi.inbound"
 REPLIES = "huashi.replies"
+REPLAYS = "huashi.replays"
+"""By which intake sends one system's queue once more what it has lost: `<system>.<event's key>`."""
 DEAD = "huashi.dead"
 UNWANTED = "huashi.unwanted"
 PARKED_QUEUE = "huashi.parked"
@@ -69,7 +71,9 @@ FRONT_DOOR = "intake"
 """The service that reads what other systems send, and answers them."""
 SYSTEM_NAME = "[a-z][a-z0-9_]{0,39}"
 """The pattern of a system's name: one word of a routing key."""
-_QUEUES_OF_SYSTEMS = f"^(intake\\.inbound|system\\.{SYSTEM_NAME})\\.[a-z0-9_]+$"
+_QUEUES_OF_SYSTEMS = f"^(intake\\.(inbound|lost)|system\\.{SYSTEM_NAME})\\.[a-z0-9_]+$"
+
+_BOUND_BY_PROVISIONER = (INBOUND, REPLIES, EVENTS, REPLAYS, DEAD)
 
 DELIVERY_LIMIT = 50
 _RECOVERY_SECONDS = 30.0
@@ -166,7 +170,7 @@ def _declare_all(uri: str, levels: Sequence[str]) -> None:
         try:
             channel = connection.default_channel
             _declare_unwanted(channel)
-            for exchange in (INBOUND, REPLIES, DEAD):
+            for exchange in (INBOUND, REPLIES, REPLAYS, DEAD):
                 _exchange(channel, exchange, "topic")
             _exchange(channel, EVENTS, "topic", {"alternate-exchange": UNWANTED})
             _queue(channel, PARKED_QUEUE, {"x-queue-type": "quorum"})
@@ -231,7 +235,14 @@ def broker_definitions(
         "user": FRONT_DOOR,
         "vhost": vhost,
         "exchange": REPLIES,
-        "write": f"^{SYSTEM_NAME}\\.(accepted|rejected|status)$",
+        "write": f"^{SYSTEM_NAME}\\.(accepted|rejected|status|lost)$",
+        "read": "^$",
+    }
+    replays = {
+        "user": FRONT_DOOR,
+        "vhost": vhost,
+        "exchange": REPLAYS,
+        "write": f"^{SYSTEM_NAME}\\.case\\.",
         "read": "^$",
     }
     return {
@@ -259,7 +270,7 @@ def broker_definitions(
                 # A queue with dead letters is made by who may write them.
                 "write": f"({_QUEUES_OF_SYSTEMS})|^({_alternatives([DEAD])})$",
                 # To make a queue with dead letters is to read it, to bind it to read the exchange.
-                "read": f"({_QUEUES_OF_SYSTEMS})|^({_alternatives([INBOUND, REPLIES])})$",
+                "read": f"({_QUEUES_OF_SYSTEMS})|^({_alternatives(_BOUND_BY_PROVISIONER)})$",
             },
             *(
                 {
@@ -272,7 +283,7 @@ def broker_definitions(
                 for owner in owners
             ),
         ],
-        "topic_permissions": [*events, *dead, *rpc, replies],
+        "topic_permissions": [*events, *dead, *rpc, replies, replays],
     }
 
 
@@ -396,7 +407,7 @@ def _readable(owner: Instance) -> list[str]:
     if owner.service in SERVES:
         queues.append(rpc_queue(owner.name))
     asks = [_alternatives([RPC]), _replies(owner)] if owner.service in CALLERS else []
-    doors = [f"intake\\.inbound\\.{SYSTEM_NAME}"] if owner.service == FRONT_DOOR else []
+    doors = [f"intake\\.(inbound|lost)\\.{SYSTEM_NAME}"] if owner.service == FRONT_DOOR else []
     return [_alternatives(queues), *asks, *doors]
 
 
@@ -405,7 +416,7 @@ def _writable(owner: Instance) -> list[str]:
     if owner.service in SERVES or owner.service in CALLERS:
         exchanges.append(RPC)
     if owner.service == FRONT_DOOR:
-        exchanges.append(REPLIES)
+        exchanges += [REPLIES, REPLAYS]
     # To bind a queue is to write to it.
     return [_alternatives(exchanges), *filter(None, [_replies(owner)])]
 

@@ -12,7 +12,16 @@ from services.bus.inbound import Parcel, inbound
 from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
-from services.intake import api, board, directory_api, door, reconciliation, related
+from services.intake import (
+    api,
+    board,
+    directory_api,
+    door,
+    reconciliation,
+    related,
+    replay,
+    subscribing,
+)
 from services.intake import systems as registry
 
 
@@ -41,6 +50,11 @@ class Service(Operations):
     def sweep(self) -> None:
         """Publishes what a crash left."""
         self.shell.sweep()
+
+    @every(5)
+    def count_losses(self) -> None:
+        """Counts the events that waited too long for a system that subscribed to them."""
+        replay.count_losses(self.shell)
 
     @alarm
     def close_unanswered(self) -> float:
@@ -182,7 +196,7 @@ class Service(Operations):
     )
     def systems(self, call: Call) -> dict[str, Any]:
         """The other systems that may come in, and what each may."""
-        return self.shell.registrar.list()
+        return self.shell.registrar.list(self.shell.county.atlas())
 
     @route(
         "PUT",
@@ -209,7 +223,7 @@ class Service(Operations):
     )
     def rotate_key(self, call: Call, name: str) -> Answer:
         """Makes a new API key for a system; the one before stays valid until the next rotation."""
-        return self.shell.registrar.rotate(call, name, self.shell.now)
+        return self.shell.registrar.rotate(call, name, self.shell.county.atlas(), self.shell.now)
 
     @route(
         "DELETE",
@@ -220,7 +234,44 @@ class Service(Operations):
     )
     def remove_system(self, call: Call, name: str) -> dict[str, Any]:
         """Takes a system away: its keys end, its cases stay."""
-        return self.shell.registrar.remove(call, name)
+        return self.shell.registrar.remove(call, name, self.shell.county.atlas())
+
+    @route(
+        "PUT",
+        "/v1/systems/<name>/subscription",
+        body=subscribing.SubscriptionBody(),
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=registry.SystemShown(),
+    )
+    def subscribe(self, call: Call, name: str) -> dict[str, Any]:
+        """Says which events a system is sent over AMQP, within what it may read."""
+        shell = self.shell
+        return shell.registrar.subscribe(call, name, shell.county.atlas(), shell.now)
+
+    @route(
+        "DELETE",
+        "/v1/systems/<name>/subscription",
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=registry.SystemShown(),
+    )
+    def unsubscribe(self, call: Call, name: str) -> dict[str, Any]:
+        """Ends what a system is sent over AMQP."""
+        return self.shell.registrar.unsubscribe(call, name, self.shell.county.atlas())
+
+    @route(
+        "POST",
+        "/v1/systems/<name>/replay",
+        body=replay.ReplayBody(),
+        may=("operator",),
+        touches=Touches.COUNTY,
+        answers=replay.ReplayedShown(),
+        problems=replay.TOO_FULL,
+    )
+    def replay(self, call: Call, name: str) -> dict[str, Any]:
+        """Puts events of the timeline into a system's queue once more, a page at a time."""
+        return replay.replay(self.shell, call, name)
 
     @route(
         "GET",

@@ -10,6 +10,7 @@ from services.bus.config import Config
 from services.bus.consumer import Batch
 from services.bus.errors import Retry
 from services.bus.fold import NOTHING, Fold, Outcome, Work
+from services.bus.lost import Queues
 from services.bus.shell import Shell
 from services.grid.calendars import local_date
 from services.grid.clock import plus, seconds_between
@@ -42,7 +43,13 @@ class IntakeShell(Shell[Register]):
         self.systems = Systems(self.database[Systems.name])
         self.api_keys = self.systems
         self.registrar = Registrar(self.systems, Fold(self.systems, self.publisher, self.clock))
+        self.queues = Queues(config.amqp_uri)
         self._folders: list[Loaded] = [load_folder(folder) for folder in config.profiles]
+
+    def close(self) -> None:
+        """See :class:`Shell`."""
+        self.queues.close()
+        super().close()
 
     def prepare(self) -> None:
         """Makes the directory say what the profile folders say, and publishes what changed."""

@@ -1,9 +1,11 @@
 """Other county systems at the front door: what each may send, from where, how much, with which key.
 
-A record is ``{name, may, divisions, rate, open_cases, keys, removed, added}``:
+A record is ``{name, may, reads, divisions, rate, open_cases, keys, subscription, lost, removed,
+added}``:
 
 - ``may`` are types of :data:`services.intake.inbound.TYPES`, ``divisions`` the codes below which
-  it may report, none for the whole county;
+  it may report and read, none for the whole county;
+- ``reads``, ``subscription`` and ``lost`` are what it is sent: :mod:`services.intake.subscribing`;
 - ``rate`` is how many events a second each process of intake takes from it, ``open_cases`` how
   many cases of its own may be open at once;
 - ``keys`` are ``{id, hash, since}`` of its API keys, two at the most: a key is shown once, when it
@@ -34,6 +36,14 @@ from services.grid.atlas import Atlas
 from services.grid.clock import Instant, monotonic
 from services.grid.directory import DivisionError
 from services.grid.events.parts import CODE, Flag, InstantField
+from services.intake.subscribing import (
+    READABLE,
+    LostShown,
+    SubscriptionShown,
+    bindings,
+    subscribed,
+    unsubscribed,
+)
 
 TYPES = ("case.report", "case.update", "case.withdraw")
 """What another system may be allowed to send."""
@@ -51,6 +61,7 @@ class SystemBody(Schema):
 
     example: ClassVar[dict[str, Any]] = {
         "may": ["case.report", "case.withdraw"],
+        "reads": ["case.escalated", "case.resolved"],
         "divisions": ["469002104"],
         "rate": 100,
         "open_cases": 10000,
@@ -59,13 +70,19 @@ class SystemBody(Schema):
     may = fields.List(
         fields.String(validate=validate.OneOf(TYPES)),
         required=True,
-        validate=validate.Length(1, len(TYPES)),
+        validate=validate.Length(max=len(TYPES)),
+    )
+    reads = fields.List(
+        fields.String(validate=validate.OneOf(READABLE)),
+        load_default=list,
+        validate=validate.Length(max=len(READABLE)),
+        metadata={"description": "the events that it may subscribe to"},
     )
     divisions = fields.List(
         fields.String(validate=CODE),
         load_default=list,
         validate=validate.Length(max=100),
-        metadata={"description": "it may report below these; none is the whole county"},
+        metadata={"description": "it may report and read below these; none is the whole county"},
     )
     rate = fields.Integer(
         strict=True,
@@ -101,7 +118,13 @@ class SystemShown(Shown):
 
     name = fields.String()
     may = fields.List(fields.String())
+    reads = fields.List(fields.String())
     divisions = fields.List(fields.String())
+    subscription = fields.Nested(SubscriptionShown, allow_none=True)
+    bindings = fields.List(
+        fields.String(), metadata={"description": "the binding keys that follow from it now"}
+    )
+    lost = fields.Nested(LostShown, allow_none=True)
     rate = fields.Integer()
     open_cases = fields.Integer()
     keys = fields.List(fields.Nested(KeyOf))
@@ -201,8 +224,10 @@ def put(
     before = {} if document is None or document["removed"] else document
     made = {
         "name": name,
-        **{field: body[field] for field in ("may", "divisions", "rate", "open_cases")},
+        **{field: body[field] for field in ("may", "reads", "divisions", "rate", "open_cases")},
         "keys": before.get("keys") or [dict(key)],
+        "subscription": before.get("subscription"),
+        "lost": before.get("lost"),
         "removed": False,
         "added": before.get("added", now),
     }
@@ -227,7 +252,8 @@ def removed(document: Document | None, name: str) -> Decision:
 
     :raises Problem: there is no such system.
     """
-    made = {**_there(document, name), "keys": [], "removed": True}
+    made = {**_there(document, name), "keys": [], "subscription": None, "lost": None}
+    made["removed"] = True
     return Decision(made, answer=made)
 
 
@@ -260,23 +286,59 @@ class Registrar:
         made = self._run(
             call, name, lambda record: put(record.document, name, call.body, kept, now)
         )
-        return _with_key(made, key if made["keys"] == [kept] else None)
+        return _with_key(made, atlas, key if made["keys"] == [kept] else None)
 
-    def rotate(self, call: Call, name: str, now: Instant) -> Answer:
+    def rotate(self, call: Call, name: str, atlas: Atlas, now: Instant) -> Answer:
         """Makes a new key."""
         key, kept = new_key(name, now)
         sole = call.body["sole"]
         made = self._run(call, name, lambda record: rotated(record.document, name, kept, sole=sole))
-        return _with_key(made, key)
+        return _with_key(made, atlas, key)
 
-    def remove(self, call: Call, name: str) -> dict[str, Any]:
+    def remove(self, call: Call, name: str, atlas: Atlas) -> dict[str, Any]:
         """Takes a system away."""
-        return shown(self._run(call, name, lambda record: removed(record.document, name)))
+        return shown(self._run(call, name, lambda record: removed(record.document, name)), atlas)
 
-    def list(self) -> dict[str, Any]:
+    def subscribe(self, call: Call, name: str, atlas: Atlas, now: Instant) -> dict[str, Any]:
+        """Says what a system is sent."""
+        made = self._run(
+            call,
+            name,
+            lambda record: subscribed(_there(record.document, name), call.body, atlas, now),
+        )
+        return shown(made, atlas)
+
+    def unsubscribe(self, call: Call, name: str, atlas: Atlas) -> dict[str, Any]:
+        """Ends what a system is sent."""
+        made = self._run(call, name, lambda record: unsubscribed(_there(record.document, name)))
+        return shown(made, atlas)
+
+    def note(self, name: str, change: Callable[[Document], Document]) -> Document | None:
+        """Keeps something in a system's record, if it has a subscription still."""
+
+        def noted(record: Record) -> Decision:
+            document = record.document
+            if document is None or document.get("subscription") is None:
+                return Decision(None)
+            made = change(document)
+            return Decision(made, answer=made)
+
+        made: Document | None = self._fold.run([Work(name, noted)])[0].result()
+        self._store.forget()
+        return made
+
+    def one(self, name: str) -> Document:
+        """The record of a system, as it is now.
+
+        :raises Problem: there is no such system.
+        """
+        self._store.forget()
+        return _there(self._store.all().get(name), name)
+
+    def list(self, atlas: Atlas) -> dict[str, Any]:
         """All of them."""
         self._store.forget()
-        return {"systems": [shown(each) for each in self._store.all().values()]}
+        return {"systems": [shown(each, atlas) for each in self._store.all().values()]}
 
     def _run(self, call: Call, name: str, change: Callable[[Record], Decision]) -> Document:
         made: Document = self._fold.run([Work(name, change)])[0].result()
@@ -285,14 +347,20 @@ class Registrar:
         return made
 
 
-def shown(system: Document) -> dict[str, Any]:
-    """A system as operators see it: no hashes."""
-    keys = [{"id": key["id"], "since": key["since"]} for key in system["keys"]]
-    return {**system, "keys": keys}
+def shown(system: Document, atlas: Atlas) -> dict[str, Any]:
+    """A system as operators see it: no hashes, and the bindings that it should have."""
+    return {
+        # One that was added by an earlier version has none of these.
+        **dict.fromkeys(("subscription", "lost")),
+        "reads": [],
+        **system,
+        "keys": [{"id": key["id"], "since": key["since"]} for key in system["keys"]],
+        "bindings": bindings(system, atlas),
+    }
 
 
-def _with_key(system: Document, key: str | None) -> Answer:
-    return Answer({**shown(system), "key": key})
+def _with_key(system: Document, atlas: Atlas, key: str | None) -> Answer:
+    return Answer({**shown(system, atlas), "key": key})
 
 
 def must_be_allowed(system: Document, kind: str) -> None:
@@ -302,7 +370,7 @@ def must_be_allowed(system: Document, kind: str) -> None:
     """
     if kind not in system["may"]:
         raise Refused(
-            f"{system['name']} may send {', '.join(system['may'])}, and not {kind}: "
+            f"{system['name']} may send {', '.join(system['may']) or 'nothing'}, and not {kind}: "
             "an operator allows it with huashi system add"
         )
 

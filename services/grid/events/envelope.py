@@ -93,7 +93,7 @@ class Event:
 
     ``type`` is the short name (``case.escalated``); ``version`` is that of its data schema.
     ``key`` is the routing key, ``<type>.<level>.<path>`` of the division addressed; it is
-    not part of the body, so an event that was received has an empty one.
+    not part of the body, so an event that was received has the one it was delivered with.
     """
 
     id: str
@@ -136,7 +136,7 @@ class Event:
         return json.dumps(envelope)
 
     @classmethod
-    def read(cls, body: bytes) -> Event:
+    def read(cls, body: bytes, key: str = "") -> Event:
         """The event of a message body, its data validated, unknown fields kept.
 
         :raises InvalidEvent: with every field that is wrong.
@@ -171,6 +171,7 @@ class Event:
             time=time,
             source=envelope.pop("source"),
             data=data,
+            key=key,
             version=kind.version,
             traceparent=envelope.pop("traceparent", None),
             extensions={
