@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-NODE := tests/contract/asyncapi
+NODE := tests/contract/asyncapi docs/integrating/examples
 
 .PHONY: help demo up down test simulate lint contracts manifests bench bench-deadlines lock
 
@@ -59,7 +59,7 @@ lock: $(INSTALLED) ## pin all dependencies anew, with hashes
 	  --extra development pyproject.toml -o requirements-development.lock
 
 $(INSTALLED): requirements-development.lock pyproject.toml deploy/local/install.sh \
-  $(NODE)/package-lock.json
+  $(NODE:=/package-lock.json)
 	@deploy/local/install.sh
 	@test -x $(BIN)/python || python3 -m venv .venv
 	@echo "installing the Python packages into .venv"
@@ -67,7 +67,7 @@ $(INSTALLED): requirements-development.lock pyproject.toml deploy/local/install.
 	  -r requirements-development.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
 	  --no-build-isolation --editable .
-	@echo "installing the check of the AsyncAPI document into $(NODE)"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund \
-	  --loglevel=error >/dev/null
+	@echo "installing the check of the AsyncAPI document and the example in Node"
+	@for folder in $(NODE); do PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $$folder \
+	  --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; done
 	@touch $@

@@ -19,7 +19,7 @@ from services.intake import (
     door,
     reconciliation,
     related,
-    replay,
+    resending,
     subscribing,
 )
 from services.intake import systems as registry
@@ -54,7 +54,7 @@ class Service(Operations):
     @every(5)
     def count_losses(self) -> None:
         """Counts the events that waited too long for a system that subscribed to them."""
-        replay.count_losses(self.shell)
+        resending.count_losses(self.shell)
 
     @alarm
     def close_unanswered(self) -> float:
@@ -263,15 +263,15 @@ class Service(Operations):
     @route(
         "POST",
         "/v1/systems/<name>/replay",
-        body=replay.ReplayBody(),
+        body=resending.ReplayBody(),
         may=("operator",),
         touches=Touches.COUNTY,
-        answers=replay.ReplayedShown(),
-        problems=replay.TOO_FULL,
+        answers=resending.ReplayedShown(),
+        problems=resending.TOO_FULL,
     )
     def replay(self, call: Call, name: str) -> dict[str, Any]:
         """Puts events of the timeline into a system's queue once more, a page at a time."""
-        return replay.replay(self.shell, call, name)
+        return resending.replay(self.shell, call, name)
 
     @route(
         "GET",

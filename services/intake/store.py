@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from string import digits
 from typing import Any, NamedTuple
 
@@ -175,7 +175,7 @@ class Timeline:
         self._collection = collection
 
     def ensure_indexes(self) -> None:
-        """A case's events in their order, and all events as they came."""
+        """A case's events in their order, and all in that in which they came."""
         with database_errors():
             self._collection.create_index([("case", 1), ("time", 1), ("_id", 1)])
             self._collection.create_index([("received", 1), ("_id", 1)])
@@ -188,15 +188,14 @@ class Timeline:
                 "_id": event.id,
                 "case": event.subject,
                 "type": event.type,
+                "version": event.version,
                 "time": event.time,
                 "received": received,
                 "source": event.source,
-                "data": event.data,
-                # What it takes to publish it once more, as it was.
                 "key": event.key,
-                "version": event.version,
                 "traceparent": event.traceparent,
-                "extensions": event.extensions,
+                "data": event.data,
+                **({"extensions": event.extensions} if event.extensions else {}),
             }
             for event in events
         }
@@ -236,38 +235,19 @@ class Timeline:
         last = raws[limit - 1]
         return raws[:limit], Cursor(last["time"], last["_id"]).text()
 
-    def between(
-        self, start: Instant, end: Instant, cursor: Cursor | None, limit: int
-    ) -> tuple[list[Event], str | None]:
-        """A page of the events that intake received from ``start`` to before ``end``, as they came.
-
-        Each is what was published, with its id and routing key; the next page's cursor. Events
-        of a version that kept no key are left out.
-        """
-        where: dict[str, Any] = {"received": {"$gte": start, "$lt": end}}
-        if cursor is not None:
-            later = {"received": cursor.value, "_id": {"$gt": cursor.key}}
-            where["$or"] = [{"received": {"$gt": cursor.value}}, later]
+    def since(self, received: Instant, key: str, limit: int) -> list[dict[str, Any]]:
+        """The next entries behind ``(received, key)``, in the order in which they came."""
+        later = {"received": received, "_id": {"$gt": key}}
+        where = {"$or": [{"received": {"$gt": received}}, later]}
         with database_errors():
             found = self._collection.find(where).sort([("received", 1), ("_id", 1)])
-            raws = list(found.limit(limit + 1))
-        events = [_published(raw) for raw in raws[:limit] if raw.get("key")]
-        if len(raws) <= limit:
-            return events, None
-        last = raws[limit - 1]
-        return events, Cursor(last["received"], last["_id"]).text()
+            return list(found.limit(limit))
 
     def received(self, event: str) -> Instant | None:
-        """When intake received this event, if it has."""
+        """When intake heard of this event, if it has."""
         with database_errors():
             raw = self._collection.find_one({"_id": event}, {"received": 1})
         return None if raw is None else Instant(raw["received"])
-
-
-def _published(raw: Mapping[str, Any]) -> Event:
-    """The event of a line of the timeline."""
-    named = ("type", "time", "source", "data", "key", "version", "traceparent", "extensions")
-    return Event(id=raw["_id"], subject=raw["case"], **{name: raw[name] for name in named})
 
 
 def phone_digits(text: str) -> str:

@@ -26,8 +26,15 @@ from services.grid.events import CATALOGUE
 from services.grid.events.parts import CODE, WORD, InstantField
 
 ALL = "case.*"
-READABLE = (ALL, *sorted(kind.name for kind in CATALOGUE.values() if kind.name.startswith("case.")))
-"""What another system may be allowed to read: events of cases, which hold no personal data."""
+READABLE = (
+    ALL,
+    *sorted(
+        kind.name
+        for kind in CATALOGUE.values()
+        if kind.name.startswith("case.") and "intake" in kind.consumers
+    ),
+)
+"""What another system may be allowed to read: events of cases, as far as the timeline has them."""
 MOST_KEYS = 500
 
 

@@ -47,6 +47,7 @@ class Desk:
     publisher: ConfirmingPublisher
     handle: Callable[[Batch], None] = fine
     batches: list[list[str]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
     readers: list[BatchReader] = field(default_factory=list)
 
     def read(
@@ -105,6 +106,7 @@ class Desk:
 
     def _on_batch(self, batch: Batch) -> None:
         self.batches.append([event.id for event in batch.events])
+        self.keys |= {event.key for event in batch.events}
         self.handle(batch)
 
 
@@ -354,6 +356,8 @@ def test_a_letter_that_died_of_the_limit_is_tried_once_more_alone(desk: Desk) ->
             channel.basic_reject(found[-1].delivery_tag, requeue=True)
     desk.read(queue=topology.again(QUEUE), size=1)
     assert desk.until_seen(1) == ["tired"]
+    # As it was published, and not as it was put off.
+    assert desk.keys == {QUEUE}
     desk.until_empty(topology.again(QUEUE))
 
 
@@ -439,6 +443,7 @@ def test_an_event_that_comes_too_early_waits_and_the_others_go_on(desk: Desk) ->
     known.add("profile")
     desk.read(queue=topology.again(QUEUE), size=1)
     assert desk.until_seen(4)[3] == "early"
+    assert desk.keys == {reported("early").key}
     desk.until_empty(topology.again(QUEUE))
     assert depth(desk.uri, topology.PARKED_QUEUE) == 0
 
