@@ -17,6 +17,7 @@ from marshmallow import Schema, fields
 
 from services.bus import problems
 from services.bus.access import Touches
+from services.bus.dialect import FORM, FORMAT, Dialect
 from services.bus.json_schema import Converter, Plugin, prose
 from services.grid.events.parts import Kept
 
@@ -37,6 +38,10 @@ _PARAMETERS = {
     "division": ("The division's code.", "469002104"),
     "identity": ("The id of what is asked for.", "6a1d2b9c-3e4f-5a6b-8c7d-9e0f1a2b3c4d"),
     "level": ("The desk's level.", "household"),
+    FORMAT: ("In which format is answered.", "json"),
+    "service_code": ("A service of the list: a category of the profile.", "facility"),
+    "service_request_id": ("The request's id.", "0b9ab4f0-6f0e-5c41-9d5e-1f2a3b4c5d6e"),
+    "token": ("The tracking code, as it was told or written down.", "7K3M9QXW2A"),
     "recipient": (
         "`officer:<id>`, `desk:<level>:<division>` or `division:<code>`.",
         "desk:village:469002104214",
@@ -85,6 +90,8 @@ class RouteLike(Protocol):
     cache_seconds: int
     content: Mapping[str, Schema]
     by_key: bool
+    dialect: Dialect | None
+    knows: tuple[str, ...]
 
 
 class Page(NamedTuple):
@@ -173,11 +180,14 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
         rule = f"For {', '.join(route.may)}; it touches {route.touches.value}."
         rule += " The API key of a system will do." if route.by_key else ""
         description = f"{description}\n\n{rule}".strip()
+    if route.knows:
+        rule = f"Without a token; to {', '.join(route.knows)} it shows their own."
+        description = f"{description}\n\n{rule}".strip()
     made: dict[str, Any] = {
         "operationId": handler.__name__,
         "summary": summary,
         "description": description or "Without a token.",
-        "security": [{"bearer": []}] if route.may else [],
+        "security": _security(route),
         "x-roles": list(route.may),
         "parameters": _parameters(route, converter),
     }
@@ -185,7 +195,8 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
         content = {"schema": route.body, "example": _example(route.body)}
         # An empty body counts as {}.
         needed = any(field.required for field in route.body.fields.values())
-        made["requestBody"] = {"required": needed, "content": {"application/json": content}}
+        kind = "application/json" if route.dialect is None else FORM
+        made["requestBody"] = {"required": needed, "content": {kind: content}}
     if route.content:
         made["requestBody"] = {
             "required": True,
@@ -196,7 +207,7 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
         }
     answer: dict[str, Any] = {
         "description": HTTPStatus(route.status).phrase,
-        "content": {"application/json": {"schema": route.answers}},
+        "content": _answered(route, route.answers),
     }
     if route.status == HTTPStatus.CREATED:
         answer["headers"] = {"Location": _header("Where it is from now on.")}
@@ -214,6 +225,21 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
     return made
 
 
+def _security(route: RouteLike) -> list[dict[str, list[str]]]:
+    """A dialect's key may come in a field instead, which OpenAPI can't say of a form."""
+    if route.dialect is None:
+        return [{"bearer": []}] if route.may else []
+    return [{"bearer": []}, {}] if route.may or route.knows else []
+
+
+def _answered(route: RouteLike, schema: Schema) -> dict[str, Any]:
+    """What a body looks like, by media type; that of XML follows from that of JSON."""
+    if route.dialect is None:
+        return {"application/json": {"schema": schema}}
+    kinds = [kind.partition(";")[0] for kind in route.dialect.media_types.values()]
+    return {kind: {"schema": schema} if kind == "application/json" else {} for kind in kinds}
+
+
 def _parameters(route: RouteLike, converter: Converter) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in _VARIABLE.findall(route.path):
@@ -222,13 +248,16 @@ def _parameters(route: RouteLike, converter: Converter) -> list[dict[str, Any]]:
                 f"{route.method} {route.path}: say in _PARAMETERS of {__name__} what {name} means"
             )
         meaning, example = _PARAMETERS[name]
+        schema: dict[str, Any] = {"type": "string", "minLength": 1}
+        if name == FORMAT and route.dialect is not None:
+            schema = {"type": "string", "enum": list(route.dialect.media_types)}
         found.append(
             {
                 "in": "path",
                 "name": name,
                 "required": True,
                 "description": meaning,
-                "schema": {"type": "string", "minLength": 1},
+                "schema": schema,
                 "example": example,
             }
         )
@@ -287,7 +316,25 @@ def _problems(route: RouteLike) -> dict[str, Any]:
     # A name stands for a component.
     answers: dict[int, Any] = {status: str(status) for status in common}
     answers |= {status: _problem(status, said) for status, said in route.problems.items()}
+    if route.dialect is not None:
+        return _in_dialect(route, route.dialect, answers)
     return {str(status): answers[status] for status in sorted(answers)}
+
+
+def _in_dialect(route: RouteLike, dialect: Dialect, answers: Mapping[int, Any]) -> dict[str, Any]:
+    """The same as a dialect says it; a request that can't be read at all gets a problem document."""
+    said: dict[int, list[str]] = {}
+    for status in sorted(answers):
+        told = route.problems.get(status) or _PROBLEMS[status]
+        said.setdefault(dialect.status(status), []).append(told)
+    content = {
+        **_answered(route, dialect.problem),
+        problems.CONTENT_TYPE: {"schema": ProblemSchema},
+    }
+    return {
+        str(status): {"description": " ".join(told), "content": content}
+        for status, told in sorted(said.items())
+    }
 
 
 def _problem(status: int, said: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from services.bus.access import Guard, Touches
 from services.bus.audit import Auditor, AuditPage, AuditQuery, Trail
 from services.bus.auth import ANONYMOUS, Identity
 from services.bus.config import Config
+from services.bus.dialect import FORM, FORMAT, Dialect, key_of, loaded, pairs
 from services.bus.errors import Retry
 from services.bus.keys import PublishedKeys
 from services.bus.openapi import Page
@@ -96,6 +97,8 @@ class Call:
     trail: Trail = field(default_factory=Trail)
     sent: Sent | None = None
     """What was sent, of a route that reads it itself (``content``)."""
+    base: str = ""
+    """The scheme and host under which the caller knows this service, of a route with a dialect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +193,12 @@ class Route(Entrypoint):
         cache_seconds: int = 0,
         content: Mapping[str, Schema] = _NO_CONTENT,
         by_key: bool = False,
+        dialect: Dialect | None = None,
+        knows: Sequence[str] = (),
     ) -> None:
         # Else nameko logs each refused request as an error with a traceback.
         super().__init__(expected_exceptions=(Exception,))
-        unknown = set(may) - set(auth.ROLES)
+        unknown = {*may, *knows} - set(auth.ROLES)
         if unknown:
             raise ValueError(f"{method} {path} names roles that don't exist: {unknown}")
         if (touches is None) == bool(may):
@@ -222,10 +227,16 @@ class Route(Entrypoint):
         self.cache_seconds = cache_seconds
         self.content = content
         self.by_key = by_key
+        self.dialect = dialect
+        self.knows = tuple(knows)
 
     def rules(self) -> list[Rule]:
         """Its place in the URL map."""
-        return [Rule(self.path, methods=[self.method], endpoint=self)]
+        path = self.path
+        if self.dialect is not None:
+            formats = ",".join(self.dialect.media_types)
+            path = path.replace(f"<{FORMAT}>", f"<any({formats}):{FORMAT}>")
+        return [Rule(path, methods=[self.method], endpoint=self)]
 
     def setup(self) -> None:
         """See nameko's ``Extension``."""
@@ -243,18 +254,22 @@ class Route(Entrypoint):
         """
         if self.server.draining:
             raise problems.away("this service is stopping")
-        config = self.container.config
+        config, spoken = self.container.config, parameters.get(FORMAT, "")
+        parameters = {name: value for name, value in parameters.items() if name != FORMAT}
         asked = _asked(self, request, parameters, config["CONFIG"])
-        identity = self._admitted(request, asked) if self.may else ANONYMOUS
+        sent = _fields(request, form=self.body is not None) if self.dialect is not None else {}
+        key = key_of(sent, self.dialect) if self.dialect is not None else None
+        identity = self._admitted(request, asked, key)
         call = Call(
             identity=identity,
-            query=_query(request, self.query),
-            body=_body(request, self.body) if self.body is not None else {},
+            query=self._query(request, sent),
+            body=self._body(request, sent),
             idempotency_key=_idempotency_key(request),
             traceparent=asked.traceparent,
             if_match=_if_match(request),
             guard=Guard(identity),
             sent=_sent(request, self.content) if self.content else None,
+            base=_base(request) if self.dialect is not None else "",
         )
         self.check_signature((call,), dict(parameters))
         done = Event()
@@ -271,6 +286,8 @@ class Route(Entrypoint):
         except ContainerBeingKilled:
             raise problems.away("this service is stopping") from None
         answer = result if isinstance(result, Answer) else Answer(result)
+        if self.dialect is not None:
+            return self._spoken(answer.body, self.status, spoken, answer.headers)
         response = _response(answer.body, self.status_of(answer), headers=answer.headers)
         if not self.cache_seconds:
             return response
@@ -282,18 +299,54 @@ class Route(Entrypoint):
         """The status of what the handler returned."""
         return 202 if isinstance(result, Answer) and result.pending else self.status
 
-    def _admitted(self, request: Request, asked: audit.Request) -> Identity:
+    def problem(self, problem: Problem, parameters: Mapping[str, Any]) -> Response:
+        """The answer that says what is wrong, in the route's dialect if it has one."""
+        if self.dialect is None:
+            return _problem(problem)
+        body, status = self.dialect.errors(problem), self.dialect.status(problem.status.value)
+        return self._spoken(body, status, parameters[FORMAT], problem.headers)
+
+    def _spoken(
+        self, body: Any, status: int, spoken: str, headers: Mapping[str, str]
+    ) -> Response:
+        assert self.dialect is not None  # noqa: S101 - who asks has looked
+        return Response(
+            self.dialect.write(body, spoken),
+            status=status,
+            headers=headers,
+            content_type=self.dialect.media_types[spoken],
+        )
+
+    def _query(self, request: Request, sent: dict[str, list[str]]) -> dict[str, Any]:
+        if self.dialect is None:
+            return _query(request, self.query)
+        return {} if self.body is not None else loaded(sent, self.query or _NOTHING)
+
+    def _body(self, request: Request, sent: dict[str, list[str]]) -> dict[str, Any]:
+        if self.body is None:
+            return {}
+        return _body(request, self.body) if self.dialect is None else loaded(sent, self.body)
+
+    def _admitted(self, request: Request, asked: audit.Request, key: str | None) -> Identity:
         """Who calls, if their token is believed, their role may, and it reaches the county.
 
+        :param key: an API key that was sent in a field.
         :raises Problem: a 401, a 403, or a 503 if no token can be judged now.
         """
-        config, identity = self.container.config, ANONYMOUS
+        config, identity, may = self.container.config, ANONYMOUS, self.may or self.knows
+        if not may or (not self.may and key is None and "Authorization" not in request.headers):
+            return ANONYMOUS
         try:
             keys = config.get("API_KEYS")
-            identity = _identity(request, config["TOKENS"], config["CLOCK"], keys, self.by_key)
-            if identity.role not in self.may:
-                rule = f"this is for the role {' or '.join(self.may)}"
-                raise access.forbidden(identity, rule, may=list(self.may))
+            if self.dialect is not None and key is None and "Authorization" not in request.headers:
+                name = self.dialect.key
+                raise Problem(401, f"{name} is missing: send it (huashi system add makes one)")
+            identity = _identity(
+                request, config["TOKENS"], config["CLOCK"], keys, by_key=self.by_key, key=key
+            )
+            if identity.role not in may:
+                rule = f"this is for the role {' or '.join(may)}"
+                raise access.forbidden(identity, rule, may=list(may))
             if self.touches is Touches.COUNTY:
                 Guard(identity).must_be_of_the_county()
         except Problem as problem:
@@ -358,6 +411,8 @@ def route(
     cache_seconds: int = 0,
     content: Mapping[str, Schema] = _NO_CONTENT,
     by_key: bool = False,
+    dialect: Dialect | None = None,
+    knows: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a method of a service answer ``method path``.
 
@@ -380,6 +435,8 @@ def route(
     :param content: instead of ``body``: the media types that the handler reads itself
         (``Call.sent``), each with the schema of what it looks like, which has an ``example``.
     :param by_key: whether the API key of a system will do in place of a token.
+    :param dialect: the way of another API in which it asks and answers.
+    :param knows: of a public route, the roles to which it shows their own, if they say who they are.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
         method,
@@ -398,6 +455,8 @@ def route(
         cache_seconds=cache_seconds,
         content=content,
         by_key=by_key,
+        dialect=dialect,
+        knows=knows,
     )
     return decorate
 
@@ -535,7 +594,7 @@ class _Application:
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> tuple[str, Response]:
-        template = "none"
+        template, say = "none", _problem
         try:
             adapter = self._map.bind("", path_info=request.path)
             if request.method == "OPTIONS" and adapter.allowed_methods():
@@ -544,18 +603,20 @@ class _Application:
             rule, parameters = adapter.match(method=request.method, return_rule=True)
             template = rule.rule
             if isinstance(rule.endpoint, Route):
+                template = rule.endpoint.path
+                say = partial(rule.endpoint.problem, parameters=parameters)
                 return template, rule.endpoint.answer(request, parameters)
             page: Callable[[], Response] = rule.endpoint
             return template, page()
         except HTTPException as error:
-            return template, _problem(_of_werkzeug(error))
+            return template, say(_of_werkzeug(error))
         except Exception as error:  # noqa: BLE001 - a surprise is logged, and answered with 500
             problem = problems.of_error(error)
             if problem is None:
                 problem = _surprise(template)
             elif isinstance(error, Retry | UnknownProfile):
                 _log.warning("put off a request", route=template, why=str(error))
-            return template, _problem(problem)
+            return template, say(problem)
 
 
 _REFUSALS = (401, 403)
@@ -615,9 +676,16 @@ def _asked(
 
 
 def _identity(
-    request: Request, tokens: auth.Tokens, clock: Any, keys: auth.ApiKeys | None, by_key: bool
+    request: Request,
+    tokens: auth.Tokens,
+    clock: Any,
+    keys: auth.ApiKeys | None,
+    *,
+    by_key: bool,
+    key: str | None = None,
 ) -> Identity:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    sent = request.headers.get("Authorization", "") if key is None else f"Bearer {key}"
+    scheme, _, token = sent.partition(" ")
     if not scheme:
         challenge = 'Bearer realm="huashi"'
         detail = "send a token: Authorization: Bearer <token>"
@@ -626,7 +694,7 @@ def _identity(
         if scheme.lower() != "bearer":
             raise auth.InvalidToken("only bearer tokens are understood: Authorization: Bearer ...")
         token = token.strip()
-        if not token.startswith(auth.API_KEY):
+        if key is None and not token.startswith(auth.API_KEY):
             return tokens.verify(token, clock.real())
         if keys is None or not by_key:
             raise auth.InvalidToken(
@@ -651,6 +719,28 @@ def _query(request: Request, schema: Schema | None) -> dict[str, Any]:
     return _loaded(sent.to_dict(), schema or _NOTHING)
 
 
+def _fields(request: Request, *, form: bool) -> dict[str, list[str]]:
+    """What was sent in the query and, if there is one, in a form; of a field the form's counts."""
+    found = pairs(request.query_string)
+    if form:
+        if request.mimetype != FORM:
+            raise Problem(
+                415,
+                f"the body is {request.mimetype or 'of no type'}: send {FORM}",
+                headers={"Accept-Post": FORM},
+            )
+        _in_utf8(request)
+        _not_compressed(request)
+        found |= pairs(_read(request, BODY_LIMIT))
+    return found
+
+
+def _base(request: Request) -> str:
+    """The scheme and host that the caller used; a proxy says how it was asked."""
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
+    return f"{scheme if scheme in ('http', 'https') else request.scheme}://{request.host}"
+
+
 def _sent(request: Request, content: Mapping[str, Schema]) -> Sent:
     """A body that its handler reads."""
     media_type = request.mimetype
@@ -660,11 +750,15 @@ def _sent(request: Request, content: Mapping[str, Schema]) -> Sent:
             f"the body is {media_type or 'of no type'}: send {', '.join(content)}",
             headers={"Accept-Post": ", ".join(content)},
         )
+    _in_utf8(request)
+    _not_compressed(request)
+    return Sent(media_type, list(request.headers.items()), _read(request, BATCH_LIMIT))
+
+
+def _in_utf8(request: Request) -> None:
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     if charset not in ("utf-8", "utf8", "us-ascii"):
         raise Problem(415, f"the body is in {charset!r}: send UTF-8")
-    _not_compressed(request)
-    return Sent(media_type, list(request.headers.items()), _read(request, BATCH_LIMIT))
 
 
 def _not_compressed(request: Request) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from services.grid.clock import Instant
 from services.grid.duty import Duty
 from services.grid.places import Gazetteer, Located
+from services.grid.points import Point, Points
 
 LEVEL_OF_LENGTH = {6: "county", 9: "township", 12: "village", 14: "group", 17: "household"}
 """The default level of a code by its number of digits."""
@@ -49,13 +50,17 @@ class DivisionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """A unit of the tree of places; ``parent`` is None for a county."""
+    """A unit of the tree of places; ``parent`` is None for a county.
+
+    ``location`` is where it is on the map, if that was said.
+    """
 
     code: str
     name: str
     level: str
     parent: str | None
     kind: str
+    location: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +296,11 @@ class Directory:
             has several roots and the text names none.
         """
         return self._gazetteer.locate(text, self._start(within))
+
+    @cached_property
+    def points(self) -> Points:
+        """The divisions that have a point on the map."""
+        return Points(self.divisions.values())
 
     def unit(self, named: str, level: str, division: str) -> Unit | None:
         """The unit of this name or id just there, or None."""

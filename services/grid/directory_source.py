@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from services.grid.directory import (
     Unit,
 )
 from services.grid.duty import ALWAYS, read_weeks
+from services.grid.points import FARTHEST_KM, REACH_KM, Point
 from services.grid.problems import Problem, ProfileError, not_among
 
 _CODE = re.compile(r"[0-9]{6,32}", re.ASCII)
@@ -37,14 +39,15 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def read_divisions(path: Path) -> list[Division]:
-    """Reads ``code,level,name,parent[,kind]``.
+    """Reads ``code,level,name,parent[,kind,lat,long,reach]``.
 
     An empty parent is the longest other code that this one continues; an empty kind follows
-    from the name (社区 is a community, 生活区 a farm) and the level.
+    from the name (社区 is a community, 生活区 a farm) and the level. ``lat`` and ``long`` say where
+    it is on the map (WGS 84), ``reach`` how many km around that are its own.
 
     :raises ProfileError: everything that is wrong.
     """
-    rows = _Rows(path, ("code", "level", "name", "parent"), ("kind",))
+    rows = _Rows(path, ("code", "level", "name", "parent"), ("kind", "lat", "long", "reach"))
     codes = {row.cells["code"] for row in rows}
     found: dict[str, tuple[Division, _Row]] = {}
     for row in rows:
@@ -59,10 +62,20 @@ def read_divisions(path: Path) -> list[Division]:
             first = found[code][1].line
             row.problem("code", f"{code} is given twice, first in line {first}: keep one of them")
         elif code:
-            found[code] = (Division(code, name, level, parent, kind), row)
+            found[code] = (Division(code, name, level, parent, kind, _point(row)), row)
     _refuse_circles(found)
     rows.check()
     return [division for division, _ in found.values()]
+
+
+def _point(row: _Row) -> Point | None:
+    """Where a division is on the map, if its row says so."""
+    if not any(row.cells.get(column) for column in ("lat", "long", "reach")):
+        return None
+    lat = row.number("lat", -90, 90)
+    long = row.number("long", -180, 180)
+    reach = row.number("reach", 0, FARTHEST_KM) if row.cells.get("reach") else REACH_KM
+    return Point(lat, long, reach)
 
 
 def read_units(path: Path) -> list[Unit]:
@@ -314,6 +327,17 @@ class _Row:
         ):
             self.problem(column, f"{value}: groups are numbered from 01, household grids from 001")
         return value
+
+    def number(self, column: str, least: float, most: float) -> float:
+        value = self.cells.get(column, "")
+        try:
+            number = float(value)
+        except ValueError:
+            number = nan
+        if least <= number <= most:
+            return number
+        self.problem(column, f"{value!r}: write a number from {least:g} to {most:g}")
+        return least
 
     def date(self, column: str) -> date | None:
         value = self.cells[column]

@@ -16,7 +16,7 @@ from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.grid.atlas import Atlas, entry_key
 from services.grid.clock import Instant
-from services.grid.directory import Directory
+from services.grid.directory import Directory, Division
 from services.grid.events import Event
 from services.grid.events.envelope import event_id, traceparent_of
 from services.grid.profile import Loaded
@@ -38,13 +38,19 @@ def entries_of(loaded: Loaded) -> dict[str, tuple[str, dict[str, Any]]]:
                 "rules": profile.rules,
             },
         ),
-        *(("division", asdict(division)) for division in loaded.divisions),
+        *(("division", _division(division)) for division in loaded.divisions),
         *(("unit", asdict(unit)) for unit in loaded.units),
         *(("officer", asdict(officer)) for officer in loaded.officers),
         *(("duty", asdict(duty)) for duty in loaded.duties),
         *(("holidays", asdict(year)) for year in loaded.holiday_years),
     ]
     return {entry_key(kind, entry): (kind, entry) for kind, entry in entries}
+
+
+def _division(division: Division) -> dict[str, Any]:
+    """Its entry; a division without a point looks as it did before there were any."""
+    entry = asdict(division)
+    return {name: value for name, value in entry.items() if (name, value) != ("location", None)}
 
 
 def works(loaded: Loaded, known: Iterable[Document], now: Instant, changed: float) -> list[Work]:

@@ -16,7 +16,8 @@ from marshmallow import ValidationError, fields, validate
 from services.grid.calendars import OFF, WEEK, WORK, read_hours
 from services.grid.duty import read_weeks
 from services.grid.events.event_type import EventType
-from services.grid.events.parts import CODE, WORD, InstantField, Kept, public_text
+from services.grid.events.parts import CODE, WORD, InstantField, Kept, Number, public_text
+from services.grid.points import FARTHEST_KM
 
 _FOLLOWERS = ("dispatch", "escalation", "notify")
 
@@ -28,14 +29,23 @@ class EntrySchema(Kept):
     retired = fields.Boolean(load_default=False)
 
 
+class PointSchema(Kept):
+    """Where a division is on the map: WGS 84, degrees; ``reach`` in km."""
+
+    lat = Number(required=True, validate=validate.Range(-90, 90))
+    long = Number(required=True, validate=validate.Range(-180, 180))
+    reach = Number(required=True, validate=validate.Range(0, FARTHEST_KM))
+
+
 class DivisionSchema(Kept):
-    """A unit of the tree of places (区划)."""
+    """A unit of the tree of places (区划); ``location`` if it has a point on the map."""
 
     code = fields.String(required=True, validate=CODE)
     name = fields.String(required=True, validate=validate.Length(1, 80))
     level = fields.String(required=True, validate=WORD)
     parent = fields.String(required=True, allow_none=True, validate=CODE)
     kind = fields.String(required=True, validate=WORD)
+    location = fields.Nested(PointSchema)
 
 
 class UnitSchema(Kept):
