@@ -1,7 +1,7 @@
-"""Another API's way to ask and to answer, on routes of ours: forms, its own media types, its errors.
+"""Another API's way to ask and to answer, on routes of ours: forms, media types, errors.
 
-A route with a :class:`Dialect` has a path that ends in ``.<format>``. Its fields come from the query
-and, of a POST, from a form besides; a field that is sent empty counts as not sent. Everything that
+A route with a :class:`Dialect` has a path that ends in ``.<format>``. Its fields come from the
+query and, of a POST, from a form besides; a field that is sent empty counts as not sent. Whatever
 goes wrong, also before its handler, is said in the dialect.
 """
 

@@ -322,7 +322,7 @@ def _problems(route: RouteLike) -> dict[str, Any]:
 
 
 def _in_dialect(route: RouteLike, dialect: Dialect, answers: Mapping[int, Any]) -> dict[str, Any]:
-    """The same as a dialect says it; a request that can't be read at all gets a problem document."""
+    """The same as a dialect says it; what can't be read at all gets a problem document."""
     said: dict[int, list[str]] = {}
     for status in sorted(answers):
         told = route.problems.get(status) or _PROBLEMS[status]

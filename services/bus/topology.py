@@ -50,7 +50,10 @@ ANSWER_SECONDS = 5.0
 """So long a question waits for its answer; one that nobody took by then is forgotten."""
 
 COLLECTIONS: dict[str, tuple[str, ...]] = {
-    "intake": ("register", "timeline", "reporters", "directory", "systems", "rejected"),
+    "intake": (
+        *("register", "timeline", "happenings", "reporters"),
+        *("directory", "systems", "rejected"),
+    ),
     "dispatch": ("docket_{level}", "directory_{level}"),
     "escalation": ("custody", "custodians", "directory_escalation"),
     "notify": ("notifications", "contacts", "subscriptions", "directory_notify"),

@@ -306,9 +306,7 @@ class Route(Entrypoint):
         body, status = self.dialect.errors(problem), self.dialect.status(problem.status.value)
         return self._spoken(body, status, parameters[FORMAT], problem.headers)
 
-    def _spoken(
-        self, body: Any, status: int, spoken: str, headers: Mapping[str, str]
-    ) -> Response:
+    def _spoken(self, body: Any, status: int, spoken: str, headers: Mapping[str, str]) -> Response:
         assert self.dialect is not None  # noqa: S101 - who asks has looked
         return Response(
             self.dialect.write(body, spoken),
@@ -436,7 +434,7 @@ def route(
         (``Call.sent``), each with the schema of what it looks like, which has an ``example``.
     :param by_key: whether the API key of a system will do in place of a token.
     :param dialect: the way of another API in which it asks and answers.
-    :param knows: of a public route, the roles to which it shows their own, if they say who they are.
+    :param knows: of a public route with a dialect, the roles to which it shows their own.
     """
     decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = Route.decorator(
         method,

@@ -266,4 +266,6 @@ def _made(kind: type[Any], entry: Mapping[str, Any]) -> Any:
 
 def _division(entry: Mapping[str, Any]) -> Division:
     place = entry.get("location")
-    return _made(Division, {**entry, "location": place and _made(Point, place)})
+    point: Point | None = place and _made(Point, place)
+    division: Division = _made(Division, {**entry, "location": point})
+    return division

@@ -93,6 +93,9 @@ class ReporterSchema(Schema):
         )
     )
     address = fields.String(validate=[validate.Length(1, 200), plain])
+    email = fields.Email(validate=[validate.Length(max=200), plain])
+    device = fields.String(validate=[validate.Length(1, 200), plain])
+    account = fields.String(validate=[validate.Length(1, 200), plain])
 
 
 class ExternalSchema(Schema):
@@ -395,6 +398,9 @@ class CaseShown(Shown):
     location = fields.Nested(LocationSchema, allow_none=True)
     place = fields.String(allow_none=True, metadata={"description": "the address, as reported"})
     attachments = fields.List(fields.Nested(AttachmentSchema))
+    media = fields.List(
+        fields.String(), metadata={"description": "URLs of an Open311 client, without a digest"}
+    )
     external = fields.Nested(ExternalSchema, allow_none=True)
     respond_by = InstantField(
         allow_none=True, metadata={"description": "by when another system has promised an answer"}
@@ -772,6 +778,7 @@ def shown(document: Document, atlas: Atlas) -> dict[str, Any]:
         "location": told.get("location"),
         "place": told.get("address"),
         "attachments": told.get("attachments", []),
+        "media": told.get("media", []),
         "external": told.get("external"),
         "respond_by": facts.get("respond_by"),
         "updates": document.get("updates", []),

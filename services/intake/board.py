@@ -102,13 +102,8 @@ def board(intake: IntakeShell, call: Call) -> Answer:
         if query["category"] not in categories:
             raise problems.invalid({"category": not_among(query["category"], categories)})
         categories = (query["category"],)
-    where = BoardFilter(
-        division=query["division"],
-        without=_of_others(atlas, profile, query["division"]),
-        statuses=tuple(stage.word for stage in _shown_stages(rule)),
-        categories=categories,
-        since=plus(intake.now, -rule.days * _DAY_SECONDS),
-    )
+    where = filter_of(atlas, profile, rule, query["division"], intake.now)
+    where = where._replace(categories=categories)
     records, following = intake.store.ended(where, query["cursor"], query["limit"])
     documents = [record.document or {} for record in records]
     # What happened elsewhere and was only sent here is on the board of where it happened.
@@ -138,6 +133,32 @@ def _opened(atlas: Atlas, code: str) -> tuple[Profile, Board]:
     return profile, profile.board
 
 
+def filter_of(atlas: Atlas, profile: Profile, rule: Board, code: str, now: Instant) -> BoardFilter:
+    """What a profile opens of a division."""
+    return BoardFilter(
+        division=code,
+        without=_of_others(atlas, profile, code),
+        statuses=tuple(stage.word for stage in _shown_stages(rule)),
+        categories=rule.categories,
+        since=plus(now, -rule.days * _DAY_SECONDS),
+    )
+
+
+def opens(document: Document, atlas: Atlas, now: Instant) -> Profile | None:
+    """The profile whose board shows a case, if any does."""
+    place, resolution = document["facts"]["division"], document["state"]["resolution"]
+    profile = profile_for(atlas.current, place, atlas.directory)
+    if profile is None or profile.board is None or resolution is None:
+        return None
+    where = filter_of(atlas, profile, profile.board, profile.region, now)
+    shown = (
+        document["status"] in where.statuses
+        and document["facts"]["category"] in where.categories
+        and resolution["at"] >= where.since
+    )
+    return profile if shown else None
+
+
 def _of_others(atlas: Atlas, profile: Profile, code: str) -> tuple[str, ...]:
     """Parts of a division that have a profile of their own: they open their own boards."""
     regions = {other.region for other in atlas.current} - {profile.region}
@@ -145,6 +166,7 @@ def _of_others(atlas: Atlas, profile: Profile, code: str) -> tuple[str, ...]:
 
 
 def _shown_stages(rule: Board) -> tuple[Stage, ...]:
+    """What a case must have come to for the board to show it."""
     return (Stage.CLOSED,) if rule.closed else (Stage.RESOLVED, Stage.CLOSED)
 
 
@@ -157,7 +179,7 @@ def _shown(document: Document, profile: Profile, atlas: Atlas) -> dict[str, Any]
     own = atlas.rules_for(facts) if atlas.knows(facts) else profile
     outcome = resolution["outcome"]
     return {
-        "place": _place(_village(facts["division"], atlas), atlas),
+        "place": _place(village(facts["division"], atlas), atlas),
         "category": facts["category"],
         "category_title": profile.categories[facts["category"]],
         "reported_on": reported.isoformat(),
@@ -182,7 +204,7 @@ def _satisfied(document: Document) -> bool | None:
     return bool(given["satisfied"]) if given is not None and now else None
 
 
-def _village(code: str, atlas: Atlas) -> str:
+def village(code: str, atlas: Atlas) -> str:
     """The division itself, or the village that it lies in: no finer place is shown."""
     above = (place.code for place in atlas.directory.ancestors(code))
     return next((found for found in above if len(found) <= _VILLAGE_DIGITS), code[:_VILLAGE_DIGITS])

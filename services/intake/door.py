@@ -37,7 +37,7 @@ from services.grid.events.bindings import (
 )
 from services.grid.events.envelope import flatten
 from services.grid.events.parts import WORD, InstantField
-from services.intake import replies
+from services.intake import happenings, replies
 from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
 from services.intake.reporting import opened
 from services.intake.shell import IntakeShell
@@ -265,16 +265,11 @@ class FrontDoor:
         results: dict[Place, Result],
     ) -> None:
         """Adds what the events of one system come to, or why not."""
-        name, room = basis.system["name"], self._room(basis.system)
         for place, (event, data) in loaded.items():
             try:
                 task = TYPES[event.type].handle(basis, event, data)
                 if task.opens is not None:
-                    if room <= 0:
-                        raise _Crowded(basis.system)
-                    room -= 1
-                    count, at = self._open[name]
-                    self._open[name] = count + 1, at
+                    self.one_more(basis.system)
                 tasks[place] = task
             except _WHY_NOT as error:
                 results[place] = Result(event, refusal=_refusal(error))
@@ -286,6 +281,16 @@ class FrontDoor:
             kind = TYPES.get(each.event.type or "")
             word = "accepted" if each.document is not None else "rejected"
             metrics.INBOUND.labels(door, kind.name if kind else "unknown", word).inc()
+
+    def one_more(self, system: Document) -> None:
+        """That one more case of a system may be open.
+
+        :raises Refused: there are as many as may be.
+        """
+        if self._room(system) <= 0:
+            raise _Crowded(system)
+        count, at = self._open[system["name"]]
+        self._open[system["name"]] = count + 1, at
 
     def rooms(self) -> Mapping[str, float]:
         """See :class:`services.bus.inbound.Rooms`."""
@@ -372,11 +377,15 @@ class DoorShell(IntakeShell):
         self.rooms = self.door
 
     def tell(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
-        """Tells a system how far its own cases are."""
+        """Tells a system how far its own cases are, and keeps it for those who ask."""
         documents = [outcome.document for outcome in outcomes]
+        told = list(zip(events, documents, strict=True))
+        happened = happenings.entries(told, self.now)
+        if happened:
+            self.happenings.keep(happened)
         found = [
             replies.status(event, document)
-            for event, document in zip(events, documents, strict=True)
+            for event, document in told
             if document is not None and "inbound" in document and replies.tells(event)
         ]
         if found:
@@ -469,7 +478,7 @@ def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer
         events = of_http(sent.media_type, sent.fields, sent.body)
     except ValueError as error:
         raise Problem(400, str(error), kind="not_a_batch") from error
-    _in_time(door.rates, system, len(events))
+    in_time(door.rates, system, len(events))
     (results,) = door.take([(system, events)], "http")
     for each in results:
         if each.document is not None:
@@ -500,7 +509,7 @@ def _problem(refusal: Refusal) -> Problem:
     return Problem(_STATUS[refusal.why], detail, kind=refusal.why, **{**facts, "errors": listed})
 
 
-def _in_time(rates: Rates, system: Document, count: int) -> None:
+def in_time(rates: Rates, system: Document, count: int) -> None:
     """That a system sends no faster than it may.
 
     :raises Problem: a 429, with when to come again.

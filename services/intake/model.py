@@ -4,8 +4,9 @@ It is ``{case, facts, state, report, request, under, reached, late_custody, supe
 status}``:
 
 - ``facts`` and ``state`` as events carry them, ``state`` the greatest that any carried;
-- ``report`` is what only the register keeps: description, location, attachments, how the
-  place was found, the reference to the reporter, and ``by``, whose token reported it;
+- ``report`` is what only the register keeps: description, location, attachments, ``media`` (URLs
+  of an Open311 client), how the place was found, the reference to the reporter, and ``by``,
+  whose token reported it;
 - ``request`` is ``{digest}`` of the report as it was sent, so that the same
   ``Idempotency-Key`` gives the same answer and another report under it is refused;
 - ``under`` are the codes of the case's division, of the one where it is now, and of all above
@@ -141,6 +142,7 @@ def open_case(
         "state": state,
         "report": {
             **{name: report.get(name) for name in kept},
+            **({"media": report["media"]} if report.get("media") else {}),
             "reporter": report["reporter"],
             "by": report.get("by"),
             "routed_by": entry.rule,

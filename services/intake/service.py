@@ -23,9 +23,10 @@ from services.intake import (
     subscribing,
 )
 from services.intake import systems as registry
+from services.intake.open311.routes import Open311
 
 
-class Service(Operations):
+class Service(Operations, Open311):
     """Reports come in here; it keeps the register (台账), the timeline and the directory."""
 
     name = "intake"

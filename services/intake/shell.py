@@ -17,7 +17,7 @@ from services.grid.clock import plus, seconds_between
 from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
 from services.intake import closing, directory, model
-from services.intake.store import Register, Rejected, Reporters, Timeline
+from services.intake.store import Happenings, Register, Rejected, Reporters, Timeline
 from services.intake.systems import Registrar, Systems
 
 log = logs.get(__name__)
@@ -38,6 +38,7 @@ class IntakeShell(Shell[Register]):
     def __init__(self, config: Config) -> None:
         super().__init__(config, Register, "directory")
         self.timeline = Timeline(self.database[Timeline.name])
+        self.happenings = Happenings(self.database[Happenings.name])
         self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
         self.rejected = Rejected(self.database[Rejected.name])
         self.systems = Systems(self.database[Systems.name])
@@ -54,6 +55,7 @@ class IntakeShell(Shell[Register]):
     def prepare(self) -> None:
         """Makes the directory say what the profile folders say, and publishes what changed."""
         self.timeline.ensure_indexes()
+        self.happenings.ensure_indexes()
         self.rejected.ensure_indexes()
         for loaded in self._folders:
             self._warn_of_holidays(loaded)

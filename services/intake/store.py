@@ -1,4 +1,4 @@
-"""Intake's collections: ``register``, ``timeline``, ``reporters`` with their keys, ``rejected``."""
+"""Intake's collections: ``register``, ``timeline``, ``happenings``, ``reporters``, ``rejected``."""
 
 from __future__ import annotations
 
@@ -35,6 +35,27 @@ class BoardFilter(NamedTuple):
     statuses: tuple[str, ...]
     categories: tuple[str, ...]
     since: Instant
+
+
+class Listing(NamedTuple):
+    """Which cases a list shows: those whose ``time`` lies in a period, both ends included.
+
+    ``time`` is a field of the record; ``by`` who reported it, ``under`` a division in which it
+    happened or is, ``board`` what its board opens.
+    """
+
+    time: str
+    since: Instant
+    until: Instant
+    by: str | None = None
+    under: str | None = None
+    board: BoardFilter | None = None
+    statuses: Sequence[str] | None = None
+    categories: Sequence[str] | None = None
+
+
+REPORTED, ENDED = "facts.reported_at", "state.resolution.at"
+"""Times of a record."""
 
 
 class Register(MongoStore):
@@ -157,13 +178,72 @@ class Register(MongoStore):
         self, where: BoardFilter, cursor: Cursor | None, limit: int
     ) -> tuple[list[Record], str | None]:
         """A page of cases for the notice board, the last resolved first."""
-        conditions = {
-            "document.under": {"$eq": where.division, "$nin": list(where.without)},
-            "document.status": {"$in": list(where.statuses)},
-            "document.facts.category": {"$in": list(where.categories)},
-            "document.state.resolution.at": {"$gte": where.since},
-        }
-        return self.page(conditions, "document.state.resolution.at", cursor, limit)
+        return self.page(_opened(where), "document.state.resolution.at", cursor, limit)
+
+    def listed(self, where: Listing, skip: int, limit: int, *, order: int) -> list[dict[str, Any]]:
+        """Cases in the order of their time: 1, or -1 for the latest first."""
+        conditions: list[dict[str, Any]] = [
+            {f"document.{where.time}": {"$gte": where.since, "$lte": where.until}}
+        ]
+        for field, value in (
+            ("report.by", where.by),
+            ("under", where.under),
+            ("status", where.statuses and {"$in": list(where.statuses)}),
+            ("facts.category", where.categories and {"$in": list(where.categories)}),
+        ):
+            if value is not None:
+                conditions.append({f"document.{field}": value})
+        if where.board is not None:
+            conditions.append(_opened(where.board))
+        by_time = [(f"document.{where.time}", order), ("_id", order)]
+        with database_errors():
+            found = self.collection.find({"$and": conditions}).sort(by_time)
+            return [raw["document"] for raw in found.skip(skip).limit(limit)]
+
+
+def _opened(where: BoardFilter) -> dict[str, Any]:
+    """The conditions of a notice board."""
+    return {
+        "document.under": {"$eq": where.division, "$nin": list(where.without)},
+        "document.status": {"$in": list(where.statuses)},
+        "document.facts.category": {"$in": list(where.categories)},
+        "document.state.resolution.at": {"$gte": where.since},
+    }
+
+
+class Happenings:
+    """What happened to the cases of other systems, for those who ask for it in turn.
+
+    Entries are as :mod:`services.intake.happenings` makes them; appended and never changed.
+    """
+
+    name = "happenings"
+
+    def __init__(self, collection: Collection[dict[str, Any]]) -> None:
+        self._collection = collection
+
+    def ensure_indexes(self) -> None:
+        """A system's in the order in which they were heard of."""
+        with database_errors():
+            self._collection.create_index([("by", 1), ("at", 1), ("_id", 1)])
+
+    def keep(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Adds those that are not there yet."""
+        with database_errors():
+            try:
+                self._collection.insert_many(entries, ordered=False)
+            except BulkWriteError as error:
+                if any(each["code"] != _DUPLICATE for each in (error.details or {})["writeErrors"]):
+                    raise
+
+    def of(
+        self, by: str, since: Instant, until: Instant, skip: int, limit: int
+    ) -> list[dict[str, Any]]:
+        """A system's of a period, both ends included, the first first."""
+        where = {"by": by, "at": {"$gte": since, "$lte": until}}
+        with database_errors():
+            found = self._collection.find(where).sort([("at", 1), ("_id", 1)])
+            return list(found.skip(skip).limit(limit))
 
 
 class Timeline:

@@ -1,6 +1,6 @@
 """Which services a county offers through Open311: the categories of its profile.
 
-A jurisdiction is the region of a profile that new cases may get; its id is the region's division code.
+A jurisdiction is the region of a profile that new cases may get; its id is the division code.
 """
 
 from __future__ import annotations

@@ -11,7 +11,15 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from services.bus.dialect import Commas
 from services.bus.openapi import Shown
 from services.grid.clock import Instant
-from services.grid.events.parts import CODE, WORD, InstantField, plain, plain_lines, public_text
+from services.grid.events.parts import (
+    CODE,
+    WORD,
+    InstantField,
+    no_personal_number,
+    plain,
+    plain_lines,
+    public_text,
+)
 
 MOST = 1000
 """Requests in an answer, as the specification has it."""
@@ -154,7 +162,8 @@ class PersonBody(Schema):
 class RequestBody(PersonBody):
     """The form of ``POST /open311/v2/requests``.
 
-    Where: ``lat`` and ``long``, ``address_string`` (a place name) or ``address_id`` (a division code).
+    Where: ``lat`` and ``long``, ``address_string`` (a place name) or ``address_id`` (a division
+    code).
     """
 
     example: ClassVar[dict[str, Any]] = {
@@ -175,9 +184,7 @@ class RequestBody(PersonBody):
     service_code = fields.String(required=True, validate=_ID)
     lat = fields.Float(validate=validate.Range(-90, 90))
     long = fields.Float(validate=validate.Range(-180, 180))
-    address_string = fields.String(
-        load_default=None, validate=[validate.Length(1, 200), plain]
-    )
+    address_string = fields.String(load_default=None, validate=[validate.Length(1, 200), plain])
     address_id = fields.String(load_default=None, validate=CODE)
     description = Text(load_default="", validate=[validate.Length(max=4000), plain_lines])
     title = public_text(200, shortest=1, data_key="attribute[title]")
@@ -222,7 +229,9 @@ class UpdateBody(PersonBody):
         metadata={"description": "what the sender calls it; the case's own does not change by it"},
     )
     updated_datetime = Time(load_default=None)
-    description = Text(required=True, validate=[validate.Length(1, 1500), plain_lines])
+    description = Text(
+        required=True, validate=[validate.Length(1, 1500), plain_lines, no_personal_number]
+    )
     service_code = fields.String(validate=_ID)
     service_request_id_ext = fields.String(validate=_ID)
     title = fields.String(validate=_ID)
