@@ -50,10 +50,12 @@ def check(service: str, answer: httpx.Response) -> None:
     assert kind in response["content"], f"{said} with {kind}"
     schema = response["content"][kind].get("schema")
     if schema is not None:
-        name = schema["$ref"].removeprefix(_SCHEMAS)
+        many = schema.get("type") == "array"
+        name = (schema["items"] if many else schema)["$ref"].removeprefix(_SCHEMAS)
         wrong = [
             f"{'.'.join(map(str, error.instance_path))}: {error.message}"
-            for error in _closed(service, name).iter_errors(answer.json())
+            for each in (answer.json() if many else [answer.json()])
+            for error in _closed(service, name).iter_errors(each)
         ]
         assert not wrong, f"{said}, and its schema {name} says otherwise: {wrong}"
 

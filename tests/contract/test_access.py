@@ -18,6 +18,13 @@ PUBLIC = {
     "GET /v1/tracking/<code>",
     "POST /v1/tracking/<code>/feedback",
     "GET /v1/public/cases",
+    "GET /open311/v2/discovery.<format>",
+    "GET /open311/v2/services.<format>",
+    "GET /open311/v2/services/<service_code>.<format>",
+    "GET /open311/v2/requests.<format>",
+    "GET /open311/v2/requests/<service_request_id>.<format>",
+    "GET /open311/v2/tokens/<token>.<format>",
+    "GET /open311/v2/servicerequestupdates.<format>",
 }
 # What who reports may do to their own cases.
 OWN = {
@@ -25,6 +32,7 @@ OWN = {
     "GET /v1/cases/<case>",
     "POST /v1/cases/<case>/feedback",
     "POST /v1/cases/<case>/withdraw",
+    "POST /open311/v2/servicerequestupdates.<format>",
 }
 # What only reads and is kept in the audit trail nevertheless: who reported a case.
 READ_AND_AUDITED = {"GET /v1/cases/<case>/reporter"}
@@ -37,10 +45,12 @@ REACHES = {
 
 
 def routes_of(kind: type) -> list[Route]:
-    """The routes that a class declares itself, in their order."""
+    """The routes of a class, in their order, but those that every service has."""
+    kinds = [each for each in kind.__mro__ if each is kind or each is not Operations]
     return [
         entrypoint
-        for member in vars(kind).values()
+        for each in kinds
+        for member in vars(each).values()
         for entrypoint in getattr(member, "nameko_entrypoints", ())
         if isinstance(entrypoint, Route)
     ]

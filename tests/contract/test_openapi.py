@@ -38,7 +38,11 @@ def test_each_operation_says_what_it_is_and_who_may(service: str) -> None:
         assert operation["tags"] in ([service], ["operations"]), name
         assert operation["summary"], name
         assert not operation["summary"].endswith("."), name
-        assert operation["security"] == ([{"bearer": []}] if operation.get("x-roles") else []), name
+        bearer = [{"bearer": []}] if operation.get("x-roles") else []
+        if "/open311/" in name and operation["security"]:
+            # The key may be a field of the form or query instead.
+            bearer = [{"bearer": []}, {}]
+        assert operation["security"] == bearer, name
         assert set(operation.get("x-roles", ())) <= set(ROLES), name
 
 
