@@ -272,6 +272,9 @@ def _parameters(route: RouteLike, converter: Converter) -> list[dict[str, Any]]:
                 schema["enum"] = [value for value in schema["enum"] if value is not None]
             if schema.get("default", ...) is None:
                 del schema["default"]
+            if route.dialect is not None:
+                # It counts as not sent.
+                parameter["allowEmptyValue"] = True
             if parameter["name"] in examples:
                 parameter["example"] = examples[parameter["name"]]
             found.append(parameter)
@@ -305,7 +308,7 @@ def _problems(route: RouteLike) -> dict[str, Any]:
     """What else it may answer."""
     # Each refuses unknown query parameters (422) and a broken head (400).
     common = {400, 422, 500, 503}
-    if route.may:
+    if route.may or route.knows:
         common |= {401, 403}
     if _VARIABLE.search(route.path):
         common.add(404)

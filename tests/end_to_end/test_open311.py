@@ -515,19 +515,19 @@ def two(make_stack: Callable[..., Stack]) -> Iterator[App]:
 
 def test_of_several_jurisdictions_one_is_named(two: App) -> None:
     said = two.refused(400, two.get("services.json"))
-    assert "jurisdiction_id is missing: write one of 430182, 469002" in said
+    assert "jurisdiction_id is missing: write one of 430182119, 469002" in said
     codes = {
         region: {
             each["service_code"] for each in two.get("services.json", jurisdiction_id=region).json()
         }
-        for region in ("430182", "469002")
+        for region in ("430182119", "469002")
     }
-    assert codes["469002"] == {"facility", "order"} != codes["430182"]
-    answer = two.post("requests.json", form(jurisdiction_id="430182", service_code="facility"))
+    assert codes["469002"] == {"facility", "order"} != codes["430182119"]
+    answer = two.post("requests.json", form(jurisdiction_id="430182119", service_code="facility"))
     assert answer.status_code in (400, 404), answer.text
     case = two.report(jurisdiction_id="469002")
     assert two.one(case)["service_request_id"] == case
-    assert two.get(f"requests/{case}.json", jurisdiction_id="430182").status_code == 404
+    assert two.get(f"requests/{case}.json", jurisdiction_id="430182119").status_code == 404
     listed = two.get("requests.json", jurisdiction_id="469002").json()
     assert [each["service_request_id"] for each in listed] == [case]
-    assert two.get("requests.json", jurisdiction_id="430182").json() == []
+    assert two.get("requests.json", jurisdiction_id="430182119").json() == []
