@@ -735,6 +735,8 @@ def _fields(request: Request, *, form: bool) -> dict[str, list[str]]:
 
 def _base(request: Request) -> str:
     """The scheme and host that the caller used; a proxy says how it was asked."""
+    if not request.host:
+        raise Problem(400, "Host is malformed: write a name, or a name:port")
     scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
     return f"{scheme if scheme in ('http', 'https') else request.scheme}://{request.host}"
 

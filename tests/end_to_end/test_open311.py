@@ -128,6 +128,8 @@ def test_discovery_says_where_and_in_which_formats(anybody: App) -> None:
     assert [each.text for each in root.iter("format")] == ["application/json", "text/xml"]
     proxied = httpx.get(f"{anybody.url}/discovery.json", headers={"X-Forwarded-Proto": "https"})
     assert proxied.json()["endpoints"][0]["url"] == anybody.url.replace("http:", "https:")
+    odd = httpx.get(f"{anybody.url}/discovery.xml", headers={"Host": 'a"><b'})
+    assert (odd.status_code, parsed(odd).tag) == (400, "errors")
 
 
 def test_the_services_are_the_categories_of_the_profile(anybody: App) -> None:
