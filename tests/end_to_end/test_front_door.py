@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -353,30 +349,3 @@ def test_only_so_many_cases_of_a_system_may_be_open(add: Add) -> None:
     assert system.accepted(withdraw)["status"] == "withdrawn"
     waiting = system.event()
     eventually("room for one more", lambda: system.post(waiting).status_code == 202)
-
-
-def test_the_guide_works_as_it_stands(hotline: System) -> None:
-    guide = (Path(__file__).parents[2] / "docs/integrating/first-case.md").read_text()
-    report, look, withdraw = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
-
-    def run(script: str) -> Any:
-        environment = {
-            **os.environ,
-            "INTAKE": hotline.county.about["intake"],
-            "KEY": hotline.key,
-        }
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    (accepted,) = run(report)["accepted"]
-    assert run(report)["accepted"] == [accepted]
-    assert accepted["case"] in {case["id"] for case in run(look)["cases"]}
-    assert run(withdraw)["accepted"][0]["status"] == "withdrawn"
