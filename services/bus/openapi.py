@@ -29,7 +29,8 @@ One of Huashi's services: events and HTTP that coordinate a county's cases. JSON
 
 Whatever goes wrong is a problem document (RFC 9457): `detail` says what and the cure, `errors`
 lists each wrong field. A request whose head can't be read gets 400, 414, 431 or 501 before any
-operation; a path that is not here 404, a method that a path does not know 405 with `Allow`."""
+operation; a path that is not here 404, a method that a path does not know 405 with `Allow`.
+Paths that end in `.{format}` are another API's, and say errors in its way."""
 
 _PARAMETERS = {
     "name": ("The system's name.", "hotline"),

@@ -1,7 +1,8 @@
 """What happened to the cases of other systems, kept for those who ask for it in turn.
 
 Over AMQP a system is told (:mod:`services.intake.replies`); who polls, as Open311 clients do, needs
-it in the order in which intake heard of it: what comes late is then seen, too.
+it in the order in which intake heard of it: what comes late, after an outage or from a desk whose
+clock is slow, is then seen, too.
 """
 
 from __future__ import annotations

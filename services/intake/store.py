@@ -233,7 +233,9 @@ class Happenings:
             try:
                 self._collection.insert_many(entries, ordered=False)
             except BulkWriteError as error:
-                if any(each["code"] != _DUPLICATE for each in (error.details or {})["writeErrors"]):
+                details = error.details or {}
+                codes = {failed["code"] for failed in details.get("writeErrors", ())}
+                if codes != {_DUPLICATE} or details.get("writeConcernErrors"):
                     raise
 
     def of(

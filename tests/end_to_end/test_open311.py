@@ -376,7 +376,7 @@ def test_updates_are_told_in_turn_and_taken(app: App, add: Add, county: County) 
     words = [(each["status"], each["description"]) for each in happened()]
     assert words == [("open", "户联系已接单"), ("closed", "已办结：办结")]
     assert len({each["update_id"] for each in happened()}) == 2
-    # Who goes on from the last one misses nothing, for it is in the order in which we heard of it.
+    # It is in the order in which we heard of it: who goes on from the last one sees that at least.
     last = happened()[-1]
     again = app.get("servicerequestupdates.json", start_date=last["updated_datetime"]).json()
     assert last["update_id"] in {each["update_id"] for each in again}
