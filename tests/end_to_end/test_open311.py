@@ -113,7 +113,7 @@ def resolved(county: County, case: str) -> None:
 
 def parsed(answer: httpx.Response) -> ElementTree.Element:
     assert answer.headers["content-type"] == "text/xml; charset=utf-8"
-    assert answer.text.lower().startswith("<?xml version='1.0' encoding='utf-8'?>")
+    assert answer.text.startswith('<?xml version="1.0" encoding="utf-8"?>')
     return ElementTree.fromstring(answer.content)
 
 

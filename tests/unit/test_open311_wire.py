@@ -37,7 +37,7 @@ def test_json_is_the_content_and_xml_its_elements() -> None:
     # What XML has no way to write is replaced, so that the rest can be read.
     assert first.findtext("notes") == "<&>\ufffd\ufffd"
     assert [each.text for each in second.iter("key")] == ["a", "b"]
-    assert write({"service_requests": []}, "xml").endswith(b"<service_requests />")
+    assert write({"service_requests": []}, "xml").endswith(b"<service_requests/>")
     assert write({"service_requests": []}, "json") == b"[]"
 
 
