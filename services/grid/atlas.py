@@ -22,7 +22,6 @@ from services.grid.directory import (
 )
 from services.grid.duty import Duty
 from services.grid.events import Event
-from services.grid.points import Point
 from services.grid.problems import not_among
 from services.grid.profile import Profile, ProfileError, holidays_of
 
@@ -128,7 +127,7 @@ class Atlas:
             elif not item["retired"]:
                 kept[item["kind"]].append(item["entry"])
         directory = Directory(
-            divisions=[_division(entry) for entry in kept["division"]],
+            divisions=[Division.of(entry) for entry in kept["division"]],
             units=[_made(Unit, entry) for entry in kept["unit"]],
             officers=[_made(Officer, entry) for entry in kept["officer"]],
             duties=[_made(Duty, entry) for entry in kept["duty"]],
@@ -262,10 +261,3 @@ class Atlas:
 def _made(kind: type[Any], entry: Mapping[str, Any]) -> Any:
     """A directory entry without the fields that a newer publisher may have added."""
     return kind(**{name: entry[name] for name in kind.__dataclass_fields__})
-
-
-def _division(entry: Mapping[str, Any]) -> Division:
-    place = entry.get("location")
-    point: Point | None = place and _made(Point, place)
-    division: Division = _made(Division, {**entry, "location": point})
-    return division

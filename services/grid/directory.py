@@ -9,11 +9,11 @@ doesn't list are *implied* under a village that it does, with the parent by pref
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.grid.clock import Instant
 from services.grid.duty import Duty
@@ -61,6 +61,19 @@ class Division:
     parent: str | None
     kind: str
     location: Point | None = None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Division:
+        """The division of an entry, without the fields that a newer publisher may have added."""
+        point = entry.get("location")
+        return cls(
+            code=entry["code"],
+            name=entry["name"],
+            level=entry["level"],
+            parent=entry["parent"],
+            kind=entry["kind"],
+            location=Point(point["lat"], point["long"], point["reach"]) if point else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
