@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -451,6 +452,12 @@ def test_the_same_idempotency_key_is_the_same_request(app: App) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     answers = [app.post("requests.json", form(), **headers).json() for _ in range(2)]
     assert answers[0] == answers[1]
+    with ThreadPoolExecutor(8) as pool:
+        at_once = {"Idempotency-Key": str(uuid.uuid4())}
+        made = list(
+            pool.map(lambda _: app.post("requests.json", form(), **at_once).json(), range(8))
+        )
+    assert all(each == made[0] for each in made)
     other = app.post("requests.json", form(description="别的"), **headers)
     assert "new key" in app.refused(400, other)
     assert app.report() != app.report()
