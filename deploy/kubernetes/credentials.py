@@ -59,7 +59,8 @@ def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
             "AMQP_URI": _with_user(amqp, owner.name, passwords),
             "MONGODB_URI": _with_user(mongodb, owner.name, passwords),
         }
-        if owner.service == "intake":
+        if owner.service in ("intake", "notify"):
+            # Each its own: what one seals the other can't open.
             values["SEAL_KEY"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         documents.append(_secret(f"huashi-{owner.name}", values))
     definitions = topology.broker_definitions(levels, passwords, vhost)

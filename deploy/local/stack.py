@@ -36,7 +36,7 @@ _READY_SECONDS = 120.0
 _TOKEN_SECONDS = 30 * 86400.0
 _TAIL_LINES = 25
 # What services are told of the environment, by how its names begin.
-_PASSED_ON = ("LOG_LEVEL", "BATCH_", "STOP_SECONDS", "RECONCILE_", "TRUSTED_PROXIES")
+_PASSED_ON = ("LOG_LEVEL", "BATCH_", "STOP_SECONDS", "RECONCILE_", "TRUSTED_PROXIES", "WEBHOOK_")
 
 Say = Callable[[str], None]
 
@@ -262,8 +262,9 @@ class Stack:
         known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         for name in (*names, "TOKEN_KEY"):
             known.setdefault(name, secrets.token_hex(24))
-        seal = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        known.setdefault("SEAL_KEY", seal)
+        for name in ("SEAL_KEY", "NOTIFY_SEAL_KEY"):
+            seal = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+            known.setdefault(name, seal)
         path.touch(mode=0o600)
         path.write_text(json.dumps(known))
         return known
@@ -352,6 +353,7 @@ class Stack:
                 environment |= {"SEAL_KEY": known["SEAL_KEY"], "PROFILES": self._folders()}
             if owner.service == "notify":
                 environment["NOTIFY_LOG"] = str(self.folder / "logs" / "notifications.jsonl")
+                environment["SEAL_KEY"] = known["NOTIFY_SEAL_KEY"]
             command = [sys.executable, "-m", "services.bus.run", owner.service]
             config[f"program:{replica.name}"] = {
                 **self._program(replica.name, command, environment, priority=20),

@@ -19,6 +19,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _LEVEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>\d{1,5})")
+_ORIGIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_SEALING = ("intake", "notify")
 _KEY_LENGTH = 32
 # Nobody is between us and a server on this machine.
 _PLAIN = frozenset({("http", host) for host in ("127.0.0.1", "::1", "localhost")})
@@ -38,9 +40,11 @@ class ConfigError(ValueError):
 class Config:
     """What a process needs to know. Secrets are left out of its ``repr``.
 
-    ``level`` is empty except for dispatch, ``seal_key`` and ``profiles`` except for intake,
-    ``notify_log`` is None except for notify. Of ``token_key`` and ``jwks_url`` one is empty.
-    ``trusted_proxies`` are those whose X-Forwarded-For is believed.
+    ``level`` is empty except for dispatch, ``profiles`` except for intake, ``seal_key`` except for
+    intake and notify, each with its own; ``notify_log`` is None except for notify. Of ``token_key``
+    and ``jwks_url`` one is empty. ``trusted_proxies`` are those whose X-Forwarded-For is believed.
+    ``webhook_allow`` is what webhooks may reach besides public addresses, ``webhook_origin`` as
+    whom they are sent, ``webhook_pause_seconds`` how long a sink takes nothing until it is paused.
     """
 
     service: str
@@ -57,6 +61,9 @@ class Config:
     seal_key: str = field(repr=False)
     profiles: tuple[Path, ...]
     notify_log: Path | None
+    webhook_allow: tuple[Network, ...]
+    webhook_origin: str
+    webhook_pause_seconds: float
     log_level: str
     batch_size: int
     batch_linger: float
@@ -93,9 +100,12 @@ class Config:
             token_issuer=reader.named("TOKEN_ISSUER", "" if jwks_url else ISSUER),
             token_audience=reader.named("TOKEN_AUDIENCE", "" if jwks_url else AUDIENCE),
             trusted_proxies=reader.networks("TRUSTED_PROXIES"),
-            seal_key=reader.seal_key("SEAL_KEY") if service == "intake" else "",
+            seal_key=reader.seal_key("SEAL_KEY") if service in _SEALING else "",
             profiles=reader.folders("PROFILES") if service == "intake" else (),
             notify_log=reader.file("NOTIFY_LOG") if service == "notify" else None,
+            webhook_allow=reader.networks("WEBHOOK_ALLOW"),
+            webhook_origin=reader.origin("WEBHOOK_ORIGIN", "huashi"),
+            webhook_pause_seconds=reader.number("WEBHOOK_PAUSE_SECONDS", 14_400, 1, 30 * 86400),
             log_level=reader.one_of("LOG_LEVEL", LOG_LEVELS, "info"),
             batch_size=int(reader.number("BATCH_SIZE", 500, 1, 10_000, whole=True)),
             batch_linger=reader.number("BATCH_LINGER", 0.02, 0, 10),
@@ -193,6 +203,12 @@ class _Reader:
         if default and not self._environment.get(name, "").strip():
             return default
         return self._text(name, "write what the identity provider's tokens say, with JWKS_URL")
+
+    def origin(self, name: str, default: str) -> str:
+        value = self._environment.get(name, "").strip() or default
+        if not _ORIGIN.fullmatch(value):
+            self._wrong(name, value, "write a host name, such as huashi.qionghai.example.cn")
+        return value
 
     def networks(self, name: str) -> tuple[Network, ...]:
         found = []

@@ -173,6 +173,26 @@ NOTIFICATIONS = Counter(
     "huashi_notifications_total", "Notifications by channel.", ["channel", "outcome"]
 )
 
+# -- subscriptions over HTTP (notify) --------------------------------------------------------
+
+# There are a hundred subscriptions at most, and what is said of one ends when it is removed.
+WEBHOOK_OUTCOMES = ("delivered", "failed", "given_up")
+# Events sent to a subscription's sink. outcome: delivered, failed (it is tried again), given_up
+# (the sink takes others and not this one).
+WEBHOOK_DELIVERIES = Counter(
+    "huashi_webhook_deliveries_total",
+    "Deliveries of events to subscribers.",
+    ["subscription", "outcome"],
+)
+# 1 while a subscription is paused, because its sink took nothing for too long.
+WEBHOOK_PAUSED = Gauge(
+    "huashi_webhook_paused", "1 for a subscription that is paused.", ["subscription"]
+)
+# How long the event that waits longest for a subscription has waited, in real seconds: 0 if none.
+WEBHOOK_OLDEST = Gauge(
+    "huashi_webhook_oldest_waiting_seconds", "Age of what waits longest.", ["subscription"]
+)
+
 # -- HTTP ----------------------------------------------------------------------------------
 
 # Requests answered. route is the template (/v1/cases/<case>), or "none".

@@ -40,12 +40,15 @@ PROVISIONER = "provisioner"
 RPC = "nameko-rpc"
 
 SERVES: dict[str, tuple[str, ...]] = {
-    "intake": ("open_cases", "cases_of"),
+    "intake": ("open_cases", "cases_of", "happened"),
     "dispatch": ("live_entries", "entries_of"),
 }
 """Which methods a service answers by nameko RPC."""
-CALLERS = ("escalation",)
-"""Who may call them."""
+CALLERS: dict[str, tuple[str, ...]] = {
+    "escalation": ("open_cases", "cases_of", "live_entries", "entries_of"),
+    "notify": ("happened",),
+}
+"""Who may call which of them."""
 ANSWER_SECONDS = 5.0
 """So long a question waits for its answer; one that nobody took by then is forgotten."""
 
@@ -56,7 +59,10 @@ COLLECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "dispatch": ("docket_{level}", "directory_{level}"),
     "escalation": ("custody", "custodians", "directory_escalation"),
-    "notify": ("notifications", "contacts", "subscriptions", "directory_notify"),
+    "notify": (
+        *("notifications", "contacts", "subscriptions", "subscribers", "outbox"),
+        "directory_notify",
+    ),
 }
 """What each service owns in MongoDB; no other user reads it."""
 
@@ -227,7 +233,7 @@ def broker_definitions(
             "user": owner.name,
             "vhost": vhost,
             "exchange": RPC,
-            "write": f"^{_UUID}$" if owner.service in SERVES else _questions(owners),
+            "write": f"^{_UUID}$" if owner.service in SERVES else _questions(owner, owners),
             # Who waits for answers binds its own queue, by its own number.
             "read": f"^{_UUID}$" if owner.service in CALLERS else "^$",
         }
@@ -429,9 +435,14 @@ def _replies(owner: Instance) -> str:
     return f"rpc\\.reply-{owner.name}-{_UUID}" if owner.service in CALLERS else ""
 
 
-def _questions(owners: Iterable[Instance]) -> str:
-    """A pattern of everything that may be asked of anybody."""
-    words = [f"{owner.name}.{name}" for owner in owners for name in SERVES.get(owner.service, ())]
+def _questions(caller: Instance, owners: Iterable[Instance]) -> str:
+    """A pattern of everything that a caller may ask of anybody."""
+    words = [
+        f"{owner.name}.{name}"
+        for owner in owners
+        for name in SERVES.get(owner.service, ())
+        if name in CALLERS[caller.service]
+    ]
     return f"^({_alternatives(words)})$"
 
 

@@ -12,6 +12,7 @@ from services.bus.inbound import Parcel, inbound
 from services.bus.rpc import serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
+from services.grid.clock import Instant
 from services.intake import (
     api,
     board,
@@ -19,6 +20,7 @@ from services.intake import (
     door,
     reconciliation,
     related,
+    replay,
     resending,
     subscribing,
 )
@@ -71,6 +73,11 @@ class Service(Operations, Open311):
     def cases_of(self, cases: list[str], whole: bool) -> list[dict[str, Any]]:
         """For the reconciler: these cases."""
         return reconciliation.cases_of(self.shell.store, cases, whole=whole)
+
+    @serve
+    def happened(self, at: str, key: str, types: list[str], limit: int) -> dict[str, Any]:
+        """For notify: what subscribers are to get again."""
+        return replay.happened(self.shell.timeline, Instant(at), key, types, limit)
 
     @route(
         "POST",

@@ -11,7 +11,8 @@ A recipient is a reference: ``officer:<id>``, ``desk:<level>:<division>`` or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from services.bus.fold import Decision, Document, Record, Work
@@ -21,16 +22,28 @@ from services.grid.clock import Instant, plus
 from services.grid.events import Event
 from services.grid.events.envelope import event_id
 from services.grid.tokens import Address
+from services.notify.channels import Sent
 
-ATTEMPTS = 12
+ATTEMPTS = 24
+"""So often something is tried: for almost three hours."""
+LONGEST_BACK_OFF = 600.0
 _FIRST_BACK_OFF = 5.0
-"""Real seconds before the second attempt; it doubles with each, to three hours in all."""
-
 
 WATCHED = "case.watched"
 
 
-def subscription(event: Event) -> Work:
+def back_off(attempts: int, identity: str) -> float:
+    """Real seconds before the next attempt: doubling up to ten minutes, a quarter more or less.
+
+    The same for the same identity and number of attempts, and for others another one, so that
+    what failed together does not come back together.
+    """
+    pause = min(_FIRST_BACK_OFF * 2.0 ** min(attempts - 1, 10), LONGEST_BACK_OFF)
+    chance = blake2b(f"{identity}|{attempts}".encode(), digest_size=2).digest()
+    return pause * (0.75 + int.from_bytes(chance) / 0xFFFF / 2)
+
+
+def watching(event: Event) -> Work:
     """What ``case.watched`` does to who watches its case: the greatest version counts."""
     told = {name: event.data[name] for name in ("watchers", "version")}
 
@@ -107,13 +120,24 @@ def claim(document: Document, *, now: Instant, until: Instant) -> Decision:
     return Decision(_with(document, taken), answer=(told, due))
 
 
-def sent(
-    document: Document, results: dict[str, str | None], *, now: Instant, scale: float = 1.0
-) -> Decision:
-    """Writes down what became of deliveries: id to None, or to why it failed.
+def put_off(document: Document, identities: Sequence[str], until: Instant) -> Decision:
+    """Gives back deliveries that were taken in hand and not tried: their turn is at ``until``."""
+    deliveries = [
+        {**item, "next_try": until}
+        if item["id"] in identities and item["status"] == "pending"
+        else item
+        for item in document["deliveries"]
+    ]
+    return Decision(_with(document, deliveries))
 
-    A failure is tried again with a doubling pause; after ``ATTEMPTS`` it is given up, and
-    said so in an event.
+
+def sent(
+    document: Document, results: Mapping[str, Sent], *, now: Instant, scale: float = 1.0
+) -> Decision:
+    """Writes down what became of deliveries, by their ids.
+
+    A failure is tried again after a growing pause; after ``ATTEMPTS``, or when the recipient
+    wants nothing any more, it is given up, and said so in an event.
 
     :param scale: virtual seconds in a real one.
     :returns: with ``[(channel, status), ...]`` of what ended as the answer.
@@ -139,17 +163,15 @@ def _with(document: Document, deliveries: list[dict[str, Any]]) -> Document:
     return {**document, "deliveries": deliveries, "next_try": min(waiting, default=None)}
 
 
-def _tried(
-    delivery: dict[str, Any], reason: str | None, now: Instant, scale: float
-) -> dict[str, Any]:
-    """A delivery after one more attempt, that failed for ``reason`` or succeeded."""
+def _tried(delivery: dict[str, Any], result: Sent, now: Instant, scale: float) -> dict[str, Any]:
+    """A delivery after one more attempt."""
     attempts = delivery["attempts"] + 1
-    tried = {**delivery, "attempts": attempts, "reason": reason, "next_try": None}
-    if reason is None:
+    tried = {**delivery, "attempts": attempts, "reason": result.reason, "next_try": None}
+    if result.reason is None:
         return {**tried, "status": "delivered"}
-    if attempts >= ATTEMPTS:
+    if result.gone or attempts >= ATTEMPTS:
         return {**tried, "status": "failed"}
-    pause = _FIRST_BACK_OFF * 2 ** (attempts - 1)
+    pause = max(back_off(attempts, delivery["id"]), result.wait)
     return {**tried, "next_try": plus(now, pause * scale)}
 
 

@@ -1,6 +1,7 @@
-"""How somebody is told. A channel sends one message and says whether it arrived.
+"""How somebody is told. A channel sends one message and says what became of it.
 
-A new one is a module beside this file with a class that fits :class:`Channel`, named in
+``webhook`` is :class:`services.notify.sender.Sender`, by which events go to subscribers too.
+Another one is a module beside this file with a class that fits :class:`Channel`, named in
 ``services/notify/shell.py`` and allowed in profiles by ``services/grid/profile_rules.py``.
 """
 
@@ -33,11 +34,24 @@ class Message:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one try; without a ``reason`` it arrived.
+
+    ``reason`` is a few words for an operator. ``wait`` is how many real seconds the other side
+    asks for before the next try. ``gone``: it wants nothing any more (410). ``down``: any other
+    message would have fared the same just now. ``blame``: it may be because of this message.
+    """
+
+    reason: str | None = None
+    wait: float = 0.0
+    gone: bool = False
+    down: bool = False
+    blame: bool = True
+
+
 class Channel(Protocol):
     """One way to tell somebody."""
 
-    def send(self, message: Message, webhook: str | None) -> str | None:
-        """None if it arrived, else why not, in a few words for an operator.
-
-        :param webhook: the recipient's URL, if it has one.
-        """
+    def send(self, message: Message) -> Sent:
+        """Sends it, within ten seconds or so; whatever goes wrong is said in the answer."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from services.grid import json
-from services.notify.channels import Message
+from services.notify.channels import Message, Sent
 
 
 class LogFile:
@@ -15,7 +15,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def send(self, message: Message, webhook: str | None) -> str | None:
+    def send(self, message: Message) -> Sent:
         """See :class:`services.notify.channels.Channel`."""
         line = json.dumps(message.body()) + b"\n"
         try:
@@ -26,5 +26,5 @@ class LogFile:
             finally:
                 os.close(handle)
         except OSError as error:
-            return f"the log file can't be written: {error.strerror}"
-        return None
+            return Sent(f"the log file can't be written: {error.strerror}")
+        return Sent()
