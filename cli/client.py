@@ -224,6 +224,29 @@ class Client:
                 return Waiting(float(wait), str(failure))
             raise
 
+    def subscriptions(self) -> list[Json]:
+        """What is sent to other systems over HTTP."""
+        found = self._ask("GET", self._subscriptions(), _AUDITORS)["subscriptions"]
+        return list(found)
+
+    def add_subscription(self, body: Json) -> Json:
+        """Has events sent to a sink; ``secret`` is shown just now."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        url = self._subscriptions()
+        return self._ask("POST", url, ("operator",), body=body, headers=headers)
+
+    def subscription(self, identity: str, action: str, body: Json) -> Json:
+        """Does something with a subscription: ``remove``, ``resume`` or ``replay``."""
+        url = f"{self._subscriptions()}/{quote(identity, safe='')}"
+        if action == "remove":
+            return self._ask("DELETE", url, ("operator",))
+        return self._ask("POST", f"{url}/{action}", ("operator",), body=body)
+
+    def _subscriptions(self) -> str:
+        if self.stack.notify is None:
+            raise Failure(Exit.USAGE, "HUASHI_NOTIFY is not set: write notify's URL")
+        return f"{self.stack.notify}/v1/subscriptions"
+
     def rejected(self, limit: int, **filters: str) -> list[Json]:
         """What other systems sent in vain, the latest first."""
         url = f"{self.stack.intake}/v1/rejected"

@@ -26,7 +26,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli import bulk, export, render, systems, whatif
+from cli import bulk, export, render, subscriptions, systems, whatif
 from cli import demo as demonstration
 from cli import desk as desks
 from cli import directory as directories
@@ -62,9 +62,13 @@ export_app = typer.Typer(help="What a running system knows, as files.", no_args_
 directory_app = typer.Typer(help="The directory (区划, 人员, 值班).", no_args_is_help=True)
 emergency_app = typer.Typer(help="Emergency mode (战时机制).", no_args_is_help=True)
 system_app = typer.Typer(help="Other county systems.", no_args_is_help=True)
+subscription_app = typer.Typer(
+    help="Events over HTTP, to other county systems.", no_args_is_help=True
+)
 app.add_typer(desk_app, name="desk")
 app.add_typer(directory_app, name="directory")
 app.add_typer(system_app, name="system")
+app.add_typer(subscription_app, name="subscription")
 app.add_typer(emergency_app, name="emergency")
 app.add_typer(profile_app, name="profile")
 app.add_typer(stack_app, name="stack")
@@ -969,6 +973,80 @@ def system_rejected(
             _console().print(systems.refused(found, _zone()))
         else:
             typer.echo("nothing was refused")
+
+
+SubscriptionId = Annotated[str, typer.Argument(help="The subscription's id.")]
+
+
+@subscription_app.command("add")
+def subscription_add(  # noqa: PLR0917 - typer reads its options from here
+    sink: Annotated[str, typer.Argument(help="The https URL that events are sent to.")],
+    types: Annotated[
+        list[str], typer.Option("--type", help="case.escalated; may be given again. None is all.")
+    ] = [],  # noqa: B006 - typer copies it
+    level: Annotated[str, typer.Option(help="Only while this level holds the case.")] = "",
+    division: Annotated[str, typer.Option(help="Only cases of this division and below.")] = "",
+    rate: Annotated[int | None, typer.Option(min=1, help="Requests a minute, at most.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have events sent to another system, if its sink agrees. The secret is shown once."""
+    with _client(as_json) as client:
+        body = {
+            "sink": sink,
+            "types": types,
+            "level": level or None,
+            "division": division or None,
+            "rate": rate,
+        }
+        found = client.add_subscription(body)
+        if as_json:
+            _print(found)
+            return
+        for line in subscriptions.made(found):
+            typer.echo(line)
+
+
+@subscription_app.command("list")
+def subscription_list(as_json: AsJson = False) -> None:
+    """What is sent where, and how that goes."""
+    with _client(as_json) as client:
+        found = client.subscriptions()
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(subscriptions.listed(found, _zone()))
+        else:
+            typer.echo("there are no subscriptions: huashi subscription add")
+
+
+@subscription_app.command("remove")
+def subscription_remove(identity: SubscriptionId, as_json: AsJson = False) -> None:
+    """Send nothing there any more."""
+    _subscription(identity, "remove", as_json=as_json)
+
+
+@subscription_app.command("resume")
+def subscription_resume(identity: SubscriptionId, as_json: AsJson = False) -> None:
+    """Go on with one that is paused; what it missed comes first."""
+    _subscription(identity, "resume", as_json=as_json)
+
+
+@subscription_app.command("replay")
+def subscription_replay(
+    identity: SubscriptionId,
+    since: Annotated[str, typer.Option("--from", help="What is known since then, RFC 3339.")],
+    as_json: AsJson = False,
+) -> None:
+    """Send once more what happened from a time on."""
+    _subscription(identity, "replay", {"from": since}, as_json=as_json)
+
+
+def _subscription(
+    identity: str, action: str, body: dict[str, Any] | None = None, *, as_json: bool
+) -> None:
+    with _client(as_json) as client:
+        found = client.subscription(identity, action, body or {})
+        _print(found) if as_json else typer.echo(f"{identity} is {found['status']}")
 
 
 @profile_app.command()

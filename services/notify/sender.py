@@ -175,7 +175,7 @@ class Sender:
             scheme=to.raw_scheme, host=to.raw_host, port=to.port, target=to.raw_path
         )
         times = dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT_SECONDS)
-        sent: dict[bytes | str, bytes | str] = {"User-Agent": "Huashi", "Accept": "*/*", **headers}
+        sent = [*{"User-Agent": "Huashi", "Accept": "*/*", **headers}.items()]
         # httpcore limits each read, not the whole.
         with (
             eventlet.Timeout(LONGEST_SECONDS),
