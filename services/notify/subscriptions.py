@@ -130,8 +130,8 @@ def told(
         _in_trouble(kept, what, real)
         if real - kept["trouble"]["since"] >= pause_after:
             # What comes from now on is found in the timeline when it is resumed.
-            since = plus(now, -MARGIN_SECONDS * scale)
-            replay = kept["replay"] or {"at": since, "key": "", "until": 0.0}
+            since = max(kept["made"], plus(now, -MARGIN_SECONDS * scale))
+            replay = kept["replay"] or _from(since)
             why = kept["trouble"]["reason"]
             return Decision({**_over(kept, "paused", why, real), "replay": replay}, answer="paused")
     return Decision(kept)
@@ -189,9 +189,8 @@ def replayed(document: Document | None, since: Instant, real: float) -> Decision
     if kept["status"] not in (*SENDING, "joining"):
         cure = "resume it first" if kept["status"] == "paused" else "make another one"
         raise Refused(f"it is {kept['status']}: {cure}", status=kept["status"])
-    again = {"at": since, "key": "", "until": 0.0}
     changed = {"status": "replaying", "since": real, "replays": kept["replays"] + 1}
-    return Decision({**kept, **changed, "replay": again}, answer=True)
+    return Decision({**kept, **changed, "replay": _from(since)}, answer=True)
 
 
 def removed(document: Document | None, real: float) -> Decision:
@@ -232,13 +231,13 @@ def has_read(
     """
     if document["replay"] != taken or document["status"] not in READING:
         return Decision(None)
-    read = {"at": at[0], "key": at[1], "until": 0.0}
+    read = {**taken, "at": at[0], "key": at[1], "until": 0.0}
     if not end:
         return Decision({**document, "replay": read})
     if document["status"] == "replaying":
         # From now on new events are gathered; what came until all know that is read once more.
-        read = {"at": plus(at[0], -2 * OVERLAP_SECONDS * scale), "key": "", "until": 0.0}
-        changed = {"status": "joining", "since": real, "replay": read}
+        again = max(taken["first"], plus(at[0], -2 * OVERLAP_SECONDS * scale))
+        changed = {"status": "joining", "since": real, "replay": {**read, "at": again, "key": ""}}
         return Decision({**document, **changed}, answer="joining")
     changed = {"status": "active", "since": real, "replay": None}
     return Decision({**document, **changed}, answer="active")
@@ -252,3 +251,8 @@ def _there(document: Document | None) -> Document:
 
 def _over(document: Document, status: str, why: str | None, real: float) -> Document:
     return {**document, "status": status, "why": why, "since": real}
+
+
+def _from(since: Instant) -> dict[str, Any]:
+    """Where the timeline is read: behind ``(at, key)``, and never from before ``first``."""
+    return {"at": since, "key": "", "until": 0.0, "first": since}
