@@ -30,6 +30,10 @@ class NotAllowed(Exception):
     """A webhook may not go there; says why and the cure."""
 
 
+class NameNotFound(httpcore.ConnectError):
+    """The name of a sink can't be looked up."""
+
+
 def is_own(address: Address) -> bool:
     """Whether it is an address of this machine: then it can be bound."""
     return _can_be_bound(address) and not _can_be_bound(_NOBODY)
@@ -142,7 +146,7 @@ class Guarded(httpcore.NetworkBackend):
         try:
             found = self._addresses.of(host, port, plain=self._plain)
         except OSError as error:
-            raise httpcore.ConnectError(f"{host} can't be looked up") from error
+            raise NameNotFound(host) from error
         for address in found[:-1]:
             try:
                 return self._sockets.connect_tcp(

@@ -310,7 +310,9 @@ def test_contacts_are_checked_and_kept(county: County) -> None:
     }
     bad = county.ask("PUT", f"{notify}/division:469002", json={"webhook": "javascript:1"})
     assert fields_of(bad) == {"webhook"}
-    good = {"webhook": "http://127.0.0.1:9/hook"}
+    inside = county.ask("PUT", f"{notify}/division:469002", json={"webhook": "http://127.0.0.1:9/"})
+    assert fields_of(inside) == {"webhook"}
+    good = {"webhook": "https://town.example.cn/hook"}
     assert county.ask("PUT", f"{notify}/desk:village:469002104214", json=good).status_code == 200
 
 

@@ -127,16 +127,15 @@ def test_a_variable_that_nobody_explained_is_refused_with_the_cure() -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ({"recipient": "x"}, "webhook"),
-        ({"recipient": "x", "webhook": None, "more": 1}, "more"),
-        ({"recipient": 7, "webhook": None}, "recipient"),
+        ({"recipient": "x", "signed": False}, "webhook"),
+        ({"recipient": "x", "webhook": None, "signed": False, "more": 1}, "more"),
+        ({"recipient": 7, "webhook": None, "signed": False}, "recipient"),
     ],
 )
 def test_an_answer_that_is_not_as_documented_is_seen(said: dict[str, Any], why: str) -> None:
     request = httpx.Request("PUT", "http://x/v1/contacts/x")
-    documented.check(
-        "notify", httpx.Response(200, json={"recipient": "x", "webhook": None}, request=request)
-    )
+    good = {"recipient": "x", "webhook": None, "signed": False}
+    documented.check("notify", httpx.Response(200, json=good, request=request))
     with pytest.raises(AssertionError, match=why):
         documented.check("notify", httpx.Response(200, json=said, request=request))
 

@@ -109,9 +109,20 @@ def test_the_custodian_asks_what_is_declared_and_reads_its_own_answers(declared:
         assert refused(declared, "escalation", act)
 
 
-def test_who_neither_asks_nor_answers_has_no_part_in_it(declared: Broker) -> None:
-    for act in (publish(NUMBER), publish("intake.open_cases"), get(REPLIES), declare("rpc-notify")):
+def test_notify_asks_for_the_timeline_and_for_nothing_else(declared: Broker) -> None:
+    assert not refused(declared, "notify", publish("intake.happened"))
+    assert not refused(declared, "notify", declare(f"rpc.reply-notify-{NUMBER}"))
+    for act in (
+        publish(NUMBER),
+        publish("intake.open_cases"),
+        publish("intake.cases_of"),
+        publish(f"{DESK}.live_entries"),
+        get(REPLIES),
+        get("rpc-intake"),
+        declare("rpc-notify"),
+    ):
         assert refused(declared, "notify", act)
+    assert refused(declared, "escalation", publish("intake.happened"))
 
 
 def test_a_question_that_nobody_takes_is_forgotten(declared: Broker) -> None:

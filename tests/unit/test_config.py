@@ -37,6 +37,8 @@ def test_each_service_reads_its_own(environment: dict[str, str], tmp_path: Path)
     assert (dispatch.seal_key, dispatch.profiles, dispatch.notify_log) == ("", (), None)
     notify = Config.from_environment("notify", environment)
     assert notify.notify_log == tmp_path / "channel.jsonl"
+    assert (notify.seal_key, notify.webhook_allow) == (environment["SEAL_KEY"], ())
+    assert (notify.webhook_origin, notify.webhook_pause_seconds) == ("huashi", 4 * 3600)
     assert (notify.batch_size, notify.batch_linger, notify.log_level) == (500, 0.02, "info")
 
 
@@ -70,6 +72,10 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
         ("intake", "TOKEN_KEY", "", "TOKEN_KEY is not set: write a secret"),
         ("intake", "TRUSTED_PROXIES", "10.0.0.1, proxy", "TRUSTED_PROXIES is 'proxy': write net"),
         ("intake", "TRUSTED_PROXIES", "10.0.0.1/8", "TRUSTED_PROXIES is '10.0.0.1/8'"),
+        ("notify", "WEBHOOK_ALLOW", "town.example.cn", "WEBHOOK_ALLOW is 'town.example.cn': write"),
+        ("notify", "WEBHOOK_ORIGIN", "https://x", "WEBHOOK_ORIGIN is 'https://x': write a host"),
+        ("notify", "WEBHOOK_PAUSE_SECONDS", "0", "WEBHOOK_PAUSE_SECONDS is '0': write a number"),
+        ("notify", "SEAL_KEY", "", "SEAL_KEY is not set: write 32 random bytes"),
         ("intake", "SEAL_KEY", "c2hvcnQ=", "SEAL_KEY is not a key: write 32 random bytes"),
         ("intake", "SEAL_KEY", "%%%", "SEAL_KEY is not a key"),
         ("intake", "PROFILES", "nowhere", "PROFILES names 'nowhere', which has no profile.yaml"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from services.bus.fold import Document, Record
-from services.grid.clock import FrozenClock, plus
+from services.grid.clock import FrozenClock, plus, seconds_between
 from services.grid.events import Event
 from services.notify import model
+from services.notify.channels import Sent
 from tests.simulator.county import atlas
 from tests.simulator.world import World
 
@@ -70,12 +71,12 @@ def test_a_delivery_is_said_once() -> None:
     document = announced("case.assigned")
     assert document is not None
     identity = document["deliveries"][0]["id"]
-    sent = model.sent(document, {identity: None}, now=NOW)
+    sent = model.sent(document, {identity: Sent()}, now=NOW)
     assert [event.type for event in sent.events] == ["notification.delivered"]
     assert sent.answer == [("log", "delivered")]
     assert sent.document is not None
     assert sent.document["next_try"] is None
-    assert model.sent(sent.document, {identity: None}, now=NOW).events == []
+    assert model.sent(sent.document, {identity: Sent()}, now=NOW).events == []
     Event.read(sent.events[0].body())
 
 
@@ -85,18 +86,49 @@ def test_a_failure_is_tried_again_with_growing_pauses_and_then_given_up() -> Non
     identity = document["deliveries"][0]["id"]
     pauses = []
     for attempt in range(model.ATTEMPTS):
-        decision = model.sent(document, {identity: "the webhook answered 500"}, now=NOW)
+        failed = Sent("the webhook answered 500")
+        decision = model.sent(document, {identity: failed}, now=NOW)
         assert decision.document is not None
         document = decision.document
         if attempt < model.ATTEMPTS - 1:
             assert decision.events == []
-            pauses.append(document["next_try"])
-    assert pauses == [plus(NOW, 5 * 2**number) for number in range(model.ATTEMPTS - 1)]
-    (failed,) = decision.events
-    assert failed.type == "notification.failed"
-    assert failed.data["reason"] == "the webhook answered 500"
-    assert failed.data["notification"]["attempts"] == model.ATTEMPTS
+            pauses.append(seconds_between(NOW, document["next_try"]))
+    for number, pause in enumerate(pauses):
+        nominal = min(5 * 2**number, model.LONGEST_BACK_OFF)
+        assert 0.75 * nominal - 0.001 <= pause <= 1.25 * nominal
+    assert 2.5 * 3600 < sum(pauses) < 3 * 3600
+    (said,) = decision.events
+    assert said.type == "notification.failed"
+    assert said.data["reason"] == "the webhook answered 500"
+    assert said.data["notification"]["attempts"] == model.ATTEMPTS
     assert document["next_try"] is None
+
+
+def test_who_asks_for_patience_gets_it_and_who_wants_nothing_any_more_is_not_asked_again() -> None:
+    document = announced("case.assigned")
+    assert document is not None
+    identity = document["deliveries"][0]["id"]
+    busy = model.sent(document, {identity: Sent("429", wait=300)}, now=NOW, scale=2).document
+    assert busy is not None
+    assert busy["next_try"] == plus(NOW, 600)
+    gone = model.sent(document, {identity: Sent("410", gone=True)}, now=NOW)
+    assert [event.type for event in gone.events] == ["notification.failed"]
+
+
+def test_what_has_no_room_is_given_back_untried() -> None:
+    document = announced("case.assigned")
+    assert document is not None
+    identity = document["deliveries"][0]["id"]
+    taken = model.claim(document, now=NOW, until=plus(NOW, 60)).document
+    assert taken is not None
+    back = model.put_off(taken, [identity], plus(NOW, 2)).document
+    assert back is not None
+    assert (back["next_try"], back["deliveries"][0]["attempts"]) == (plus(NOW, 2), 0)
+
+
+def test_pauses_are_the_same_for_the_same_and_differ_for_others() -> None:
+    assert model.back_off(3, "a") == model.back_off(3, "a")
+    assert len({model.back_off(3, f"{number}") for number in range(50)}) > 40
 
 
 def watched(version: int, *watchers: str) -> Event:
@@ -109,7 +141,7 @@ def test_the_greatest_version_says_who_watches_in_whatever_order_it_comes() -> N
     first, second = watched(1, "officer:v-1"), watched(2)
     document = None
     for event in (second, first, second):
-        document = model.subscription(event).change(Record("case-1", 1, document)).document
+        document = model.watching(event).change(Record("case-1", 1, document)).document
     assert document == {"case": "case-1", "watchers": [], "version": 2}
 
 
