@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from deploy.local.stack import Stack
 from services.bus.web import routes
 from tests.contract import documented, fuzz_checks
 from tests.end_to_end.county import GRID, QUICK, County, eventually
+from tests.end_to_end.sink import Sink, sinks
 
 _EXAMPLES = 20
 _SECONDS = 300
@@ -48,11 +49,35 @@ Known = dict[str, list[Any]]
 @pytest.fixture(scope="module")
 def own(make_stack: Callable[..., Stack]) -> County:
     """A county of its own, for what happens here is good for nobody else; in real time."""
-    return County(make_stack(PROFILES=QUICK))
+    return County(make_stack(PROFILES=QUICK, WEBHOOK_ALLOW="127.0.0.1", WEBHOOK_PAUSE_SECONDS="1"))
 
 
 @pytest.fixture(scope="module")
-def known(own: County) -> Known:
+def sink() -> Iterator[Sink]:
+    """It takes nothing, so that what is sent to it is paused."""
+    with sinks("127.0.0.1") as (made,):
+        made.answer = lambda _got: (500, {})
+        yield made
+
+
+def subscribed(own: County, sink: Sink) -> list[str]:
+    """Four subscriptions, of which the first is paused."""
+    url = f"{own.about['notify']}/v1/subscriptions"
+    bodies = [{"sink": sink.url, "types": [name]} for name in ("case.noted", *["case.closed"] * 3)]
+    found = [own.ask("POST", url, json=body).json()["id"] for body in bodies]
+    case = own.report(VILLAGE)
+    own.arrived("village", case)
+    assert own.act("village", case, "note", note="已到现场").status_code == 200
+
+    def paused() -> bool:
+        return bool(own.ask("GET", f"{url}/{found[0]}").json()["status"] == "paused")
+
+    eventually("a pause", paused)
+    return found
+
+
+@pytest.fixture(scope="module")
+def known(own: County, sink: Sink) -> Known:
     """What there is to be asked for, for each action something that it can be done to."""
     person = {"name": "林某", "phone": "0898 6282 1234"}
     actions = (
@@ -81,6 +106,7 @@ def known(own: County) -> Known:
     form = {"api_key": key, "service_code": "facility", "address_id": VILLAGE}
     made = httpx.post(f"{own.about['intake']}/open311/v2/requests.json", data=form).json()
     nowhere = "00000000-0000-0000-0000-000000000000"
+    resumed, seen, replayed, removed = subscribed(own, sink)
     for name in ("hotline", "rotated", "removed"):
         own.ask("PUT", f"{own.about['intake']}/v1/systems/{name}", json={"may": ["case.report"]})
     return {
@@ -96,6 +122,11 @@ def known(own: County) -> Known:
         "identity": [*asked, nowhere],
         "grant.identity": asked[:1],
         "refuse.identity": asked[1:],
+        "subscription.identity": [seen, nowhere],
+        "unsubscribe.identity": [removed, nowhere],
+        "resume_subscription.identity": [resumed, seen],
+        "replay_subscription.identity": [replayed, nowhere],
+        "SubscriptionBody.sink": [sink.url],
         "check_in.identity": called[:1],
         "finish.identity": called[1:],
         "WhistleBody.units": [[{"unit": "centre"}], [{"unit": "team"}, {"unit": "centre"}]],

@@ -143,6 +143,7 @@ def test_nobody_but_who_asks_may_make_a_queue(broker: Broker) -> None:
     configures = {row["user"]: row["configure"] for row in definitions["permissions"]}
     assert {name for name, words in configures.items() if words != "^$"} == {
         "escalation",
+        "notify",
         topology.ADMINISTRATOR,
         topology.PROVISIONER,
     }
