@@ -31,7 +31,7 @@ LONGEST_WAIT_SECONDS = 86400.0
 PREFIX = "whsec_"
 """How a secret begins; what follows is 24 to 64 bytes in base64."""
 
-_TIMEOUT_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
 _SECRET_BYTES = 32
 _MOST_CONNECTIONS = 100
 _IDLE_SECONDS = 15.0
@@ -174,7 +174,8 @@ class Sender:
         target = httpcore.URL(
             scheme=to.raw_scheme, host=to.raw_host, port=to.port, target=to.raw_path
         )
-        times = dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT_SECONDS)
+        times = dict.fromkeys(("read", "write", "pool"), LONGEST_SECONDS)
+        times["connect"] = _CONNECT_SECONDS
         sent = [*{"User-Agent": "Huashi", "Accept": "*/*", **headers}.items()]
         # httpcore limits each read, not the whole.
         with (

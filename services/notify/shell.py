@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
-
 from services.bus import metrics
 from services.bus.config import Config
 from services.bus.consumer import Batch
@@ -26,6 +24,7 @@ from services.notify.addresses import Addresses
 from services.notify.channels import Channel, Message, Sent
 from services.notify.channels.log_file import LogFile
 from services.notify.courier import Courier
+from services.notify.seal import Seal, Unsealable
 from services.notify.sender import LONGEST_SECONDS, Sender
 from services.notify.store import Contacts, Notifications, Outbox, Subscribers, Watchers
 from services.notify.webhooks import LEASE_SECONDS, Webhooks
@@ -51,7 +50,7 @@ class NotifyShell(Shell[Notifications]):
             self._channels["log"] = LogFile(config.notify_log)
         hosts = (*_hosts(config.amqp_uri), *_hosts(config.mongodb_uri))
         self.sender = Sender(Addresses(config.webhook_allow, hosts), self.clock.real)
-        self.seal = Fernet(config.seal_key)
+        self.seal = Seal(config.seal_key)
         self._courier = Courier(self._over)
         self._results: deque[tuple[str, str, Sent]] = deque()
         self.webhooks = Webhooks(
@@ -175,10 +174,13 @@ class NotifyShell(Shell[Notifications]):
         return channel.send(self._message(delivery))
 
     def _by_webhook(self, key: str, delivery: dict[str, Any], contact: Mapping[str, Any]) -> None:
-        sealed = contact.get("secret")
-        secret = self.seal.decrypt(sealed.encode()).decode() if sealed else None
-        body = json.dumps(self._message(delivery).body())
-        sent = self.sender.post(contact["webhook"], delivery["id"], _JSON, body, secret)
+        sealed, body = contact.get("secret"), json.dumps(self._message(delivery).body())
+        try:
+            secret = self.seal.open(sealed) if sealed else None
+        except Unsealable as error:
+            sent = Sent(str(error))
+        else:
+            sent = self.sender.post(contact["webhook"], delivery["id"], _JSON, body, secret)
         self._results.append((key, delivery["id"], sent))
 
     def _message(self, delivery: Mapping[str, Any]) -> Message:

@@ -59,4 +59,4 @@ def must_be_a_sink(notify: NotifyShell, url: str, field: str) -> None:
 
 def sealed_secret(notify: NotifyShell, secret: str) -> str:
     """A secret as it is kept."""
-    return notify.seal.encrypt(secret.encode()).decode()
+    return notify.seal.close(secret)

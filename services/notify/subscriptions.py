@@ -5,7 +5,8 @@ A subscription is ``{id, by, made, types, level, division, sink, secret, rate, s
 - without ``types`` it is for all of :data:`TYPES`. ``level`` is that of who holds the case,
   ``division`` (with all below it) where it is held, or where it happened: as far as that, the
   case may be read by who reads what is addressed there;
-- ``secret`` is sealed; ``rate`` is how many requests a minute the sink allows, none for no limit;
+- ``secret`` is sealed; ``rate`` is how many requests a minute the sink allows, none for no limit,
+  ``asked`` how many it was asked for;
 - ``status``: ``active``; ``replaying`` (events come out of intake's timeline, and new ones wait
   there too); ``joining`` (what comes is gathered while the timeline's last seconds are read once
   more, so that nothing is missed between the two; then it is ``active``); ``paused`` (nothing is
@@ -64,7 +65,8 @@ def made(
 ) -> Document:  # fmt: skip
     """A new subscription.
 
-    :param body: ``types``, ``level``, ``division`` and ``sink``, as they were checked.
+    :param body: ``types``, ``level``, ``division``, ``sink`` and ``rate``, as they were checked.
+    :param rate: what the sink agreed to.
     """
     return {
         "id": identity,
@@ -72,6 +74,7 @@ def made(
         "made": now,
         **{name: body[name] for name in ("types", "level", "division", "sink")},
         "secret": sealed,
+        "asked": body["rate"],
         "rate": rate,
         "status": "active",
         "why": None,
@@ -167,15 +170,16 @@ def reserve(document: Document, wanted: int, *, real: float) -> Decision:
     return Decision({**document, "pace": pace}, answer=(granted, pace + each))
 
 
-def resumed(document: Document | None, real: float) -> Decision:
+def resumed(document: Document | None, rate: int | None, real: float) -> Decision:
     """Goes on where it was paused; what happened since comes out of the timeline.
 
+    :param rate: what the sink agreed to.
     :raises Refused: it is not paused.
     """
     kept = _there(document)
     if kept["status"] != "paused":
         raise Refused(f"it is {kept['status']}, and not paused", status=kept["status"])
-    changed = {"status": "replaying", "why": None, "since": real, "trouble": None}
+    changed = {"status": "replaying", "why": None, "since": real, "trouble": None, "rate": rate}
     replay = {**kept["replay"], "until": 0.0}
     return Decision({**kept, **changed, "quiet_until": 0.0, "replay": replay}, answer=True)
 

@@ -217,13 +217,13 @@ def remove(notify: NotifyShell, call: Call, identity: str) -> dict[str, Any]:
 def resume(notify: NotifyShell, call: Call, identity: str) -> dict[str, Any]:
     """Goes on with one that is paused, once its sink has agreed anew."""
     known = _of(notify, call.guard, identity)
-    real = notify.clock.real()
+    rate, real = known["rate"], notify.clock.real()
     if known["status"] == "paused":
         try:
-            notify.sender.shake(known["sink"], notify.config.webhook_origin, known["rate"])
+            rate = notify.sender.shake(known["sink"], notify.config.webhook_origin, known["asked"])
         except HandshakeRefused as error:
             raise Refused(f"the sink does not agree: {error}", status="paused") from error
-    _run(notify, call, identity, lambda record: subscriptions.resumed(record.document, real))
+    _run(notify, call, identity, lambda record: subscriptions.resumed(record.document, rate, real))
     return _shown(notify, _read(notify, identity))
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cryptography.fernet import Fernet
-
 from services.bus import logs, metrics
 from services.bus.errors import Retry
 from services.bus.fold import Decision, Document, Fold, Outcome, Publisher, Record, Work
@@ -26,6 +24,7 @@ from services.grid.events.envelope import CONTENT_TYPE
 from services.notify import outbox, subscriptions
 from services.notify.channels import Sent
 from services.notify.courier import Courier
+from services.notify.seal import Seal, Unsealable
 from services.notify.sender import LONGEST_SECONDS, Sender
 from services.notify.store import Outbox, Subscribers
 
@@ -73,7 +72,7 @@ class Webhooks:
         *,
         sender: Sender,
         courier: Courier,
-        seal: Fernet,
+        seal: Seal,
         pause_after: float,
     ) -> None:
         self.subscribers = subscribers
@@ -169,23 +168,25 @@ class Webhooks:
     def _job(self, document: Document, key: str, entries: list[outbox.Entry], until: float) -> None:
         """Sends the head of a line, one after the other, until one fails."""
         began = self._clock.real()
-        secret = self.opened(document)
         arrived: list[str] = []
         failed, why = None, None
         for entry in entries:
             if self._clock.real() > until - LONGEST_SECONDS:
                 break
-            body = entry["body"].encode()
-            sent = self._sender.post(document["sink"], entry["id"], CONTENT_TYPE, body, secret)
+            sent = self._post(document, entry)
             if sent.reason is not None:
                 failed, why = entry["id"], sent
                 break
             arrived.append(entry["id"])
         self._results.append(_Result(document["id"], key, arrived, failed, why, began))
 
-    def opened(self, document: Document) -> str:
-        """The secret of a subscription."""
-        return self._seal.decrypt(document["secret"].encode()).decode()
+    def _post(self, document: Document, entry: outbox.Entry) -> Sent:
+        try:
+            secret = self._seal.open(document["secret"])
+        except Unsealable as error:
+            return Sent(str(error), down=True, blame=False)
+        body = entry["body"].encode()
+        return self._sender.post(document["sink"], entry["id"], CONTENT_TYPE, body, secret)
 
     def settle(self) -> None:
         """Writes down what became of what was sent.

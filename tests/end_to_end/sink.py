@@ -93,12 +93,12 @@ class Sink:
 
 
 @contextmanager
-def sinks(*hosts: str) -> Iterator[list[Sink]]:
+def sinks(*hosts: str, kind: type[Sink] = Sink) -> Iterator[list[Sink]]:
     """Running sinks, each on a port of its own."""
     made: list[tuple[Sink, ThreadingHTTPServer]] = []
     try:
         for host in hosts:
-            sink = Sink(host)
+            sink = kind(host)
             server = ThreadingHTTPServer((host, 0), sink.handler())
             server.daemon_threads = True
             sink.port = server.server_port

@@ -409,17 +409,34 @@ def test_what_waits_outlives_both_processes(
 ) -> None:
     subscribe(sink, types=["case.noted"])
     case = reported(county)
-    sink.answer = lambda _got: (503, {})
-    ids = noted(county, case, "一", "二", "三")
-    eventually("a try", lambda: sink.got)
+    asked: list[str] = []
+
+    def slowly(got: Got) -> Reply:
+        asked.append(got.id)
+        time.sleep(3)
+        return OK
+
+    sink.answer = slowly
+    ids = noted(county, case, "一", "二")
+    eventually("a try", lambda: asked)
+    # Stopped gently, they finish what they have in hand, and nothing is sent twice.
+    for name in ("notify", "notify-2"):
+        county.stack.stop(name)
+    for name in ("notify", "notify-2"):
+        county.stack.start(name)
+    eventually("both", lambda: len(sink.taken(case)) >= 2)
+    assert [got.id for got in sink.taken(case)] == ids
+    ids += noted(county, case, "三", "四")
+    eventually("another try", lambda: ids[2] in asked)
     for name in ("notify", "notify-2"):
         county.kill(name)
     sink.answer = lambda _got: OK
-    ids += noted(county, case, "四")
-    # What a process had in hand is another's after a minute.
-    eventually("all", lambda: len(sink.taken(case)) >= 4, 120)
+    ids += noted(county, case, "五")
+    # What a process had in hand is another's after a minute; with the same id.
+    eventually("all", lambda: {got.id for got in sink.taken(case)} == set(ids), 150)
     taken = [got.id for got in sink.taken(case)]
     assert list(dict.fromkeys(taken)) == ids
+    assert taken.count(ids[2]) == 2
 
 
 def test_a_key_repeats_and_the_secret_is_shown_once(county: County, sink: Sink) -> None:

@@ -23,7 +23,7 @@ BROKEN = Sent("the webhook answered 500")
 
 
 def made(**more: Any) -> Document:
-    body = {"types": [], "level": None, "division": None, "sink": "https://x.example.cn/"}
+    body = {"types": [], "level": None, "division": None, "sink": "https://x/", "rate": None}
     found = subscriptions.made(
         "s", "operator", {**body, **more}, sealed="sealed", rate=None, now=NOW, real=0.0
     )
@@ -95,7 +95,7 @@ def test_410_ends_it_for_good() -> None:
     assert (decision.answer, decision.document["status"]) == ("ended", "ended")
     assert told(decision.document, 1).document is None
     for again in (
-        lambda: subscriptions.resumed(decision.document, 0.0),
+        lambda: subscriptions.resumed(decision.document, None, 0.0),
         lambda: subscriptions.replayed(decision.document, NOW, 0.0),
     ):
         with pytest.raises(Refused, match="it is ended"):
@@ -112,13 +112,13 @@ def test_one_that_takes_nothing_for_so_long_is_paused_and_resumed_from_there() -
     assert paused["replay"]["at"] == plus(NOW, -600)
     with pytest.raises(Refused, match="resume it first"):
         subscriptions.replayed(paused, NOW, 0.0)
-    resumed = subscriptions.resumed(paused, 9000.0).document
+    resumed = subscriptions.resumed(paused, 60, 9000.0).document
     assert resumed is not None
     assert (resumed["status"], resumed["trouble"], resumed["quiet_until"]) == ("replaying", None, 0)
     # What was sent already is not sent again: it is no replay.
-    assert resumed["replays"] == 0
+    assert (resumed["replays"], resumed["rate"]) == (0, 60)
     with pytest.raises(Refused, match="it is replaying, and not paused"):
-        subscriptions.resumed(resumed, 9000.0)
+        subscriptions.resumed(resumed, None, 9000.0)
 
 
 def test_what_came_before_it_was_made_is_not_for_it() -> None:
@@ -134,7 +134,7 @@ def test_a_pause_in_the_middle_of_a_replay_keeps_its_place() -> None:
     assert document is not None
     failing = told(document, 0, DOWN).document
     paused = told(failing, 0, DOWN, real=100.0 + PAUSE, began=3000.0).document
-    resumed = subscriptions.resumed(paused, 9000.0).document
+    resumed = subscriptions.resumed(paused, 60, 9000.0).document
     assert resumed is not None
     assert (resumed["replay"]["at"], resumed["replays"]) == (since, 1)
 
@@ -219,7 +219,7 @@ def test_what_was_removed_is_not_there() -> None:
     assert (document["status"], document["secret"]) == ("removed", None)
     for act in (
         lambda: subscriptions.removed(document, 1.0),
-        lambda: subscriptions.resumed(None, 1.0),
+        lambda: subscriptions.resumed(None, None, 1.0),
         lambda: subscriptions.replayed(document, NOW, 1.0),
     ):
         with pytest.raises(Problem) as raised:
