@@ -1,8 +1,9 @@
 """Every metric there is, in one list.
 
 Names start with ``huashi_``, times are seconds. Labels have few values (a level, a type, a
-reason, an outcome), never an id or a division code. Which process it is, Prometheus knows
-from where it scraped; ``huashi_process_info`` says which service and level that is.
+reason, an outcome), never an id or a division code, but for the few subscriptions' ids. Which
+process it is, Prometheus knows from where it scraped; ``huashi_process_info`` says which service
+and level that is.
 """
 
 from __future__ import annotations

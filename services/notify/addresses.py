@@ -82,6 +82,7 @@ class Addresses:
         :param plain: whether without TLS.
         :raises NotAllowed: it has none.
         :raises OSError: the name can't be looked up.
+        :raises UnicodeError: no name is like this.
         """
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         good: list[str] = []
@@ -113,7 +114,7 @@ class Addresses:
         for host in self.hosts:
             try:
                 answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError:
+            except (OSError, UnicodeError):
                 # Its own users can't reach it now either.
                 continue
             found |= {str(item[4][0]) for item in answers}
@@ -145,7 +146,7 @@ class Guarded(httpcore.NetworkBackend):
         """
         try:
             found = self._addresses.of(host, port, plain=self._plain)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise NameNotFound(host) from error
         for address in found[:-1]:
             try:

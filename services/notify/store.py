@@ -11,7 +11,6 @@ from pymongo.collection import Collection
 from services.bus.fold import Document
 from services.bus.store import MongoStore, database_errors, record_of
 from services.grid.clock import Instant, monotonic
-from services.notify.subscriptions import OVER
 
 _KNOWN_SECONDS = 1.0
 
@@ -101,10 +100,6 @@ class Subscribers(MongoStore):
             self._known = [record.document for record in records if record.document]
             self._read_at = self._now()
         return self._known
-
-    def open(self) -> list[Document]:
-        """Those that may still be sent something."""
-        return [each for each in self.all() if each["status"] not in OVER]
 
     def forget(self) -> None:
         """Reads them anew when they are asked for next."""

@@ -162,8 +162,9 @@ def subscribe(notify: NotifyShell, call: Call) -> Answer:
     if known is not None and known.document is not None:
         return _answer(notify, known.document, None)
     notify.webhooks.subscribers.forget()
-    if len(notify.webhooks.subscribers.open()) >= subscriptions.MOST:
-        raise Refused(f"there are {subscriptions.MOST} subscriptions: remove one that ended")
+    if len(notify.webhooks.subscribers.all()) >= subscriptions.MOST:
+        cure = "remove one that is not needed any more"
+        raise Refused(f"there are {subscriptions.MOST} subscriptions: {cure}")
     rate = _agreed(notify, body["sink"], body["rate"])
     secret = body["secret"] or new_secret()
     sealed = sealed_secret(notify, secret)

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.stack import Stack
 from services.grid.clock import plus
+from services.notify.subscriptions import MOST
 from tests.end_to_end.county import QUICK, County, eventually
 from tests.end_to_end.sink import OK, Got, Reply, Sink, sinks
 
@@ -478,6 +479,19 @@ def test_who_subscribes_reads_no_further_than_they_may(county: County, sink: Sin
     assert county.ask("GET", url(county, whole["id"]), "auditor").status_code == 200
     assert county.ask("DELETE", url(county, mine["id"]), town).status_code == 200
     assert county.ask("DELETE", url(county, whole["id"])).status_code == 200
+
+
+def test_there_are_so_many_and_no_more(county: County, sink: Sink) -> None:
+    made: list[str] = []
+    answer = post(county, {"sink": sink.url, "types": ["case.closed"]})
+    while answer.status_code == 201:
+        made.append(answer.json()["id"])
+        assert len(made) <= MOST
+        answer = post(county, {"sink": sink.url, "types": ["case.closed"]})
+    assert answer.status_code == 409
+    assert len(county.ask("GET", url(county)).json()["subscriptions"]) == MOST
+    for identity in made:
+        assert county.ask("DELETE", url(county, identity)).status_code == 200
 
 
 def test_people_are_told_by_the_same_sender(county: County, sink: Sink, tmp_path: Path) -> None:

@@ -131,6 +131,22 @@ def test_a_name_that_means_inside_is_not_connected_to() -> None:
         assert not sink.shakes
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://" + "a" * 70 + ".example/", "https://" + ("a" * 60 + ".") * 6 + "example/"),
+        *("https://a..b/", "https://.a/", "https://%41/", "https://\x00/", "https://a b/"),
+        *("https://[::1%25lo]/", "https://００１/", "https://" + "é" * 80 + "/", "https://a:b/"),
+        *("https://[/", "https://xn--/", "https:///", "https://路灯/", "//x", "https://x\u202e/"),
+    ],
+)
+def test_whatever_the_url_it_is_only_refused(url: str) -> None:
+    sender = Sender(Addresses(), lambda: 0.0)
+    with pytest.raises(HandshakeRefused):
+        sender.shake(url, "huashi", None)
+    assert sender.post(url, "1", "application/json", b"{}", None).reason is not None
+
+
 def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was looked up is what is connected to: there is no second look-up to lie to."""
     connected: list[Any] = []
