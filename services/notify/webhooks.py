@@ -131,13 +131,20 @@ class Webhooks:
 
     def _send_to(self, document: Document) -> float:
         now = self._clock.real()
-        if document["quiet_until"] > now:
-            return float(document["quiet_until"] - now)
+        quiet = float(document["quiet_until"] - now)
+        if quiet > 0:
+            return quiet
         room = self._courier.room(document["id"])
         turns = self.lines.turns(document["id"], room) if room else []
         due = [key for key, at in turns if at <= now]
         if not due:
             return turns[0][1] - now if turns else _IDLE_SECONDS
+        # Another process may have been told just now to be patient, or to end.
+        record = self.subscribers.read([document["id"]])[document["id"]]
+        document = record.document or document
+        if document["status"] not in subscriptions.SENDING or document["quiet_until"] > now:
+            self.subscribers.forget()
+            return _SOON_SECONDS
         granted, following = self._places(document, len(due), now)
         until = now + LEASE_SECONDS
         most = outbox.AT_ONCE if document["rate"] is None else 1

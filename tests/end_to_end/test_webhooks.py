@@ -232,6 +232,30 @@ def test_no_later_event_overtakes_one_that_is_tried_again(
     ) == 2.0  # fmt: skip
 
 
+def test_a_sink_that_fails_now_and_then_gets_all_in_order_and_once(
+    county: County, sink: Sink, subscribe: Subscribe
+) -> None:
+    subscribe(sink, types=["case.noted"])
+    cases = [reported(county) for _ in range(8)]
+
+    def answer(got: Got) -> Reply:
+        tried = sum(known.id == got.id for known in sink.got)
+        broken, busy = (int(got.id[:8], 16) % number == 0 for number in (3, 7))
+        if busy and not tried:
+            return 503, {"Retry-After": "1"}
+        return (500, {}) if broken and tried < 2 else OK
+
+    sink.answer = answer
+    texts = ["一", "二", "三", "四", "五"]
+    for text in texts:
+        for case in cases:
+            assert county.act("household", case, "note", note=text).status_code == 200
+    eventually("all of them", lambda: len(sink.taken()) >= len(cases) * len(texts), 180)
+    for case in cases:
+        said = [got.event["data"]["note"]["text"] for got in sink.taken(case)]
+        assert said == texts, case
+
+
 def test_a_sink_that_does_not_agree_is_not_subscribed(county: County, sink: Sink) -> None:
     before = len(county.ask("GET", url(county)).json()["subscriptions"])
     for handshake, said in (
@@ -296,16 +320,16 @@ def test_410_ends_it(county: County, sink: Sink, subscribe: Subscribe) -> None:
 
 
 def test_429_is_obeyed(county: County, sink: Sink, subscribe: Subscribe) -> None:
-    subscribe(sink, types=["case.noted"])
+    made = subscribe(sink, types=["case.noted"])
     first, second = reported(county), reported(county)
     sink.answer = lambda _got: (429, {"Retry-After": "5"}) if len(sink.got) < 1 else OK
     noted(county, first, "一")
-    eventually("the first try", lambda: sink.got)
+    eventually("that it is quiet", lambda: shown(county, made["id"])["quiet_until"])
     noted(county, second, "二")
     eventually("both", lambda: len(sink.taken()) == 2)
     early = [got.at - sink.got[0].at for got in sink.got[1:]]
-    # Of other cases nothing either; the other process hears of it within a second.
-    assert min(early) > 3.9
+    # Of other cases nothing either, whichever process has them.
+    assert min(early) > 4.9
     assert len(sink.got) == 3
 
 
@@ -335,11 +359,10 @@ def test_a_slow_sink_holds_up_no_other(county: County, subscribe: Subscribe) -> 
         slow.answer = late
         for _ in range(30):
             county.report(urgency="calm")
-        reported = time.time()
         eventually("all at the fast one", lambda: len(fast.taken()) == 30)
-        assert max(got.at for got in fast.got) - reported < 7
+        # The slow one has eight places, and takes eight seconds for what is in them.
+        assert len(slow.taken()) <= 16
         assert len({got.id for got in fast.got}) == len(fast.got) == 30
-        assert len(slow.taken()) < 30
 
 
 def test_a_sink_that_stays_broken_is_paused_and_loses_nothing(
