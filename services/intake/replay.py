@@ -1,4 +1,4 @@
-"""What the timeline tells notify, so that subscribers get what they missed: bounded pages."""
+"""Events as they were published, out of the timeline: for notify, in bounded pages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.grid.clock import Instant
+from services.grid.events import Event
 from services.intake.store import Timeline
 
 PAGE = 500
@@ -26,23 +27,27 @@ def happened(
     entries = timeline.since(at, key, limit)
     last = entries[-1] if entries else {"received": at, "_id": key}
     return {
-        "events": [_event(entry) for entry in entries if entry["type"] in types],
+        "events": [event_of(entry).as_document() for entry in entries if entry["type"] in types],
         "at": last["received"],
         "key": last["_id"],
         "more": len(entries) == limit,
     }
 
 
-def _event(entry: Mapping[str, Any]) -> dict[str, Any]:
-    # What was kept before versions were is of the first.
-    return {
-        "id": entry["_id"],
-        "type": entry["type"],
-        "version": entry.get("version", 1),
-        "subject": entry["case"],
-        "time": entry["time"],
-        "source": entry["source"],
-        "data": entry["data"],
-        "traceparent": entry.get("traceparent"),
-        "extensions": entry.get("extensions", {}),
-    }
+def event_of(entry: Mapping[str, Any]) -> Event:
+    """The event of an entry of the timeline, as it was published, with its routing key.
+
+    An entry of before versions, keys and traces were kept is of the first version, and has none.
+    """
+    return Event(
+        id=entry["_id"],
+        type=entry["type"],
+        version=entry.get("version", 1),
+        subject=entry["case"],
+        time=entry["time"],
+        source=entry["source"],
+        data=entry["data"],
+        key=entry.get("key", ""),
+        traceparent=entry.get("traceparent"),
+        extensions=entry.get("extensions", {}),
+    )

@@ -21,6 +21,7 @@ from services.grid.clock import Instant
 from services.grid.events import Event
 from services.grid.events.parts import InstantField
 from services.intake import replies
+from services.intake.replay import event_of
 from services.intake.shell import IntakeShell
 from services.intake.subscribing import bindings, caught_up, losing, matcher
 
@@ -87,7 +88,7 @@ def replay(intake: IntakeShell, call: Call, name: str) -> dict[str, Any]:
         following = Cursor(found[-1]["received"], found[-1]["_id"]).text()
     fits = matcher(bound)
     # An entry of a version that kept no key can't be told from one that was not for it.
-    events = [published(entry) for entry in found if fits.fullmatch(entry.get("key", ""))]
+    events = [event_of(entry) for entry in found if fits.fullmatch(entry.get("key", ""))]
     if len(intake.publisher.replay(name, events)) < len({event.id for event in events}):
         raise Retry(f"not all was confirmed: huashi system repair {name} mends a missing binding")
     metrics.REPLAYED.inc(len(events))
@@ -95,22 +96,6 @@ def replay(intake: IntakeShell, call: Call, name: str) -> dict[str, Any]:
     if following is None:
         intake.registrar.note(name, lambda system: caught_up(system, body["from_"], to))
     return {"looked": len(found), "published": len(events), "to": to, "next": following}
-
-
-def published(entry: Mapping[str, Any]) -> Event:
-    """The event of an entry of the timeline, as it was published, with its routing key."""
-    return Event(
-        id=entry["_id"],
-        type=entry["type"],
-        version=entry["version"],
-        subject=entry["case"],
-        time=entry["time"],
-        source=entry["source"],
-        data=entry["data"],
-        key=entry["key"],
-        traceparent=entry["traceparent"],
-        extensions=entry.get("extensions", {}),
-    )
 
 
 def must_have_room(intake: IntakeShell, name: str) -> None:
