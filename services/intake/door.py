@@ -6,6 +6,7 @@ one event that can't be accepted takes no other along.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from marshmallow import Schema, ValidationError, fields
 from services.bus import logs, metrics, problems
 from services.bus.config import Config
 from services.bus.errors import Collision, Defer, Refused, Reject, Retry
-from services.bus.fold import Document, Outcome
+from services.bus.fold import Document, Outcome, Record
 from services.bus.inbound import Parcel
 from services.bus.openapi import Shown, WrongFieldSchema
 from services.bus.paging import PageQuery
@@ -30,14 +31,15 @@ from services.grid.events.bindings import (
     PLAIN,
     STRUCTURED,
     Errors,
+    Incoming,
     Read,
     Unread,
     of_amqp,
     of_http,
 )
 from services.grid.events.envelope import flatten
-from services.grid.events.parts import WORD, InstantField
-from services.intake import happenings, replies
+from services.grid.events.parts import WORD, AddressSchema, InstantField
+from services.intake import acting, happenings, replies
 from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
 from services.intake.reporting import opened
 from services.intake.shell import IntakeShell
@@ -46,6 +48,8 @@ from services.intake.systems import must_be_allowed, of_subject
 log = logs.get(__name__)
 
 _COUNTED_SECONDS = 5.0
+ANSWER_SECONDS = 2.0
+"""Real seconds for which an answer over HTTP waits for a unit's desk."""
 
 
 class CloudEventSchema(Schema):
@@ -87,6 +91,8 @@ CONTENT: Mapping[str, Schema] = {
 class AcceptedShown(Shown):
     """An event that was accepted, now or before: the case, and its references."""
 
+    sometimes = ("pending",)
+
     index = fields.Integer(metadata={"description": "its place in the batch, from 0"})
     source = fields.String()
     id = fields.String()
@@ -95,10 +101,15 @@ class AcceptedShown(Shown):
     tracking = fields.String()
     reference = fields.String(allow_none=True)
     status = fields.String()
+    pending = fields.Boolean(
+        metadata={"description": "the unit's desk has not answered yet: send it again to ask"}
+    )
 
 
 class RefusedShown(Shown):
     """An event that was refused, and each reason with its cure."""
+
+    sometimes = ("held_by",)
 
     source = fields.String(allow_none=True)
     id = fields.String(allow_none=True)
@@ -109,6 +120,9 @@ class RefusedShown(Shown):
         }
     )
     errors = fields.List(fields.Nested(WrongFieldSchema))
+    held_by = fields.Nested(
+        AddressSchema, metadata={"description": "who holds the case that a unit can't act on"}
+    )
 
 
 class RejectedShown(RefusedShown):
@@ -166,12 +180,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an event: the case's record and the system's reference, or why not."""
+    """What became of an event: the case's record and the system's reference, or why not.
+
+    ``pending`` is the id under which a unit's desk was asked, and has not answered yet.
+    """
 
     event: Read
     document: Document | None = None
     reference: str | None = None
     refusal: Refusal | None = None
+    pending: str | None = None
 
     def said(self) -> dict[str, Any]:
         """For whoever sent it."""
@@ -179,15 +197,39 @@ class Result:
         if self.document is None:
             refusal = self.refusal or Refusal("refused", {})
             errors = [{"field": name, "detail": why} for name, why in refusal.errors.items()]
-            return {**named, "why": refusal.why, "errors": errors}
-        own = (self.document["report"] or {}).get("external") or {"reference": self.reference}
+            held_by = (refusal.facts or {}).get("held_by")
+            told = {} if held_by is None else {"held_by": held_by}
+            return {**named, "why": refusal.why, "errors": errors, **told}
+        own = (self.document["report"] or {}).get("external")
+        if own is None or own["system"] != str(named["source"]).partition("/")[0]:
+            # What it is called by another system is nobody's business.
+            own = {"reference": self.reference}
         return {
             **named,
             "case": self.document["case"],
             "tracking": self.document["facts"]["tracking"],
             "reference": own["reference"],
             "status": self.document["status"],
+            **({"pending": True} if self.pending is not None else {}),
         }
+
+
+def _made(event: Read, document: Document | None, task: Task) -> Result:
+    """What an event came to that was not refused; of what a desk was asked for, its answer."""
+    if task.ask is None or document is None:
+        return Result(event, document, task.reference)
+    return answered(event, document, task.ask, task.reference)
+
+
+def answered(event: Read, document: Document, ask: str, reference: str | None = None) -> Result:
+    """What became of an event for which a unit's desk was asked."""
+    answer = document["asks"][ask]["answer"]
+    if answer is None:
+        return Result(event, document, reference, pending=ask)
+    if answer["answer"] == "accepted":
+        return Result(event, document, reference)
+    facts = {name: answer[name] for name in ("held_by",) if name in answer}
+    return Result(event, refusal=Refusal("refused", answer["errors"], facts))
 
 
 class Rates:
@@ -246,7 +288,7 @@ class FrontDoor:
         for place, outcome in self._run(tasks).items():
             event = posts[place[0]][1][place[1]]
             if outcome.error is None:
-                results[place] = Result(event, outcome.document, tasks[place].reference)
+                results[place] = _made(event, outcome.document, tasks[place])
             else:
                 results[place] = Result(event, refusal=_refusal(outcome.error))
         found = [
@@ -314,15 +356,52 @@ class FrontDoor:
             ]
             posts.append((systems[parcel.system], events))
         found, now = self.take(posts, "amqp"), self._intake.now
+        # What a desk is asked for is answered when that has answered.
         answers = [
             replies.answer(system["name"], each.said(), now, each.document)
             for (system, _), results in zip(posts, found, strict=True)
             for each in results
+            if each.pending is None
         ]
         for system, sent in posts:
             # Rubbish counts as well.
             self.rates.spend(system, len(sent))
         self._intake.publisher.reply(answers)
+
+    def waited(self, results: list[Result]) -> list[Result]:
+        """The same once the units' desks have answered, or after a moment as they are."""
+        until, pause = monotonic() + ANSWER_SECONDS, 0.05
+        while any(each.pending for each in results) and monotonic() < until:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+            # Any process may be the one that hears of the answer.
+            cases = {each.document["case"] for each in results if each.pending and each.document}
+            records = self._intake.store.read(list(cases))
+            results = [_again(each, records) for each in results]
+        return results
+
+    def desks_answered(self, events: Sequence[Event], documents: Sequence[Document | None]) -> None:
+        """Tells systems what the desks of their units say.
+
+        :raises Retry: it could not be told: the events must come again.
+        """
+        told = []
+        for event, document in zip(events, documents, strict=True):
+            if event.type != acting.ANSWERED or document is None:
+                continue
+            identity = event.data["answered"]["id"]
+            ask = document.get("asks", {}).get(identity)
+            # A register that was restored knows nothing of it.
+            if ask is None or ask["answer"] is None:
+                continue
+            result = answered(
+                Incoming(ask["id"], ask["source"], ask["type"], None), document, identity
+            )
+            if result.document is None:
+                self._keep({"name": ask["system"]}, [result], "desk")
+            told.append(replies.answer(ask["system"], result.said(), event.time, result.document))
+        if told:
+            self._intake.publisher.reply(told)
 
     def _run(self, tasks: Mapping[Place, Task]) -> dict[Place, Outcome]:
         """All in one step; if a code or reference is taken, each by itself."""
@@ -383,13 +462,27 @@ class DoorShell(IntakeShell):
         happened = happenings.entries(told, self.now)
         if happened:
             self.happenings.keep(happened)
+        self.door.desks_answered(events, documents)
+        bound: dict[str, list[str]] = {}
+        for name, system in self.systems.all().items():
+            bound.setdefault(system.get("unit") or "", []).append(name)
         found = [
-            replies.status(event, document)
+            replies.status(event, document, name)
             for event, document in told
-            if document is not None and "inbound" in document and replies.tells(event)
+            if document is not None
+            for name in sorted(replies.told(event, document, bound))
         ]
         if found:
             self.publisher.reply(found)
+
+
+def _again(result: Result, records: Mapping[str, Record]) -> Result:
+    if result.pending is None or result.document is None:
+        return result
+    record = records[result.document["case"]]
+    if record.document is None:
+        return result
+    return answered(result.event, record.document, result.pending, result.reference)
 
 
 class _NotRead(Exception):
@@ -480,6 +573,7 @@ def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer
         raise Problem(400, str(error), kind="not_a_batch") from error
     in_time(door.rates, system, len(events))
     (results,) = door.take([(system, events)], "http")
+    results = door.waited(results)
     for each in results:
         if each.document is not None:
             call.trail.about(each.document["case"])

@@ -24,12 +24,13 @@ from services.grid.clock import seconds_between
 from services.grid.directory import Division
 from services.grid.events.bindings import Incoming
 from services.grid.events.envelope import NAMESPACE, event_id
-from services.grid.events.parts import InstantField, attachments, plain, public_text
-from services.intake import model
+from services.grid.events.parts import WORD, InstantField, attachments, plain, public_text
+from services.grid.whistles import MOST
+from services.intake import acting, model
 from services.intake.api import ReportBody
 from services.intake.reporting import Opening, opening
 from services.intake.shell import IntakeShell
-from services.intake.systems import must_be_inside
+from services.intake.systems import must_be_inside, unit_of
 from services.intake.updates import update
 
 Loaded = tuple[Incoming, dict[str, Any]]
@@ -37,6 +38,8 @@ Loaded = tuple[Incoming, dict[str, Any]]
 
 PREFIX, VERSION = "huashi.", ".v1"
 _LONGEST_PROMISE = 3660 * 86400
+_CASE = "5f0e6a52-6e0f-5d3f-8f1b-0f4f6a3b2c1d"
+_PICTURE = {"url": "https://files.example.cn/lamp-2.jpg", "sha256": "6f" * 32}
 _REFERENCE: list[Callable[[Any], Any]] = [validate.Length(1, 100), plain]
 
 
@@ -88,7 +91,7 @@ class UpdateData(OfCase):
     example: ClassVar[dict[str, Any]] = {
         "reference": "12345-2026-0302-77",
         "text": "来电人补充: 西侧第一盏也不亮。",
-        "attachments": [{"url": "https://files.example.cn/lamp-2.jpg", "sha256": "6f" * 32}],
+        "attachments": [_PICTURE],
     }
     minimal: ClassVar[dict[str, Any]] = {"reference": "12345-2026-0302-77", "text": "又有一盏不亮"}
 
@@ -108,14 +111,67 @@ class WithdrawData(OfCase):
     reason = public_text(500, required=True, shortest=1)
 
 
+class AcknowledgeData(OfCase):
+    """``case.acknowledge`` (接单): the unit accepts a case that it holds."""
+
+    example: ClassVar[dict[str, Any]] = {"case": _CASE, "note": "已派员", "attachments": [_PICTURE]}
+    minimal: ClassVar[dict[str, Any]] = {"case": _CASE}
+
+    note = public_text(2000, lines=True, load_default="")
+    attachments = attachments("raise", load_default=list)
+
+
+class CheckInData(AcknowledgeData):
+    """``case.check_in`` (报到): the unit has come to a case that it was called to."""
+
+    example: ClassVar[dict[str, Any]] = {**AcknowledgeData.example, "note": "两名队员已到现场"}
+
+
+class ProgressData(AcknowledgeData):
+    """``case.progress`` (进展): how far the unit is; ``step`` of its procedure was done with it."""
+
+    example: ClassVar[dict[str, Any]] = {
+        **AcknowledgeData.example,
+        "note": "已与双方谈话",
+        "step": "proposed",
+    }
+    minimal: ClassVar[dict[str, Any]] = {"case": _CASE, "note": "已与双方谈话"}
+
+    note = public_text(2000, lines=True, required=True, shortest=1)
+    step = fields.String(validate=WORD)
+
+
+class ResolveData(AcknowledgeData):
+    """``case.resolve`` (办结): one of the profile's outcomes, and ``scores`` of units it called."""
+
+    example: ClassVar[dict[str, Any]] = {
+        **AcknowledgeData.example,
+        "outcome": "settled",
+        "note": "双方和解",
+        "scores": {"469002104-market": 4},
+    }
+    minimal: ClassVar[dict[str, Any]] = {"case": _CASE, "outcome": "settled"}
+
+    outcome = fields.String(required=True, validate=WORD)
+    scores = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 80)),
+        values=fields.Integer(strict=True, validate=validate.Range(1, 5)),
+        validate=validate.Length(max=MOST),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What an event comes to: the case it is about and the work, or how the case is opened."""
+    """What an event comes to: the case it is about and the work, or how the case is opened.
+
+    ``ask`` is the id under which a unit's desk is asked for it: it is done once that answers.
+    """
 
     case: str
     work: Work | None = None
     opens: Opening | None = None
     reference: str | None = None
+    ask: str | None = None
 
     def attempt(self, number: int) -> Work:
         """The work; of a report with the tracking code of this number."""
@@ -276,6 +332,28 @@ def _withdraw(basis: Basis, _event: Incoming, data: dict[str, Any]) -> Task:
     return Task(case, Work(case, change), reference=data.get("reference"))
 
 
+def _acts(act: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
+    """The handler of what a system does for its unit: the unit's desk is asked for it."""
+
+    def handle(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
+        atlas, now = basis.intake.county.atlas(), basis.intake.now
+        unit, name = unit_of(basis.system, atlas), basis.system["name"]
+        case = str(data["case"]) if "case" in data else basis.own(data)
+        identity = event_id(event.source, event.id, event.type)
+        left_out = ("case", "reference")
+        said = {"act": act, **{key: data[key] for key in data if key not in left_out}}
+
+        def change(record: Record) -> Decision:
+            if record.document is None:
+                raise Refused(f"there is no case {case}: compare its id with what you were told")
+            of = {"system": name, "by": basis.by, "atlas": atlas, "now": now}
+            return acting.ask(record.document, event, identity, said, unit, **of)
+
+        return Task(case, Work(case, change), reference=data.get("reference"), ask=identity)
+
+    return handle
+
+
 def _there(record: Record) -> Document:
     """The case, unless its report in the same batch was refused."""
     if record.document is None:
@@ -293,6 +371,22 @@ TYPES: dict[str, InboundType] = {
         InboundType("case.report", "A case is reported.", ReportData, _report),
         InboundType("case.update", "More is known of a case.", UpdateData, _update),
         InboundType("case.withdraw", "A report is taken back (撤回).", WithdrawData, _withdraw),
+        InboundType(
+            "case.acknowledge",
+            "A unit accepts a case (接单).",
+            AcknowledgeData,
+            _acts("acknowledge"),
+        ),
+        InboundType(
+            "case.progress", "A unit says how far it is (进展).", ProgressData, _acts("progress")
+        ),
+        InboundType(
+            "case.check_in",
+            "A unit that was called has come (报到).",
+            CheckInData,
+            _acts("check_in"),
+        ),
+        InboundType("case.resolve", "A unit settles a case (办结).", ResolveData, _acts("resolve")),
     )
 }
 """By full name, ``huashi.case.report.v1``."""
