@@ -94,8 +94,9 @@ def heard(before: Document | None, event: Event, atlas: Atlas, now: Instant) -> 
         document = {**document, "under": under}
     again = before is not None and before["told"] and document["told"] != before["told"]
     what = next((name for name in ("finished", "checked_in") if document[name] is not None), None)
-    said = [_said(document, what, atlas, now, again=f":{event.id}")] if again and what else []
-    decision = Decision(document, said)
+    decision = Decision(document)
+    if again and what is not None:
+        decision = Decision(document, [_said(document, what, atlas, now, again=f":{event.id}")])
     if not document["told"] and document["ended"] is None:
         # Only the custodian calls: what overtakes it waits.
         return decision

@@ -23,7 +23,7 @@ from services.bus.paging import PageQuery
 from services.bus.problems import Problem
 from services.bus.systems import user_of
 from services.bus.web import Answer, Call
-from services.grid.clock import monotonic
+from services.grid.clock import Instant, monotonic
 from services.grid.events import Event
 from services.grid.events.bindings import (
     BATCH,
@@ -40,6 +40,7 @@ from services.grid.events.bindings import (
 from services.grid.events.envelope import flatten
 from services.grid.events.parts import WORD, AddressSchema, InstantField
 from services.intake import acting, happenings, replies
+from services.intake.directory_api import EntryChange
 from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
 from services.intake.reporting import opened
 from services.intake.shell import IntakeShell
@@ -89,9 +90,12 @@ CONTENT: Mapping[str, Schema] = {
 
 
 class AcceptedShown(Shown):
-    """An event that was accepted, now or before: the case, and its references."""
+    """An event that was accepted, now or before: the case, and its references.
 
-    sometimes = ("pending",)
+    Of the directory: what became of its ``entries``.
+    """
+
+    sometimes = ("case", "tracking", "reference", "status", "pending", "entries")
 
     index = fields.Integer(metadata={"description": "its place in the batch, from 0"})
     source = fields.String()
@@ -104,6 +108,7 @@ class AcceptedShown(Shown):
     pending = fields.Boolean(
         metadata={"description": "the unit's desk has not answered yet: send it again to ask"}
     )
+    entries = fields.List(fields.Nested(EntryChange))
 
 
 class RefusedShown(Shown):
@@ -152,7 +157,9 @@ class KeptShown(Shown):
     id = fields.String()
     system = fields.String()
     at = InstantField()
-    door = fields.String(metadata={"description": "`http` or `amqp`"})
+    door = fields.String(
+        metadata={"description": "`http` or `amqp`; `desk`: a unit's desk refused it"}
+    )
     event = fields.Nested(RefusedShown)
 
 
@@ -182,7 +189,8 @@ class Refusal:
 class Result:
     """What became of an event: the case's record and the system's reference, or why not.
 
-    ``pending`` is the id under which a unit's desk was asked, and has not answered yet.
+    ``pending`` is the id under which a unit's desk was asked, and has not answered yet; ``entries``
+    is what became of entries of the directory.
     """
 
     event: Read
@@ -190,16 +198,18 @@ class Result:
     reference: str | None = None
     refusal: Refusal | None = None
     pending: str | None = None
+    entries: Sequence[Mapping[str, str]] | None = None
 
     def said(self) -> dict[str, Any]:
         """For whoever sent it."""
         named = {"source": self.event.source, "id": self.event.id, "type": self.event.type}
-        if self.document is None:
-            refusal = self.refusal or Refusal("refused", {})
-            errors = [{"field": name, "detail": why} for name, why in refusal.errors.items()]
-            held_by = (refusal.facts or {}).get("held_by")
+        if self.refusal is not None:
+            errors = [{"field": name, "detail": why} for name, why in self.refusal.errors.items()]
+            held_by = (self.refusal.facts or {}).get("held_by")
             told = {} if held_by is None else {"held_by": held_by}
-            return {**named, "why": refusal.why, "errors": errors, **told}
+            return {**named, "why": self.refusal.why, "errors": errors, **told}
+        if self.document is None:
+            return {**named, "entries": list(self.entries or ())}
         own = (self.document["report"] or {}).get("external")
         if own is None or own["system"] != str(named["source"]).partition("/")[0]:
             # What it is called by another system is nobody's business.
@@ -212,6 +222,12 @@ class Result:
             "status": self.document["status"],
             **({"pending": True} if self.pending is not None else {}),
         }
+
+    def reply(self, system: str, now: Instant) -> tuple[str, Event]:
+        """The answer over AMQP, with its routing key."""
+        case = self.document["case"] if self.document is not None else None
+        word = "rejected" if self.refusal is not None else "accepted"
+        return replies.answer(system, word, self.said(), now, case)
 
 
 def _made(event: Read, document: Document | None, task: Task) -> Result:
@@ -312,16 +328,19 @@ class FrontDoor:
                 task = TYPES[event.type].handle(basis, event, data)
                 if task.opens is not None:
                     self.one_more(basis.system)
-                tasks[place] = task
+                if task.entries is not None:
+                    results[place] = Result(event, entries=task.entries)
+                else:
+                    tasks[place] = task
             except _WHY_NOT as error:
                 results[place] = Result(event, refusal=_refusal(error))
 
     def _told(self, system: Document, found: Sequence[Result], door: str) -> None:
         """Keeps and counts what became of a system's events."""
-        self._keep(system, [each for each in found if each.document is None], door)
+        self._keep(system, [each for each in found if each.refusal is not None], door)
         for each in found:
             kind = TYPES.get(each.event.type or "")
-            word = "accepted" if each.document is not None else "rejected"
+            word = "accepted" if each.refusal is None else "rejected"
             metrics.INBOUND.labels(door, kind.name if kind else "unknown", word).inc()
 
     def one_more(self, system: Document) -> None:
@@ -358,7 +377,7 @@ class FrontDoor:
         found, now = self.take(posts, "amqp"), self._intake.now
         # What a desk is asked for is answered when that has answered.
         answers = [
-            replies.answer(system["name"], each.said(), now, each.document)
+            each.reply(system["name"], now)
             for (system, _), results in zip(posts, found, strict=True)
             for each in results
             if each.pending is None
@@ -397,9 +416,9 @@ class FrontDoor:
             result = answered(
                 Incoming(ask["id"], ask["source"], ask["type"], None), document, identity
             )
-            if result.document is None:
+            if result.refusal is not None:
                 self._keep({"name": ask["system"]}, [result], "desk")
-            told.append(replies.answer(ask["system"], result.said(), event.time, result.document))
+            told.append(result.reply(ask["system"], event.time))
         if told:
             self._intake.publisher.reply(told)
 
@@ -578,18 +597,11 @@ def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer
         if each.document is not None:
             call.trail.about(each.document["case"])
     call.trail.about(system=system["name"], sent=len(events))
-    accepted = [
-        {"index": index, **each.said()}
-        for index, each in enumerate(results)
-        if each.document is not None
-    ]
-    rejected = [
-        {"index": index, **each.said()}
-        for index, each in enumerate(results)
-        if each.document is None
-    ]
-    if rejected and sent.media_type != BATCH:
-        raise _problem(results[0].refusal or Refusal("refused", {}))
+    said = list(enumerate(results))
+    accepted = [{"index": at, **each.said()} for at, each in said if each.refusal is None]
+    rejected = [{"index": at, **each.said()} for at, each in said if each.refusal is not None]
+    if results[0].refusal is not None and sent.media_type != BATCH:
+        raise _problem(results[0].refusal)
     return Answer({"accepted": accepted, "rejected": rejected})
 
 

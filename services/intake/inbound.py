@@ -19,15 +19,16 @@ from services.bus import problems
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.systems import user_of
-from services.grid.atlas import Atlas
+from services.grid.atlas import Atlas, entry_key
 from services.grid.clock import seconds_between
 from services.grid.directory import Division
 from services.grid.events.bindings import Incoming
 from services.grid.events.envelope import NAMESPACE, event_id
 from services.grid.events.parts import WORD, InstantField, attachments, plain, public_text
 from services.grid.whistles import MOST
-from services.intake import acting, model
+from services.intake import acting, directory_api, model
 from services.intake.api import ReportBody
+from services.intake.directory_api import IDENTITY, DivisionBody, DutyBody, OfficerBody, UnitBody
 from services.intake.reporting import Opening, opening
 from services.intake.shell import IntakeShell
 from services.intake.systems import must_be_inside, unit_of
@@ -160,18 +161,102 @@ class ResolveData(AcknowledgeData):
     )
 
 
+class EntryData(Schema):
+    """``directory.*``: an entry as it is to be, whole, or the id of one that goes (``retire``)."""
+
+    retire = fields.String(validate=IDENTITY)
+
+    @validates_schema
+    def _says_one(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        if len(data) != 1:
+            (name,) = self.fields.keys() - {"retire"}
+            raise ValidationError(f"Say what it is to be, {name}, or retire: one of them.", name)
+
+
+class DivisionData(Schema):
+    """``directory.division`` (区划): a new one below one that there is, or its new name."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "division": {
+            "code": "46900210421404",
+            "name": "四组",
+            "level": "group",
+            "parent": "469002104214",
+            "kind": "group",
+        }
+    }
+    minimal: ClassVar[dict[str, Any]] = example
+
+    division = fields.Nested(DivisionBody, required=True)
+
+
+class UnitData(EntryData):
+    """``directory.unit`` (单位)."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "unit": {
+            "id": "469002104214-mediation",
+            "name": "调解队",
+            "level": "village",
+            "division": "469002104214",
+        }
+    }
+    minimal: ClassVar[dict[str, Any]] = {"retire": "469002104214-mediation"}
+
+    unit = fields.Nested(UnitBody)
+
+
+class OfficerData(EntryData):
+    """``directory.officer`` (人员); contacts are notify's."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "officer": {
+            "id": "v-214-2",
+            "name": "符网格员",
+            "level": "village",
+            "division": "469002104214",
+            "unit": None,
+            "role": "officer",
+            "on_duty": True,
+        }
+    }
+    minimal: ClassVar[dict[str, Any]] = {"retire": "v-214-2"}
+
+    officer = fields.Nested(OfficerBody)
+
+
+class DutyData(EntryData):
+    """``directory.duty`` (值班): all that is said of an officer's."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "duty": {
+            "officer": "v-214",
+            "shifts": [{"days": ["Mon", "Tue", "Wed", "Thu", "Fri"], "hours": "08:00-18:00"}],
+            "leaves": [{"first": "2026-12-01", "last": "2026-12-03", "deputy": "v-214-2"}],
+            "stand_ins": [{"first": "2026-12-05", "last": "2026-12-06"}],
+            "deputy": "v-214-2",
+        }
+    }
+    minimal: ClassVar[dict[str, Any]] = {"retire": "v-214"}
+
+    duty = fields.Nested(DutyBody)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What an event comes to: the case it is about and the work, or how the case is opened.
 
     ``ask`` is the id under which a unit's desk is asked for it: it is done once that answers.
+    ``entries`` is what became of entries of the directory: that is done already, for the next
+    event may be about them.
     """
 
-    case: str
+    case: str = ""
     work: Work | None = None
     opens: Opening | None = None
     reference: str | None = None
     ask: str | None = None
+    entries: Sequence[Mapping[str, str]] | None = None
 
     def attempt(self, number: int) -> Work:
         """The work; of a report with the tracking code of this number."""
@@ -354,6 +439,46 @@ def _acts(act: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
     return handle
 
 
+_LISTS = {"division": "divisions", "unit": "units", "officer": "officers", "duty": "duties"}
+
+
+def _entry(kind: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
+    """The handler of an entry of the directory, with the checks of ``POST /v1/directory``."""
+
+    def handle(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
+        intake, atlas = basis.intake, basis.intake.county.atlas()
+        body: dict[str, list[Any]] = {name: [] for name in (*_LISTS.values(), "retire")}
+        if kind in data:
+            body[_LISTS[kind]] = [data[kind]]
+        else:
+            body["retire"] = [f"{kind}:{data['retire']}"]
+        identity = event_id(event.source, event.id, event.type)
+        key = entry_key(kind, data[kind]) if kind in data else f"{kind}:{data['retire']}"
+        if directory_api.heard(intake, key, identity):
+            # Answered before any rule is asked: the directory may have changed since.
+            return Task(entries=[{"id": key, "change": "unchanged"}])
+        known, wanted, errors = directory_api.planned(intake, body)
+        for item in wanted:
+            before = known.get(entry_key(item.kind, item.entry))
+            for entry in (item.entry, *([before["entry"]] if before else [])):
+                # A new division is inside if what is above it is.
+                place = entry.get("parent") or entry.get("code") or entry["division"]
+                must_be_inside(basis.system, place, atlas)
+        if errors:
+            listed = (f"{_LISTS[kind]}.0", "retire.0")
+            raise problems.invalid(
+                {_named(field, kind, listed): why for field, why in errors.items()}
+            )
+        return Task(entries=directory_api.applied(intake, wanted, origin=basis.by, by=identity))
+
+    return handle
+
+
+def _named(field: str, kind: str, listed: tuple[str, str]) -> str:
+    """A field of a request as it is called in an event."""
+    return field.replace(listed[0], kind).replace(listed[1], "retire")
+
+
 def _there(record: Record) -> Document:
     """The case, unless its report in the same batch was refused."""
     if record.document is None:
@@ -387,6 +512,20 @@ TYPES: dict[str, InboundType] = {
             _acts("check_in"),
         ),
         InboundType("case.resolve", "A unit settles a case (办结).", ResolveData, _acts("resolve")),
+        InboundType(
+            "directory.division",
+            "A division is new, or is called otherwise (区划).",
+            DivisionData,
+            _entry("division"),
+        ),
+        InboundType("directory.unit", "A unit as it is now (单位).", UnitData, _entry("unit")),
+        InboundType(
+            "directory.officer",
+            "An officer as they are now (人员).",
+            OfficerData,
+            _entry("officer"),
+        ),
+        InboundType("directory.duty", "An officer's duty (值班).", DutyData, _entry("duty")),
     )
 }
 """By full name, ``huashi.case.report.v1``."""

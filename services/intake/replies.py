@@ -23,20 +23,20 @@ _ACTS = ("case.acknowledged", "case.resolved", "case.closed", "case.withdrawn", 
 
 
 def answer(
-    system: str, said: Mapping[str, Any], now: Instant, document: Document | None
+    system: str, word: str, said: Mapping[str, Any], now: Instant, case: str | None
 ) -> tuple[str, Event]:
     """The answer to an event, with its routing key.
 
+    :param word: ``accepted`` or ``rejected``.
     :param said: as over HTTP, with ``source``, ``id`` and ``type`` of the event.
     """
-    word = "rejected" if document is None else "accepted"
     known = said["id"] is not None
     # What has no id of its own gets an answer that has no fellow.
     identity = event_id(str(said["source"]), said["id"], word) if known else str(uuid.uuid4())
     event = Event(
         id=identity,
         type=f"reply.{word}",
-        subject=system if document is None else document["case"],
+        subject=system if case is None else case,
         time=now,
         source=SOURCE,
         data=dict(said),

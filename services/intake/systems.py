@@ -49,7 +49,10 @@ from services.intake.subscribing import (
 
 ACTING = ("case.acknowledge", "case.progress", "case.check_in", "case.resolve")
 """What a system that is bound to a unit may be allowed to do for it."""
-TYPES = ("case.report", "case.update", "case.withdraw", *ACTING)
+TYPES = (
+    *("case.report", "case.update", "case.withdraw", *ACTING),
+    *("directory.division", "directory.unit", "directory.officer", "directory.duty"),
+)
 """What another system may be allowed to send."""
 
 VALID_KEYS = 2
