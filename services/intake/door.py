@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, validate
 
 from services.bus import logs, metrics, problems
 from services.bus.config import Config
@@ -43,6 +43,7 @@ from services.intake import acting, happenings, replies
 from services.intake.directory_api import EntryChange
 from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
 from services.intake.reporting import opened
+from services.intake.sensing import STATES
 from services.intake.shell import IntakeShell
 from services.intake.systems import must_be_allowed, of_subject
 
@@ -92,10 +93,11 @@ CONTENT: Mapping[str, Schema] = {
 class AcceptedShown(Shown):
     """An event that was accepted, now or before: the case, and its references.
 
-    Of the directory: what became of its ``entries``.
+    Of the directory: what became of its ``entries``. Of a sensor's reading: what it says, and a
+    case only if that is told of it.
     """
 
-    sometimes = ("case", "tracking", "reference", "status", "pending", "entries")
+    sometimes = ("case", "tracking", "reference", "status", "pending", "entries", "reading")
 
     index = fields.Integer(metadata={"description": "its place in the batch, from 0"})
     source = fields.String()
@@ -109,6 +111,10 @@ class AcceptedShown(Shown):
         metadata={"description": "the unit's desk has not answered yet: send it again to ask"}
     )
     entries = fields.List(fields.Nested(EntryChange))
+    reading = fields.String(
+        validate=validate.OneOf(STATES),
+        metadata={"description": "`beyond` the threshold, `calm`, or `late`: a later one counts"},
+    )
 
 
 class RefusedShown(Shown):
@@ -189,8 +195,8 @@ class Refusal:
 class Result:
     """What became of an event: the case's record and the system's reference, or why not.
 
-    ``pending`` is the id under which a unit's desk was asked, and has not answered yet; ``entries``
-    is what became of entries of the directory.
+    ``pending`` is the id under which a unit's desk was asked, and has not answered yet; ``more`` is
+    what else is said.
     """
 
     event: Read
@@ -198,7 +204,7 @@ class Result:
     reference: str | None = None
     refusal: Refusal | None = None
     pending: str | None = None
-    entries: Sequence[Mapping[str, str]] | None = None
+    more: Mapping[str, Any] | None = None
 
     def said(self) -> dict[str, Any]:
         """For whoever sent it."""
@@ -209,7 +215,7 @@ class Result:
             told = {} if held_by is None else {"held_by": held_by}
             return {**named, "why": self.refusal.why, "errors": errors, **told}
         if self.document is None:
-            return {**named, "entries": list(self.entries or ())}
+            return {**named, **(self.more or {})}
         own = (self.document["report"] or {}).get("external")
         if own is None or own["system"] != str(named["source"]).partition("/")[0]:
             # What it is called by another system is nobody's business.
@@ -221,6 +227,7 @@ class Result:
             "reference": own["reference"],
             "status": self.document["status"],
             **({"pending": True} if self.pending is not None else {}),
+            **(self.more or {}),
         }
 
     def reply(self, system: str, now: Instant) -> tuple[str, Event]:
@@ -233,7 +240,7 @@ class Result:
 def _made(event: Read, document: Document | None, task: Task) -> Result:
     """What an event came to that was not refused; of what a desk was asked for, its answer."""
     if task.ask is None or document is None:
-        return Result(event, document, task.reference)
+        return Result(event, document, task.reference, more=task.said)
     return answered(event, document, task.ask, task.reference)
 
 
@@ -328,8 +335,8 @@ class FrontDoor:
                 task = TYPES[event.type].handle(basis, event, data)
                 if task.opens is not None:
                     self.one_more(basis.system)
-                if task.entries is not None:
-                    results[place] = Result(event, entries=task.entries)
+                if not task.case:
+                    results[place] = Result(event, more=task.said)
                 else:
                     tasks[place] = task
             except _WHY_NOT as error:

@@ -24,12 +24,26 @@ from services.grid.clock import seconds_between
 from services.grid.directory import Division
 from services.grid.events.bindings import Incoming
 from services.grid.events.envelope import NAMESPACE, event_id
-from services.grid.events.parts import WORD, InstantField, attachments, plain, public_text
+from services.grid.events.parts import (
+    CODE,
+    WORD,
+    InstantField,
+    Number,
+    attachments,
+    plain,
+    public_text,
+)
+from services.grid.problems import not_among
+from services.grid.profile import profile_for
+from services.grid.sensors import SensorRule, rule_for
+from services.grid.tokens import Stage
 from services.grid.whistles import MOST
-from services.intake import acting, directory_api, model
-from services.intake.api import ReportBody
+from services.intake import acting, directory_api, model, sensing
+from services.intake.api import LocationSchema, ReportBody
 from services.intake.directory_api import IDENTITY, DivisionBody, DutyBody, OfficerBody, UnitBody
-from services.intake.reporting import Opening, opening
+from services.intake.reporting import Opening, known_division, opening
+from services.intake.sensing import MOST as MOST_SENSORS
+from services.intake.sensing import Reading, Sensed
 from services.intake.shell import IntakeShell
 from services.intake.systems import must_be_inside, unit_of
 from services.intake.updates import update
@@ -242,13 +256,39 @@ class DutyData(EntryData):
     duty = fields.Nested(DutyBody)
 
 
+class ReadingData(Schema):
+    """``sensor.reading`` (监测): what a sensor measured; the event's ``time`` is when.
+
+    The profile says from which value on it is a case.
+    """
+
+    example: ClassVar[dict[str, Any]] = {
+        "sensor": "reservoir-7",
+        "division": "469002104214",
+        "quantity": "over_flood_limit",
+        "value": 0.35,
+        "measured_in": "m",
+        "location": {"lat": 19.1502, "long": 110.5823},
+    }
+    minimal: ClassVar[dict[str, Any]] = {
+        name: value for name, value in example.items() if name != "location"
+    }
+
+    sensor = fields.String(required=True, validate=IDENTITY)
+    division = fields.String(required=True, validate=CODE)
+    quantity = fields.String(required=True, validate=WORD)
+    value = Number(required=True)
+    measured_in = fields.String(required=True, validate=[validate.Length(1, 20), plain])
+    location = fields.Nested(LocationSchema)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What an event comes to: the case it is about and the work, or how the case is opened.
 
     ``ask`` is the id under which a unit's desk is asked for it: it is done once that answers.
-    ``entries`` is what became of entries of the directory: that is done already, for the next
-    event may be about them.
+    ``said`` is what else the answer says; without a case all is done already, for the next event
+    may build on it.
     """
 
     case: str = ""
@@ -256,7 +296,7 @@ class Task:
     opens: Opening | None = None
     reference: str | None = None
     ask: str | None = None
-    entries: Sequence[Mapping[str, str]] | None = None
+    said: Mapping[str, Any] | None = None
 
     def attempt(self, number: int) -> Work:
         """The work; of a report with the tracking code of this number."""
@@ -456,7 +496,7 @@ def _entry(kind: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
         key = entry_key(kind, data[kind]) if kind in data else f"{kind}:{data['retire']}"
         if directory_api.heard(intake, key, identity):
             # Answered before any rule is asked: the directory may have changed since.
-            return Task(entries=[{"id": key, "change": "unchanged"}])
+            return Task(said={"entries": [{"id": key, "change": "unchanged"}]})
         known, wanted, errors = directory_api.planned(intake, body)
         for item in wanted:
             before = known.get(entry_key(item.kind, item.entry))
@@ -469,7 +509,8 @@ def _entry(kind: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
             raise problems.invalid(
                 {_named(field, kind, listed): why for field, why in errors.items()}
             )
-        return Task(entries=directory_api.applied(intake, wanted, origin=basis.by, by=identity))
+        found = directory_api.applied(intake, wanted, origin=basis.by, by=identity)
+        return Task(said={"entries": found})
 
     return handle
 
@@ -477,6 +518,82 @@ def _entry(kind: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
 def _named(field: str, kind: str, listed: tuple[str, str]) -> str:
     """A field of a request as it is called in an event."""
     return field.replace(listed[0], kind).replace(listed[1], "retire")
+
+
+def _reading(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
+    intake, system, now = basis.intake, basis.system, basis.intake.now
+    atlas, code = intake.county.atlas(), data["division"]
+    if event.time is None:
+        raise ValidationError({"time": ["Write when it was measured."]})
+    must_be_inside(system, known_division(atlas, code).code, atlas)
+    rule = _rule(atlas, data)
+    # Another's clock may run ahead of ours.
+    time = min(event.time, now)
+    reading = Reading(system["name"], data["sensor"], data["quantity"], data["value"], time)
+    known = intake.sensors.read([reading.key]).get(reading.key)
+    if known is None and intake.sensors.count(system["name"]) >= MOST_SENSORS:
+        raise Refused(f"{system['name']} has {MOST_SENSORS} sensors already, as many as may be")
+    case = known.document["case"] if known is not None and known.document else None
+    record = intake.store.read([case]).get(case) if case is not None else None
+    there = record.document if record is not None else None
+    stage = there["state"]["token"]["stage"] if there is not None else None
+
+    def take(record: Record) -> Decision:
+        # Whoever was faster has just opened another one.
+        same = record.document is None or record.document["case"] == case
+        return sensing.take(record.document, reading, rule, stage if same else Stage.HELD.word)
+
+    sensed: Sensed = intake.sensor_fold.run([Work(reading.key, take)])[0].result()
+    said = {"reading": sensed.state}
+    if sensed.case is None:
+        return Task(said=said)
+    if sensed.opens and sensed.case == case and there is not None:
+        # The same reading once more.
+        same = Work(sensed.case, lambda record: Decision(None, answer=record.document))
+        return Task(sensed.case, same, said=said)
+    text = f"{rule.title}: {data['value']:g} {rule.measured_in}, {time}"
+    if not sensed.opens:
+        identity = event_id(event.source, event.id, event.type)
+        told, by = {"text": text, "attachments": []}, basis.by
+
+        def change(record: Record) -> Decision:
+            try:
+                return update(_there(record), identity, told, by, atlas=atlas, now=now)
+            except Refused:
+                # It has ended meanwhile, or has enough of them.
+                return Decision(record.document, answer=record.document)
+
+        return Task(sensed.case, Work(sensed.case, change), said=said)
+    reference = f"{data['sensor']}/{data['quantity']}/{sensed.number}"
+    body = {
+        **{"division": code, "address": None, "title": rule.title, "description": text},
+        **{"category": rule.category, "urgency": rule.urgency, "source": rule.reported_as},
+        **{"occurred_at": time, "location": data.get("location"), "attachments": []},
+        "external": {"system": system["name"], "reference": reference},
+        "inbound": reference_of(system, reference),
+        "reporter": None,
+    }
+    # Whichever reading opens it, it is the same.
+    digest = intake.reporters.digest(["sensor", sensed.case])
+    opens = opening(intake, sensed.case, body, basis.by, digest)
+    return Task(sensed.case, opens=opens, reference=reference, said=said)
+
+
+def _rule(atlas: Atlas, data: Mapping[str, Any]) -> SensorRule:
+    """The line of the profile that is for a reading.
+
+    :raises Problem: a 422; there is none, or it counts in another unit.
+    """
+    profile = profile_for(atlas.current, data["division"], atlas.directory)
+    rules = profile.sensors if profile is not None else ()
+    rule = rule_for(rules, data["quantity"], data["sensor"])
+    if rule is None:
+        known = sorted({item.quantity for item in rules})
+        why = not_among(data["quantity"], known) if known else "the profile there has no sensors"
+        raise problems.invalid({"quantity": why})
+    if data["measured_in"] != rule.measured_in:
+        raise problems.invalid({"measured_in": f"the profile counts in {rule.measured_in}"})
+    return rule
 
 
 def _there(record: Record) -> Document:
@@ -525,6 +642,7 @@ TYPES: dict[str, InboundType] = {
             OfficerData,
             _entry("officer"),
         ),
+        InboundType("sensor.reading", "A sensor measured something (监测).", ReadingData, _reading),
         InboundType("directory.duty", "An officer's duty (值班).", DutyData, _entry("duty")),
     )
 }

@@ -17,6 +17,7 @@ from services.grid.clock import plus, seconds_between
 from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
 from services.intake import closing, directory, model
+from services.intake.sensing import Sensors
 from services.intake.store import Happenings, Register, Rejected, Reporters, Timeline
 from services.intake.systems import Registrar, Systems
 
@@ -42,6 +43,8 @@ class IntakeShell(Shell[Register]):
         self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
         self.rejected = Rejected(self.database[Rejected.name])
         self.systems = Systems(self.database[Systems.name])
+        self.sensors = Sensors(self.database[Sensors.name])
+        self.sensor_fold = Fold(self.sensors, self.publisher, self.clock)
         self.api_keys = self.systems
         self.registrar = Registrar(self.systems, Fold(self.systems, self.publisher, self.clock))
         self.queues = Queues(config.amqp_uri)
@@ -57,6 +60,7 @@ class IntakeShell(Shell[Register]):
         self.timeline.ensure_indexes()
         self.happenings.ensure_indexes()
         self.rejected.ensure_indexes()
+        self.sensors.ensure_indexes()
         for loaded in self._folders:
             self._warn_of_holidays(loaded)
             known = self.county.entries()

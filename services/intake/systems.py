@@ -52,6 +52,7 @@ ACTING = ("case.acknowledge", "case.progress", "case.check_in", "case.resolve")
 TYPES = (
     *("case.report", "case.update", "case.withdraw", *ACTING),
     *("directory.division", "directory.unit", "directory.officer", "directory.duty"),
+    "sensor.reading",
 )
 """What another system may be allowed to send."""
 
