@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.bus.auth import AUDIENCE, ISSUER
+from services.bus.sealing import Unsealer
 from services.grid.clock import ScaledClock
 
 SERVICES = ("intake", "dispatch", "escalation", "notify")
@@ -19,6 +20,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _LEVEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>\d{1,5})")
+_UNSEAL_KEYS = 2
 _KEY_LENGTH = 32
 # Nobody is between us and a server on this machine.
 _PLAIN = frozenset({("http", host) for host in ("127.0.0.1", "::1", "localhost")})
@@ -38,9 +40,9 @@ class ConfigError(ValueError):
 class Config:
     """What a process needs to know. Secrets are left out of its ``repr``.
 
-    ``level`` is empty except for dispatch, ``seal_key`` and ``profiles`` except for intake,
-    ``notify_log`` is None except for notify. Of ``token_key`` and ``jwks_url`` one is empty.
-    ``trusted_proxies`` are those whose X-Forwarded-For is believed.
+    ``level`` is empty except for dispatch, ``seal_key``, ``unseal_keys`` and ``profiles`` except
+    for intake, ``notify_log`` is None except for notify. Of ``token_key`` and ``jwks_url`` one is
+    empty. ``trusted_proxies`` are those whose X-Forwarded-For is believed.
     """
 
     service: str
@@ -55,6 +57,7 @@ class Config:
     token_audience: str
     trusted_proxies: tuple[Network, ...]
     seal_key: str = field(repr=False)
+    unseal_keys: tuple[str, ...] = field(repr=False)
     profiles: tuple[Path, ...]
     notify_log: Path | None
     log_level: str
@@ -94,6 +97,7 @@ class Config:
             token_audience=reader.named("TOKEN_AUDIENCE", "" if jwks_url else AUDIENCE),
             trusted_proxies=reader.networks("TRUSTED_PROXIES"),
             seal_key=reader.seal_key("SEAL_KEY") if service == "intake" else "",
+            unseal_keys=reader.unseal_keys("UNSEAL_KEYS") if service == "intake" else (),
             profiles=reader.folders("PROFILES") if service == "intake" else (),
             notify_log=reader.file("NOTIFY_LOG") if service == "notify" else None,
             log_level=reader.one_of("LOG_LEVEL", LOG_LEVELS, "info"),
@@ -213,6 +217,21 @@ class _Reader:
         if value and length != _KEY_LENGTH:
             self.problems.append(f"{name} is not a key: {cure}")
         return value
+
+    def unseal_keys(self, name: str) -> tuple[str, ...]:
+        """What other systems seal to: the newest first; none if nothing is set."""
+        cure = (
+            "write one or two private P-256 keys, the newest first, as PKCS #8 DER in URL-safe "
+            "base64, separated by a comma"
+        )
+        found = tuple(filter(None, map(str.strip, self._environment.get(name, "").split(","))))
+        try:
+            Unsealer(found)
+        except ValueError as error:
+            self.problems.append(f"{name} has what is not a key ({error}): {cure}")
+        if len(found) > _UNSEAL_KEYS:
+            self.problems.append(f"{name} has {len(found)} keys: {cure}")
+        return found
 
     def folders(self, name: str) -> tuple[Path, ...]:
         cure = "write folders with a profile.yaml, separated by commas, such as profiles/qionghai"

@@ -42,6 +42,7 @@ from services.grid.events.parts import WORD, AddressSchema, InstantField
 from services.intake import acting, happenings, replies
 from services.intake.directory_api import EntryChange
 from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
+from services.intake.inbound import opened as opened_reporter
 from services.intake.reporting import opened
 from services.intake.sensing import STATES
 from services.intake.shell import IntakeShell
@@ -297,7 +298,7 @@ class FrontDoor:
             good: dict[Place, Loaded] = {}
             for index, event in enumerate(events):
                 try:
-                    good[number, index] = _loaded(system, event, door)
+                    good[number, index] = _loaded(self._intake, system, event, door)
                 except _WHY_NOT as error:
                     results[number, index] = Result(event, refusal=_refusal(error))
             loaded.append(good)
@@ -531,7 +532,12 @@ class _Crowded(Refused):
         )
 
 
-def _loaded(system: Document, event: Read, door: str) -> Loaded:
+_UNSEALED = (
+    "Personal data goes over the bus sealed only: write sealed_reporter, or send it by HTTP."
+)
+
+
+def _loaded(intake: IntakeShell, system: Document, event: Read, door: str) -> Loaded:
     """The event with its data, if the system may send it.
 
     :raises Exception: what says why not; see :func:`_refusal`.
@@ -548,11 +554,11 @@ def _loaded(system: Document, event: Read, door: str) -> Loaded:
     if not isinstance(event.data, dict):
         raise ValidationError({"data": ["Write a JSON object."]})
     if door == "amqp" and event.data.get("reporter") is not None:
-        raise ValidationError(
-            {"data": {"reporter": ["Personal data does not go over the bus: send it by HTTP."]}}
-        )
+        raise ValidationError({"data": {"reporter": [_UNSEALED]}})
     try:
-        data: dict[str, Any] = kind.loader.load(event.data)
+        sealed = "sealed_reporter" in kind.loader.fields
+        raw = opened_reporter(intake, event.data) if sealed else event.data
+        data: dict[str, Any] = kind.loader.load(raw)
     except ValidationError as error:
         raise problems.of_validation(error, kind.loader) from error
     return event, data

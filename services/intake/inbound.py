@@ -18,6 +18,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from services.bus import problems
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
+from services.bus.sealing import LONGEST, NotOpened
 from services.bus.systems import user_of
 from services.grid.atlas import Atlas, entry_key
 from services.grid.clock import seconds_between
@@ -39,7 +40,7 @@ from services.grid.sensors import SensorRule, rule_for
 from services.grid.tokens import Stage
 from services.grid.whistles import MOST
 from services.intake import acting, directory_api, model, sensing
-from services.intake.api import LocationSchema, ReportBody
+from services.intake.api import LocationSchema, ReportBody, ReporterSchema
 from services.intake.directory_api import IDENTITY, DivisionBody, DutyBody, OfficerBody, UnitBody
 from services.intake.reporting import Opening, known_division, opening
 from services.intake.sensing import MOST as MOST_SENSORS
@@ -47,6 +48,31 @@ from services.intake.sensing import Reading, Sensed
 from services.intake.shell import IntakeShell
 from services.intake.systems import must_be_inside, unit_of
 from services.intake.updates import update
+
+
+def opened(intake: IntakeShell, data: dict[str, Any]) -> dict[str, Any]:
+    """A report's data with its reporter open.
+
+    :raises ValidationError: it can't be opened; says nothing of what is in it.
+    """
+    sealed = data.get("sealed_reporter")
+    if not isinstance(sealed, str) or len(sealed) > LONGEST:
+        # The schema says what is wrong, if anything is.
+        return data
+    if data.get("reporter") is not None:
+        raise ValidationError({"reporter": ["It is sealed already: leave it out."]})
+    try:
+        reporter = intake.unsealer.open(sealed)
+    except NotOpened as error:
+        raise ValidationError({"sealed_reporter": [str(error)]}) from error
+    known = ReporterSchema().fields.keys()
+    if not isinstance(reporter, dict) or reporter.keys() - known:
+        # What else is in it is shown to nobody.
+        said = f"holds something else: seal an object of {', '.join(known)}"
+        raise ValidationError({"sealed_reporter": [said]})
+    others = {name: value for name, value in data.items() if name != "sealed_reporter"}
+    return {**others, "reporter": reporter}
+
 
 Loaded = tuple[Incoming, dict[str, Any]]
 """An event with its loaded data."""
@@ -62,7 +88,7 @@ class ReportData(ReportBody):
     """``case.report``: a report as of ``POST /v1/cases``, with the system's own ``reference``.
 
     ``respond_by`` is when the system has promised an answer: the case has a deadline by then, on
-    its own clock.
+    its own clock. ``sealed_reporter`` is ``reporter`` as a JWE to intake's key.
     """
 
     example: ClassVar[dict[str, Any]] = {
@@ -84,6 +110,10 @@ class ReportData(ReportBody):
 
     reference = fields.String(required=True, validate=_REFERENCE)
     respond_by = InstantField(load_default=None, allow_none=True)
+    sealed_reporter = fields.String(
+        validate=validate.Length(1, LONGEST),
+        metadata={"description": "`reporter`, encrypted to the key of `GET /v1/keys`"},
+    )
 
 
 class OfCase(Schema):

@@ -11,6 +11,7 @@ from services.bus.consumer import Batch
 from services.bus.errors import Retry
 from services.bus.fold import NOTHING, Fold, Outcome, Work
 from services.bus.lost import Queues
+from services.bus.sealing import Unsealer
 from services.bus.shell import Shell
 from services.grid.calendars import local_date
 from services.grid.clock import plus, seconds_between
@@ -41,6 +42,7 @@ class IntakeShell(Shell[Register]):
         self.timeline = Timeline(self.database[Timeline.name])
         self.happenings = Happenings(self.database[Happenings.name])
         self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
+        self.unsealer = Unsealer(config.unseal_keys)
         self.rejected = Rejected(self.database[Rejected.name])
         self.systems = Systems(self.database[Systems.name])
         self.sensors = Sensors(self.database[Sensors.name])
