@@ -195,6 +195,9 @@ def _ask(world: World, choices: Choices, step: Step) -> str | None:
         return None
     of = known[choices.pick(len(known))]
     act, number = SYSTEM_ACTS[choices.pick(len(SYSTEM_ACTS))], choices.pick(3)
+    # Few units are called: then their systems mostly say that they have come.
+    if world.is_called(*of) and choices.pick(4) < 3:
+        act = "check_in"
     world.ask(of, act, number, step)
     return f"the system of {of[1]}: {act} {of[0]}, {number}"
 

@@ -421,6 +421,14 @@ class World:
         documents = self.nodes["intake"].store.documents()
         return [(case, unit) for case, item in documents.items() for unit in acting.units(item)]
 
+    def is_called(self, case: str, unit: str) -> bool:
+        """Whether a unit is called to a case, as the register knows."""
+        document = self.nodes["intake"].store.documents()[case]
+        there = whistles.standing(document["state"])
+        return any(
+            item["unit"] == unit for item in there if item["id"] in document.get("called", ())
+        )
+
     def ask(self, of: tuple[str, str], act: str, number: int, step: Step | None = None) -> bool:
         """The system of a unit acts for it; whether the unit's desk was asked."""
         case, unit = of
