@@ -12,6 +12,7 @@ from services.bus.topology import INBOUND, REPLIES
 from services.grid.events.parts import TokenSchema
 from services.intake.door import AcceptedShown, RefusedShown
 from services.intake.inbound import TYPES as SENT
+from services.intake.subscribing import LostShown
 
 _CASE = "5f0e6a52-6e0f-5d3f-8f1b-0f4f6a3b2c1d"
 _EVENT = {
@@ -94,6 +95,17 @@ class StatusReply(Shown):
     outcome = fields.String(allow_none=True)
 
 
+class LostReply(LostShown):
+    """``<system>.lost``: its queue of events has dropped some; it may have them replayed."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "count": 12,
+        "since": "2026-03-02T08:00:00.000Z",
+        "until": "2026-03-02T08:05:00.000Z",
+    }
+    minimal: ClassVar[dict[str, Any]] = example
+
+
 TYPES: tuple[OfSystems, ...] = (
     *(
         OfSystems(kind.name, kind.meaning, ("system",), ("intake",), kind.schema, exchange=INBOUND)
@@ -104,6 +116,7 @@ TYPES: tuple[OfSystems, ...] = (
         for word, meaning, schema in (
             ("accepted", "What a system sent was accepted.", AcceptedReply),
             ("rejected", "What a system sent was refused, with every error.", RejectedReply),
+            ("lost", "A system that subscribed has lost events.", LostReply),
             ("status", "How far a case is that is the system's, or its unit's.", StatusReply),
         )
     ),
