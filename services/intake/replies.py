@@ -44,6 +44,11 @@ def answer(
     return f"{system}.{word}", event
 
 
+def tells(event: Event) -> bool:
+    """Whether an event is one that the system which reported the case hears of."""
+    return event.custody or event.type in _ACTS
+
+
 def told(event: Event, document: Document, bound: Mapping[str, Collection[str]]) -> set[str]:
     """Which systems hear of an event: whose case it is, and whose unit has to do with it.
 
@@ -51,7 +56,7 @@ def told(event: Event, document: Document, bound: Mapping[str, Collection[str]])
     """
     if event.type in _CALLS:
         return {*bound.get(event.data["call"]["unit"], ())}
-    if not event.custody and event.type not in _ACTS:
+    if not tells(event):
         return set()
     own = {document["inbound"].partition(":")[0]} if "inbound" in document else set()
     return own.union(*(bound.get(unit, ()) for unit in acting.units(document)))
