@@ -21,7 +21,7 @@ Json = Mapping[str, Any]
 
 MOST = 200
 """How many entries intake changes at once."""
-_KINDS = {"units": "unit", "officers": "officer", "duties": "duty"}
+_KINDS = {"divisions": "division", "units": "unit", "officers": "officer", "duties": "duty"}
 _STRETCHES = ("shifts", "leaves", "stand_ins")
 _READERS: dict[str, tuple[str, Callable[[Path], list[Json]]]] = {
     "units.csv": ("units", lambda path: [asdict(unit) for unit in read_units(path)]),
@@ -67,7 +67,7 @@ def different(client: Client, said: Mapping[str, Iterable[Json]]) -> dict[str, l
     found: dict[str, list[Json]] = {}
     for what, entries in said.items():
         known = {item["id"]: item["entry"] for item in client.directory(_KINDS[what])}
-        identity = "officer" if what == "duties" else "id"
+        identity = {"duties": "officer", "divisions": "code"}.get(what, "id")
 
         def is_new(entry: Json, known: Json = known, of: str = identity, what: str = what) -> bool:
             there = known.get(f"{_KINDS[what]}:{entry.get(of)}")

@@ -811,6 +811,9 @@ def system_add(  # noqa: PLR0917 - typer reads its options from here
     division: Annotated[
         list[str], typer.Option(help="It reports and reads below this; may be given again.")
     ] = [],  # noqa: B006 - typer copies it
+    unit: Annotated[
+        str | None, typer.Option(help="It acts for this unit: its id, or a name of one's only.")
+    ] = None,
     rate: Annotated[int, typer.Option(min=1, help="Events a second.")] = 100,
     open_cases: Annotated[int, typer.Option(min=1, help="Its cases that may be open.")] = 10_000,
     as_json: AsJson = False,
@@ -821,6 +824,7 @@ def system_add(  # noqa: PLR0917 - typer reads its options from here
             "may": _words(may),
             "reads": _words(reads),
             "divisions": division,
+            "unit": unit,
             "rate": rate,
             "open_cases": open_cases,
         }

@@ -143,6 +143,8 @@ def made(found: Json) -> list[str]:
     lines = [f"{found['name']} may send {', '.join(found['may']) or 'nothing'}"]
     if found["reads"]:
         lines.append(f"and read       {', '.join(found['reads'])}")
+    if found["unit"] is not None:
+        lines.append(f"for the unit   {found['unit']}")
     if found["key"]:
         lines.append(f"API key        {found['key']}")
     amqp = found["amqp"]
@@ -163,7 +165,7 @@ def made(found: Json) -> list[str]:
 def listed(found: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
     """All systems."""
     columns = (
-        *("system", "may", "reads", "divisions", "a second", "open cases", "keys since"),
+        *("system", "may", "reads", "divisions", "unit", "a second", "open cases", "keys since"),
         *("is sent", "lost"),
     )
     table = Table(*columns, box=None, header_style="bold")
@@ -173,6 +175,7 @@ def listed(found: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
             ", ".join(each["may"]),
             ", ".join(each["reads"]),
             ", ".join(each["divisions"]) or "the whole county",
+            each["unit"] or "",
             str(each["rate"]),
             str(each["open_cases"]),
             ", ".join(local(key["since"], zone) for key in each["keys"]),

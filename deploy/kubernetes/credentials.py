@@ -28,6 +28,7 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from services.bus import topology
+from services.bus.sealing import new_key
 from services.grid.profile import ProfileError, load
 
 NAMESPACE = "huashi"
@@ -62,6 +63,7 @@ def files(levels: list[str], amqp: str, mongodb: str) -> dict[str, str]:
         if owner.service in ("intake", "notify"):
             # Each its own: what one seals the other can't open.
             values["SEAL_KEY"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+            values["UNSEAL_KEYS"] = new_key()
         documents.append(_secret(f"huashi-{owner.name}", values))
     definitions = topology.broker_definitions(levels, passwords, vhost)
     return {

@@ -25,6 +25,7 @@ from pymongo import MongoClient
 from deploy.local.processes import MARK, StackError, end, free_ports, of_folder, wait_until
 from deploy.local.servers import MongoDB, RabbitMQ
 from services.bus import auth, topology
+from services.bus.sealing import new_key
 from services.grid.clock import ScaledClock, instant, monotonic
 from services.grid.profile import Profile, ProfileError, load
 from services.grid.scope import WHOLE, Scope
@@ -265,6 +266,7 @@ class Stack:
         for name in ("SEAL_KEY", "NOTIFY_SEAL_KEY"):
             seal = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
             known.setdefault(name, seal)
+        known.setdefault("UNSEAL_KEYS", new_key())
         path.touch(mode=0o600)
         path.write_text(json.dumps(known))
         return known
@@ -350,7 +352,8 @@ class Stack:
                 **_given(self._environment, *_PASSED_ON),
             }
             if owner.service == "intake":
-                environment |= {"SEAL_KEY": known["SEAL_KEY"], "PROFILES": self._folders()}
+                keys = {name: known[name] for name in ("SEAL_KEY", "UNSEAL_KEYS")}
+                environment |= {**keys, "PROFILES": self._folders()}
             if owner.service == "notify":
                 environment["NOTIFY_LOG"] = str(self.folder / "logs" / "notifications.jsonl")
                 environment["SEAL_KEY"] = known["NOTIFY_SEAL_KEY"]

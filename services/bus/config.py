@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.bus.auth import AUDIENCE, ISSUER
+from services.bus.sealing import Unsealer
 from services.grid.clock import ScaledClock
 
 SERVICES = ("intake", "dispatch", "escalation", "notify")
@@ -21,6 +22,7 @@ _LEVEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BIND = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>\d{1,5})")
 _ORIGIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _SEALING = ("intake", "notify")
+_UNSEAL_KEYS = 2
 _KEY_LENGTH = 32
 # Nobody is between us and a server on this machine.
 _PLAIN = frozenset({("http", host) for host in ("127.0.0.1", "::1", "localhost")})
@@ -40,11 +42,12 @@ class ConfigError(ValueError):
 class Config:
     """What a process needs to know. Secrets are left out of its ``repr``.
 
-    ``level`` is empty except for dispatch, ``profiles`` except for intake, ``seal_key`` except for
-    intake and notify, each with its own; ``notify_log`` is None except for notify. Of ``token_key``
-    and ``jwks_url`` one is empty. ``trusted_proxies`` are those whose X-Forwarded-For is believed.
-    ``webhook_allow`` is what webhooks may reach besides public addresses, ``webhook_origin`` as
-    whom they are sent, ``webhook_pause_seconds`` how long a sink takes nothing until it is paused.
+    ``level`` is empty except for dispatch, ``profiles`` and ``unseal_keys`` except for intake,
+    ``seal_key`` except for intake and notify, each with its own; ``notify_log`` is None except for
+    notify. Of ``token_key`` and ``jwks_url`` one is empty. ``trusted_proxies`` are those whose
+    X-Forwarded-For is believed. ``webhook_allow`` is what webhooks may reach besides public
+    addresses, ``webhook_origin`` as whom they are sent, ``webhook_pause_seconds`` how long a sink
+    takes nothing until it is paused.
     """
 
     service: str
@@ -59,6 +62,7 @@ class Config:
     token_audience: str
     trusted_proxies: tuple[Network, ...]
     seal_key: str = field(repr=False)
+    unseal_keys: tuple[str, ...] = field(repr=False)
     profiles: tuple[Path, ...]
     notify_log: Path | None
     webhook_allow: tuple[Network, ...]
@@ -101,6 +105,7 @@ class Config:
             token_audience=reader.named("TOKEN_AUDIENCE", "" if jwks_url else AUDIENCE),
             trusted_proxies=reader.networks("TRUSTED_PROXIES"),
             seal_key=reader.seal_key("SEAL_KEY") if service in _SEALING else "",
+            unseal_keys=reader.unseal_keys("UNSEAL_KEYS") if service == "intake" else (),
             profiles=reader.folders("PROFILES") if service == "intake" else (),
             notify_log=reader.file("NOTIFY_LOG") if service == "notify" else None,
             webhook_allow=reader.networks("WEBHOOK_ALLOW"),
@@ -229,6 +234,21 @@ class _Reader:
         if value and length != _KEY_LENGTH:
             self.problems.append(f"{name} is not a key: {cure}")
         return value
+
+    def unseal_keys(self, name: str) -> tuple[str, ...]:
+        """What other systems seal to: the newest first; none if nothing is set."""
+        cure = (
+            "write one or two private P-256 keys, the newest first, as PKCS #8 DER in URL-safe "
+            "base64, separated by a comma"
+        )
+        found = tuple(filter(None, map(str.strip, self._environment.get(name, "").split(","))))
+        try:
+            Unsealer(found)
+        except ValueError as error:
+            self.problems.append(f"{name} has what is not a key ({error}): {cure}")
+        if len(found) > _UNSEAL_KEYS:
+            self.problems.append(f"{name} has {len(found)} keys: {cure}")
+        return found
 
     def folders(self, name: str) -> tuple[Path, ...]:
         cure = "write folders with a profile.yaml, separated by commas, such as profiles/qionghai"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from services.bus.topology import (
@@ -21,6 +22,7 @@ from services.bus.topology import (
     SYSTEM_NAME,
     work_queue,
 )
+from services.grid.events import EventType
 
 NAME = re.compile(SYSTEM_NAME)
 MAX_CONNECTIONS, MAX_CHANNELS = 5, 20
@@ -35,6 +37,26 @@ EVENTS_WAITING = 50_000
 """So many events wait for a system that subscribes, or so many bytes; then the oldest are lost."""
 EVENTS_WAITING_BYTES = 128 * 1024 * 1024
 _LOST_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class OfSystems(EventType):
+    """A type that other systems send, or are told: on an exchange for that, under their name.
+
+    Its schema has an ``example`` and a ``minimal`` one.
+    """
+
+    exchange: str = INBOUND
+
+    @property
+    def channel(self) -> str:
+        """See :class:`EventType`: some of our own events have the names of what systems send."""
+        return f"inbound.{self.name}" if self.exchange == INBOUND else self.name
+
+    @property
+    def key(self) -> str:
+        """The routing key, with the name of the ``{system}``."""
+        return f"{{system}}.{self.name.removeprefix('reply.')}"
 
 
 class QueueOf(NamedTuple):

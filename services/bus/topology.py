@@ -55,7 +55,7 @@ ANSWER_SECONDS = 5.0
 COLLECTIONS: dict[str, tuple[str, ...]] = {
     "intake": (
         *("register", "timeline", "happenings", "reporters"),
-        *("directory", "systems", "rejected"),
+        *("directory", "systems", "rejected", "sensors"),
     ),
     "dispatch": ("docket_{level}", "directory_{level}"),
     "escalation": ("custody", "custodians", "directory_escalation"),

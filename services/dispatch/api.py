@@ -802,21 +802,8 @@ def resolve(desk: Desk, call: Call, level: str, case: str) -> Answer:
         said = f"{outcome!r} is not in the profile: write {', '.join(allowed)}"
         raise problems.invalid({"outcome": said})
     scores = {"scores": body["scores"]} if body["scores"] else {}
-    _must_be_there(record, body["scores"])
     note, attached = body["note"], body["attachments"]
     return _acted(desk, call, record, model.resolve, outcome, note, attached, **scores)
-
-
-def _must_be_there(record: Record, scores: dict[str, int]) -> None:
-    """Whom a resolution scores was called and is there."""
-    entry = _arrived(record)
-    # Nobody is there once it is resolved: who says so again, in the same words, is answered.
-    live = entry["status"] == "live"
-    there = whistles.standing(entry["state"]) if live else entry["state"].get("joined", ())
-    known = sorted({item["unit"] for item in there})
-    wrong = {f"scores.{unit}": not_among(unit, known) for unit in scores if unit not in known}
-    if wrong:
-        raise problems.invalid(wrong)
 
 
 def whistle(desk: Desk, call: Call, level: str, case: str) -> Answer:

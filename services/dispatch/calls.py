@@ -9,6 +9,7 @@ ended, told, status, under}``:
   ``{why, at, released}``;
 - ``told`` are the ids of the events by which the unit was called: one more means that the custodian
   has forgotten, and is told what the unit did;
+- ``asks`` is what systems that are bound to the unit asked for, see ``asks.py``;
 - ``status`` is ``called``, ``checked_in``, ``finished`` or ``ended``.
 
 The unit's desk alone writes what the unit did, and only the custodian ends a call: a unit that is
@@ -22,6 +23,7 @@ from typing import Any
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document
+from services.dispatch import asks
 from services.grid import whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
@@ -33,6 +35,11 @@ TYPES = (CALLED, CALL_ENDED)
 STATUSES = ("called", "checked_in", "finished", "ended")
 
 Attachments = Sequence[dict[str, Any]]
+
+
+def about(event: Event) -> bool:
+    """Whether an event is about a call, and not about an entry of the docket."""
+    return event.type in TYPES or (event.type == asks.ASKED and "call" in event.data)
 
 
 def wrong_level(event: Event, level: str) -> str | None:
@@ -65,6 +72,8 @@ def merge(document: Document | None, event: Event) -> Document:
         }
     if event.type == CALLED:
         document = {**document, **told, "told": sorted({*document["told"], event.id})}
+    if event.type == asks.ASKED:
+        document = asks.merge(document, event)
     known = document["ended"]
     # Of a case that was withdrawn and resolved nevertheless, the release counts.
     if event.type == CALL_ENDED and (known is None or data["why"] == "released"):
@@ -85,9 +94,13 @@ def heard(before: Document | None, event: Event, atlas: Atlas, now: Instant) -> 
         document = {**document, "under": under}
     again = before is not None and before["told"] and document["told"] != before["told"]
     what = next((name for name in ("finished", "checked_in") if document[name] is not None), None)
-    if not again or what is None:
-        return Decision(document)
-    return Decision(document, [_said(document, what, atlas, now, again=f":{event.id}")])
+    decision = Decision(document)
+    if again and what is not None:
+        decision = Decision(document, [_said(document, what, atlas, now, again=f":{event.id}")])
+    if not document["told"] and document["ended"] is None:
+        # Only the custodian calls: what overtakes it waits.
+        return decision
+    return asks.answered(decision, _ACTS, document["call"]["level"], atlas, now)
 
 
 def check_in(
@@ -173,6 +186,14 @@ def _said(
         progress={**progress, "missed": []},
         **attached,
     )
+
+
+def _asked(document: Document, ask: dict[str, Any], *, atlas: Atlas, now: Instant) -> Decision:
+    attached = ask.get("attachments", ())
+    return check_in(document, ask["by"], ask["note"], attached, atlas=atlas, now=now)
+
+
+_ACTS = {"check_in": _asked}
 
 
 def _with_status(document: Document) -> Document:

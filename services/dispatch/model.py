@@ -20,6 +20,7 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
   :mod:`services.grid.whistles`; who they are stands in the state;
 - ``merged`` is who follows the case, ``{followers, version}``, if any does (并案), ``lead``
   ``{case, resolution}`` how the one that it follows was resolved: then it is resolved as well;
+- ``asks`` is what systems that are bound to a unit asked for, see ``asks.py``;
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
   asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
   the deadlines have it.
@@ -40,13 +41,14 @@ from typing import Any
 
 from services.bus.errors import Refused, Reject
 from services.bus.fold import Decision, Document, Work, failing
-from services.dispatch import calls
+from services.dispatch import asks, calls
 from services.grid import clocks, deadlines, moving, whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
 from services.grid.events.envelope import event_id
 from services.grid.events.making import case_event
+from services.grid.problems import not_among
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
 
@@ -75,16 +77,17 @@ Attachments = Sequence[dict[str, Any]]
 def work(event: Event, level: str, atlas: Atlas, now: Instant) -> Work:
     """What an event does to the docket of this level's desk."""
     sent_to = event.data["state"]["address"]["level"]
-    if event.type in {*ARRIVALS, RECONCILED, CLOSED, JOINED} and sent_to != level:
+    sent = {*ARRIVALS, RECONCILED, CLOSED, JOINED, asks.ASKED}
+    if event.type in sent and not calls.about(event) and sent_to != level:
         return failing(Reject("wrong_level", f"a case for {sent_to} came to the {level} desk"))
     wrong = None
     if event.type == ASKED:
         wrong = _not_asked_here(event, level, atlas)
-    elif event.type in calls.TYPES:
+    elif calls.about(event):
         wrong = calls.wrong_level(event, level)
     if wrong is not None:
         return failing(Reject("wrong_level", wrong))
-    if event.type in calls.TYPES:
+    if calls.about(event):
         return Work(key(event), lambda record: calls.heard(record.document, event, atlas, now))
     return Work(key(event), lambda record: decide(merge(record.document, event), atlas, now))
 
@@ -105,7 +108,7 @@ def _above(facts: dict[str, Any], holder: Address, atlas: Atlas) -> Address | No
 def key(event: Event) -> str:
     """Which docket entry an event is about: the case, the round and the hop."""
     token = _token(event)
-    if event.type in calls.TYPES:
+    if calls.about(event):
         return calls.key(event.data["call"]["id"])
     if event.type == ASKED:
         return extension_key(event.data["extension"]["id"])
@@ -136,15 +139,16 @@ def merge(document: Document | None, event: Event) -> Document:
         return _answered(document, event)
     if event.type == "case.released":
         return _released(document, event)
-    if event.type in (RECONCILED, CLOSED):
-        return _reconciled(document, event)
+    if calls.about(event):
+        return calls.merge(document, event)
     others = {
+        RECONCILED: _reconciled,
+        CLOSED: _reconciled,
         PASSED: _passed,
         MERGED: _merged,
         LEAD_RESOLVED: _led,
         JOINED: _joined,
-        calls.CALLED: calls.merge,
-        calls.CALL_ENDED: calls.merge,
+        asks.ASKED: _act_asked,
     }
     return others.get(event.type, _refused)(document, event)
 
@@ -154,7 +158,24 @@ def decide(document: Document, atlas: Atlas, now: Instant) -> Decision:
 
     A case that follows another, which was resolved, is resolved as that was.
     With ``unstaffed: skip`` and nobody on duty it also asks the custodian to move it up.
+    What systems asked for is done then, each once.
     """
+    decision, level = _decided(document, atlas, now), _level(document)
+    if level is None:
+        return decision
+    return asks.answered(decision, _ACTS, level, atlas, now)
+
+
+def _level(document: Document) -> str | None:
+    """Whose entry it is; none while it has not arrived, and did not end before."""
+    if document["state"] is not None:
+        return str(document["state"]["address"]["level"])
+    if document["status"] != "ended":
+        return None
+    return next((str(ask["level"]) for ask in document.get("asks", {}).values()), None)
+
+
+def _decided(document: Document, atlas: Atlas, now: Instant) -> Decision:
     state = document["state"] or document.get("asked_in")
     if state is None:
         return Decision(document)
@@ -270,6 +291,7 @@ def resolve(
 
     :param outcome: one of the profile's.
     :param scores: how these units did, by their id; one that is not in it is not scored.
+    :raises WrongCall: a unit that is scored is not there.
     :raises Refused: the desk no longer holds the case, it was resolved otherwise, or steps of its
         procedure are missing.
     """
@@ -285,6 +307,12 @@ def resolve(
         title = document["procedure"]["title"]["zh"]
         wrong = f"{title}: not done yet: {names}; note each with its step"
         raise Refused(wrong, missing=missing)
+    there = sorted({item["unit"] for item in whistles.standing(document["state"])})
+    absent = {
+        f"scores.{unit}": not_among(unit, there) for unit in scores or () if unit not in there
+    }
+    if absent:
+        raise whistles.WrongCall(absent)
     said = {"outcome": outcome, "note": note, "by": by, "at": now}
     document = _settled(document, said, now, scores)
     event = _event("case.resolved", document, atlas, now, **_attached(attachments))
@@ -680,6 +708,39 @@ def answer_extension(
     return Decision(document, [event], document)
 
 
+def _must_hold(document: Document, ask: asks.Ask) -> None:
+    """That the unit for which a system asks has the case here."""
+    _must_be_live(document)
+    here = document["state"]["address"]
+    if here["unit"] != ask["unit"]:
+        raise Refused(f"the case is not with {ask['unit']}", held_by=here)
+
+
+def _acknowledge(document: Document, ask: asks.Ask, *, atlas: Atlas, now: Instant) -> Decision:
+    _must_hold(document, ask)
+    attached = ask.get("attachments", ())
+    return acknowledge(document, ask["by"], ask["note"], attached, atlas=atlas, now=now)
+
+
+def _progress(document: Document, ask: asks.Ask, *, atlas: Atlas, now: Instant) -> Decision:
+    _must_hold(document, ask)
+    said = ask["by"], ask["note"], ask.get("attachments", ())
+    step = ask.get("step")
+    return note(document, *said, atlas=atlas, now=now, another=True, step=step)
+
+
+def _resolve(document: Document, ask: asks.Ask, *, atlas: Atlas, now: Instant) -> Decision:
+    _must_hold(document, ask)
+    outcome, allowed = ask["outcome"], atlas.rules_for(document["facts"]).outcomes
+    if outcome not in allowed:
+        raise whistles.WrongCall({"outcome": not_among(outcome, list(allowed))})
+    said = ask["by"], outcome, ask["note"], ask.get("attachments", ())
+    return resolve(document, *said, atlas=atlas, now=now, scores=ask.get("scores"))
+
+
+_ACTS = {"acknowledge": _acknowledge, "progress": _progress, "resolve": _resolve}
+
+
 def _blank(event: Event, token: dict[str, Any]) -> Document:
     """An entry of which only an answer or a release is known so far."""
     return {
@@ -792,6 +853,10 @@ def _joined(document: Document | None, event: Event) -> Document:
     document = document or _blank(event, _token(event))
     known = whistles.heard(document.get("progress", {}), event.data["progress"])
     return {**document, "progress": known}
+
+
+def _act_asked(document: Document | None, event: Event) -> Document:
+    return asks.merge(document or _blank(event, _token(event)), event)
 
 
 def _led(document: Document | None, event: Event) -> Document:

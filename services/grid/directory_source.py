@@ -57,7 +57,7 @@ def read_divisions(path: Path) -> list[Division]:
         parent = row.cells["parent"] or _prefix(code, codes)
         if parent is not None and parent not in codes:
             row.problem("parent", f"{parent} is not in this file: add it or write another code")
-        kind = row.choice("kind", KINDS) if row.cells.get("kind") else _kind(level, name)
+        kind = row.choice("kind", KINDS) if row.cells.get("kind") else kind_of(level, name)
         if code in found:
             first = found[code][1].line
             row.problem("code", f"{code} is given twice, first in line {first}: keep one of them")
@@ -440,7 +440,8 @@ def _prefix(code: str, codes: set[str]) -> str | None:
     return next((other for other in shorter if other in codes), None)
 
 
-def _kind(level: str, name: str) -> str:
+def kind_of(level: str, name: str) -> str:
+    """What a division is (类型), by its name and level, where nobody says it."""
     if level == "village" and name.endswith(("社区", "居委会", "居民委员会")):
         return "community"
     if level == "village" and name.endswith("生活区"):

@@ -13,6 +13,7 @@ from datetime import time
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
+from math import isfinite
 from string import Formatter
 from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -34,6 +35,7 @@ from services.grid.directory import LEVEL_OF_LENGTH
 from services.grid.events import of_consumer
 from services.grid.problems import Problem, ProfileError, not_among
 from services.grid.profile_source import Place, Source, field_name
+from services.grid.sensors import SIDES, SensorRule
 from services.grid.whistles import KINDS as CALL_KINDS
 from services.grid.whistles import SUPERVISE, WhistleRule, call_term
 
@@ -275,6 +277,7 @@ class Rules:
     feedback: Feedback | None
     board: Board | None
     whistle: tuple[WhistleRule, ...]
+    sensors: tuple[SensorRule, ...]
     templates: tuple[Template, ...]
     command: Mapping[str, str]
     emergency: Emergency | None
@@ -312,7 +315,7 @@ class _Reader:
             optional=(
                 *("urgency_order", "calendars", "routing", "unstaffed", "grace", "templates"),
                 *("suspensions", "extension", "reopening", "returns", "feedback", "public"),
-                *("procedures", "authority", "duplicates", "whistle", "emergency"),
+                *("procedures", "authority", "duplicates", "whistle", "sensors", "emergency"),
             ),
         )
         for name in ("categories", "urgencies", "sources", "outcomes"):
@@ -357,6 +360,7 @@ class _Reader:
             feedback=self.feedback(top["feedback"]) if "feedback" in top else None,
             board=self.board(top["public"]) if "public" in top else None,
             whistle=self.whistle(top["whistle"]) if "whistle" in top else (),
+            sensors=self.sensors(top["sensors"]) if "sensors" in top else (),
             templates=self.templates(top.get("templates", [])),
             command={},
             emergency=None,
@@ -774,6 +778,68 @@ class _Reader:
             self.problem(("whistle", len(rules) - 1), said)
         return tuple(rules)
 
+    def sensors(self, value: Any) -> tuple[SensorRule, ...]:
+        """监测: from which value on a reading is a case."""
+        rules: list[SensorRule] = []
+        for index, item in enumerate(self.items(("sensors",), value)):
+            place: Place = ("sensors", index)
+            line = self.mapping(
+                place,
+                item,
+                required=(
+                    *("quantity", "measured_in", "clear", "quiet", "category", "urgency"),
+                    *("title", "reported_as", "source"),
+                ),
+                optional=(*SIDES, "sensors"),
+            )
+            sides = [side for side in SIDES if side in line]
+            if len(sides) != 1:
+                self.problem(place, "write one of above and below: the value that makes a case")
+            side = sides[0] if sides else "above"
+            found = len(self.problems)
+            threshold = self.number((*place, side), line.get(side, 0))
+            clear = self.number((*place, "clear"), line["clear"])
+            if (
+                len(self.problems) == found
+                and (clear - threshold) * (1 if side == "above" else -1) > 0
+            ):
+                wrong = "above" if side == "above" else "below"
+                said = f"lies {wrong} {threshold:g}: write it on the calm side, or the same"
+                self.problem((*place, "clear"), said)
+            named = self.texts((*place, "sensors"), line["sensors"]) if "sensors" in line else ()
+            words = {name: line[name] for name in ("category", "urgency")}
+            words["source"] = line["reported_as"]
+            fields = {"source": "reported_as"}
+            known = {
+                name: self.choice(
+                    (*place, fields.get(name, name)),
+                    word,
+                    tuple(self.vocabularies[_VOCABULARIES[name]]),
+                )
+                for name, word in words.items()
+            }
+            rule = SensorRule(
+                name=self.named(place),
+                quantity=self.word((*place, "quantity"), line["quantity"]),
+                sensors=named,
+                side=side,
+                threshold=threshold,
+                clear=clear,
+                quiet=self.parsed((*place, "quiet"), line["quiet"], deadlines.duration, 1.0),
+                measured_in=self.text((*place, "measured_in"), line["measured_in"], longest=20),
+                category=known["category"],
+                urgency=known["urgency"],
+                title=self.text((*place, "title"), line["title"], longest=80),
+                reported_as=known["source"],
+                source=self.text((*place, "source"), line["source"]),
+            )
+            same = [other for other in rules if other.quantity == rule.quantity]
+            if any(not other.sensors or set(named) & set(other.sensors) for other in same):
+                said = "a line before is for these sensors' readings: name others in sensors"
+                self.problem((*place, "quantity"), said)
+            rules.append(rule)
+        return tuple(rules)
+
     def duplicates(self, value: Any) -> Duplicates:
         place: Place = ("duplicates",)
         line = self.mapping(place, value, required=("within", "source"))
@@ -1037,6 +1103,13 @@ class _Reader:
         if value is not _MISSING:
             self.problem(place, f"write a whole number from 1 to {most}")
         return 1
+
+    def number(self, place: Place, value: Any) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+            return float(value)
+        if value is not _MISSING:
+            self.problem(place, "write a number")
+        return 0.0
 
     def word(self, place: Place, value: Any) -> str:
         text = self.text(place, value)

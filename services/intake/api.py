@@ -163,6 +163,24 @@ class ReportBody(Schema):
             )
 
 
+class PublicKeySchema(Shown):
+    """A public key (JWK, RFC 7517) of curve P-256."""
+
+    kty = fields.String()
+    crv = fields.String()
+    x = fields.String()
+    y = fields.String()
+    kid = fields.String()
+    use = fields.String()
+    alg = fields.String()
+
+
+class KeysShown(Shown):
+    """The key to seal a reporter to (JWK Set); empty where this county has none."""
+
+    keys = fields.List(fields.Nested(PublicKeySchema))
+
+
 class ReopenBody(Schema):
     """Body of ``POST /v1/cases/{id}/reopen`` (重新办理)."""
 

@@ -1,9 +1,11 @@
 """Intake owns the directory: what the profile folders say becomes ``directory.*`` events.
 
-An entry is ``{kind, version, retired, entry, changed, time, origin, folder}``: its version grows
-whenever its content does; what left its folder is retired, never deleted. An operator may change
-people and units while the services run. What was said last counts: ``folder`` is what the folder
-said last, so that a start with the same folder takes nothing of it back.
+An entry is ``{kind, version, retired, entry, changed, time, origin, folder, heard}``: its version
+grows whenever its content does; what left its folder is retired, never deleted. An operator, or a
+system that may, changes people and units while the services run. What was said last counts:
+``folder`` is what the folder said last, so that a start with the same folder takes nothing of it
+back; ``heard`` are the last events of systems that it was said by, so that one that comes once more
+takes nothing back either.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from services.grid.events.envelope import event_id, traceparent_of
 from services.grid.profile import Loaded
 
 OPERATOR = "operator"
-"""The origin of what no folder has said."""
+"""The origin of what no folder has said; of what a system has, it is ``system.<name>``."""
+_FOLDER = "profile:"
+_HEARD = 100
 
 
 def entries_of(loaded: Loaded) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -60,7 +64,7 @@ def works(loaded: Loaded, known: Iterable[Document], now: Instant, changed: floa
         that it no longer names are retired.
     :param changed: real seconds, by which followers find what is new.
     """
-    origin = f"profile:{loaded.profile.name}"
+    origin = f"{_FOLDER}{loaded.profile.name}"
     wanted = entries_of(loaded)
     directory = loaded.directory
     gone = {
@@ -120,12 +124,21 @@ def _next(before: Document | None, wanted: Wanted, now: Instant, changed: float)
     }
 
 
-def wanted_work(wanted: Wanted, directory: Directory, now: Instant, changed: float) -> Work:
-    """The work that makes an entry what an operator says; again it changes nothing.
+def wanted_work(
+    wanted: Wanted,
+    directory: Directory,
+    now: Instant,
+    changed: float,
+    *,
+    origin: str = OPERATOR,
+    by: str | None = None,
+) -> Work:
+    """The work that makes an entry what an operator or a system says; again it changes nothing.
 
     Its answer is ``new``, ``changed``, ``retired`` or ``unchanged``.
 
     :param changed: real seconds, by which followers find what is new.
+    :param by: the id of the system's event that says so; once more, it says nothing.
     """
     kind, entry, retired = wanted
 
@@ -133,10 +146,17 @@ def wanted_work(wanted: Wanted, directory: Directory, now: Instant, changed: flo
         before = record.document
         if before is None and retired:
             raise Refused(f"{entry_key(kind, entry)} is not in the directory")
-        if before is not None and (before["entry"], before["retired"]) == (entry, retired):
+        known = before.get("heard", []) if before is not None else []
+        if by in known:
             return Decision(before, answer="unchanged")
-        document = {**_next(before, wanted, now, changed), "origin": OPERATOR}
-        if before is not None and before["origin"] != OPERATOR:
+        heard = {"heard": [*known, by][-_HEARD:]} if by is not None else {}
+        if before is not None and (before["entry"], before["retired"]) == (entry, retired):
+            return Decision({**before, **heard}, answer="unchanged")
+        document = {**_next(before, wanted, now, changed), "origin": origin}
+        if known:
+            document["heard"] = known
+        document |= heard
+        if before is not None and before["origin"].startswith(_FOLDER):
             document |= {"origin": before["origin"], "folder": _said(before)}
         is_new = before is None or before["retired"]
         word = "retired" if retired else "new" if is_new else "changed"

@@ -18,19 +18,22 @@ from services.bus.paging import Cursor, PageQuery
 from services.bus.web import Call
 from services.grid.atlas import Atlas, Entry, entry_key
 from services.grid.calendars import WEEK
-from services.grid.directory import Directory, Officer, Unit
-from services.grid.directory_source import MOST_STRETCHES, misplaced
+from services.grid.directory import KINDS as DIVISION_KINDS
+from services.grid.directory import Directory, Division, Officer, Unit
+from services.grid.directory_source import MOST_STRETCHES, kind_of, misplaced
 from services.grid.duty import ALWAYS
 from services.grid.events.directory import (
     DAY,
     HOURS,
     WEEKS,
+    DivisionSchema,
     OfficerSchema,
     UnitSchema,
 )
 from services.grid.events.parts import CODE, Flag, InstantField, public_text
+from services.grid.problems import not_among
 from services.grid.profile import profile_for
-from services.intake.directory import Wanted, names, wanted_work
+from services.intake.directory import OPERATOR, Wanted, names, wanted_work
 from services.intake.shell import IntakeShell
 
 log = logs.get(__name__)
@@ -43,10 +46,26 @@ CHANGES = ("new", "changed", "retired", "unchanged")
 
 _MOST = 200
 """How many entries one request may change."""
-_IDENTITY = validate.Regexp(
+IDENTITY = validate.Regexp(
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z",
     error="Write letters, digits, '.', '_' and '-', at most 80.",
 )
+"""The id of an entry."""
+
+
+class DivisionBody(DivisionSchema):
+    """A division (区划) below one that there is, as ``divisions.csv`` has it."""
+
+    class Meta:
+        unknown = RAISE
+
+    name = public_text(80, required=True, shortest=1)
+    kind = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.OneOf(DIVISION_KINDS),
+        metadata={"description": "by default, what its name and level say"},
+    )
 
 
 class UnitBody(UnitSchema):
@@ -55,7 +74,7 @@ class UnitBody(UnitSchema):
     class Meta:
         unknown = RAISE
 
-    id = fields.String(required=True, validate=_IDENTITY)
+    id = fields.String(required=True, validate=IDENTITY)
     name = public_text(80, required=True, shortest=1)
 
 
@@ -65,7 +84,7 @@ class OfficerBody(OfficerSchema):
     class Meta:
         unknown = RAISE
 
-    id = fields.String(required=True, validate=_IDENTITY)
+    id = fields.String(required=True, validate=IDENTITY)
     name = public_text(80, required=True, shortest=1)
     unit = fields.String(load_default=None, allow_none=True)
     on_duty = Flag(load_default=True)
@@ -112,7 +131,7 @@ _LENGTH = validate.Length(max=MOST_STRETCHES)
 class DutyBody(Schema):
     """All that is said of an officer's duty (值班), in the time zone of the profile."""
 
-    officer = fields.String(required=True, validate=_IDENTITY)
+    officer = fields.String(required=True, validate=IDENTITY)
     shifts = fields.List(fields.Nested(ShiftBody), load_default=list, validate=_LENGTH)
     leaves = fields.List(fields.Nested(LeaveBody), load_default=list, validate=_LENGTH)
     stand_ins = fields.List(fields.Nested(StandInBody), load_default=list, validate=_LENGTH)
@@ -144,6 +163,7 @@ class DirectoryBody(Schema):
         "dry_run": True,
     }
 
+    divisions = fields.List(fields.Nested(DivisionBody), load_default=list)
     units = fields.List(fields.Nested(UnitBody), load_default=list)
     officers = fields.List(fields.Nested(OfficerBody), load_default=list)
     duties = fields.List(fields.Nested(DutyBody), load_default=list)
@@ -161,13 +181,16 @@ class DirectoryBody(Schema):
     @validates_schema
     def _says_each_once(self, data: dict[str, Any], **_kwargs: Any) -> None:
         named = [
+            *(f"division:{item['code']}" for item in data["divisions"]),
             *(f"unit:{item['id']}" for item in data["units"]),
             *(f"officer:{item['id']}" for item in data["officers"]),
             *(f"duty:{item['officer']}" for item in data["duties"]),
             *data["retire"],
         ]
         if not 0 < len(named) <= _MOST:
-            raise ValidationError(f"Name 1 to {_MOST} entries in units, officers, duties, retire.")
+            raise ValidationError(
+                f"Name 1 to {_MOST} entries in divisions, units, officers, duties, retire."
+            )
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
             raise ValidationError(f"{', '.join(twice)} is named twice: keep one.")
@@ -194,7 +217,9 @@ class EntryShown(Shown):
     version = fields.Integer()
     changed_at = InstantField()
     origin = fields.String(
-        metadata={"description": "`profile:<name>` if its folder has it, or `operator`"}
+        metadata={
+            "description": "`profile:<name>` if its folder has it, or `operator`, `system.<name>`"
+        }
     )
     entry = fields.Dict(keys=fields.String())
 
@@ -244,31 +269,17 @@ def entries(intake: IntakeShell, call: Call) -> dict[str, Any]:
 def change(intake: IntakeShell, call: Call) -> dict[str, Any]:
     """Makes entries what an operator says: all of them, or none if one of them is wrong."""
     body, atlas = call.body, intake.county.atlas()
-    known = {
-        entry_key(item["kind"], item["entry"]): item
-        for item in intake.county.entries()
-        if not item["retired"]
-    }
-    wanted, errors = _read(body, atlas, known)
+    known, wanted, errors = planned(intake, body)
     for item in wanted:
         # Who moves an officer must reach both places.
         before = known.get(_key(item), {"entry": item.entry})
         for place in (item.entry, before["entry"]):
-            call.guard.narrowed(atlas, place["division"])
+            # A new division is in the scope if what is above it is.
+            call.guard.narrowed(atlas, place.get("parent") or _place(place))
     call.guard.asked = True
     if errors:
         raise problems.invalid(errors)
-    now, changed = intake.now, intake.clock.real()
-    works = [wanted_work(item, atlas.directory, now, changed) for item in wanted]
-    if body["dry_run"]:
-        records = intake.directory_fold.store.read([work.key for work in works])
-        words = [work.change(records.get(work.key) or Record(work.key)).answer for work in works]
-    else:
-        outcomes = intake.directory_fold.run(works)
-        words = [outcome.result() for outcome in outcomes]
-        intake.county.absorbed(outcomes)
-        log.info("an operator changes the directory", entries=len(words))
-    found = [{"id": work.key, "change": word} for work, word in zip(works, words, strict=True)]
+    found = applied(intake, wanted, dry_run=body["dry_run"])
     call.trail.about(
         dry_run=body["dry_run"],
         entries=[item["id"] for item in found if item["change"] != "unchanged"],
@@ -276,12 +287,64 @@ def change(intake: IntakeShell, call: Call) -> dict[str, Any]:
     return {"dry_run": body["dry_run"], "entries": found}
 
 
+def heard(intake: IntakeShell, key: str, by: str) -> bool:
+    """Whether an entry was said by this event of a system already, be it retired since."""
+    return any(
+        by in item.get("heard", ())
+        for item in intake.county.entries()
+        if entry_key(item["kind"], item["entry"]) == key
+    )
+
+
+def planned(
+    intake: IntakeShell, body: Mapping[str, Any]
+) -> tuple[dict[str, Entry], list[Wanted], dict[str, str]]:
+    """The entries that there are, what a request wants of them, and each wrong field."""
+    known = {
+        entry_key(item["kind"], item["entry"]): item
+        for item in intake.county.entries()
+        if not item["retired"]
+    }
+    wanted, errors = _read(body, intake.county.atlas(), known)
+    return known, wanted, errors
+
+
+def applied(
+    intake: IntakeShell,
+    wanted: Sequence[Wanted],
+    *,
+    dry_run: bool = False,
+    origin: str = OPERATOR,
+    by: str | None = None,
+) -> list[dict[str, str]]:
+    """Makes entries what is wanted of them: what became of each.
+
+    :param by: see :func:`services.intake.directory.wanted_work`.
+    """
+    now, changed, there = intake.now, intake.clock.real(), intake.county.atlas().directory
+    works = [wanted_work(item, there, now, changed, origin=origin, by=by) for item in wanted]
+    if dry_run:
+        records = intake.directory_fold.store.read([work.key for work in works])
+        words = [work.change(records.get(work.key) or Record(work.key)).answer for work in works]
+    else:
+        outcomes = intake.directory_fold.run(works)
+        words = [outcome.result() for outcome in outcomes]
+        intake.county.absorbed(outcomes)
+        log.info("the directory is changed", entries=len(words), by=origin)
+    return [{"id": work.key, "change": word} for work, word in zip(works, words, strict=True)]
+
+
 def _key(wanted: Wanted) -> str:
     return entry_key(wanted.kind, wanted.entry)
 
 
 def _within(entry: Mapping[str, Any], division: str, atlas: Atlas) -> bool:
-    return atlas.directory.within(entry.get("code") or entry["division"], division)
+    return atlas.directory.within(_place(entry), division)
+
+
+def _place(entry: Mapping[str, Any]) -> str:
+    """Where an entry is."""
+    return str(entry.get("code") or entry["division"])
 
 
 def _shown(key: str, item: Entry) -> dict[str, Any]:
@@ -308,12 +371,15 @@ def _read(
     units |= {item["id"]: Unit(**item) for item in body["units"]}
     officers = {item.id: item for item in atlas.directory.officers.values()}
     officers |= {item["id"]: Officer(**item) for item in body["officers"]}
+    divisions = {**atlas.directory.divisions}
+    divisions |= {item["code"]: Division.of(item) for item in body["divisions"]}
     there = Directory(
-        divisions=atlas.directory.divisions.values(),
+        divisions=divisions.values(),
         units=[unit for unit in units.values() if f"unit:{unit.id}" not in gone],
         officers=[item for item in officers.values() if f"officer:{item.id}" not in gone],
     )
     wanted = [
+        *_places(body["divisions"], there, atlas, errors),
         *_people(body, there, atlas, errors),
         *_duties(body["duties"], there, atlas, errors),
         *_carried(body, known),
@@ -327,6 +393,36 @@ def _read(
         else:
             wanted.append(Wanted(item["kind"], item["entry"], retired=True))
     return wanted, errors
+
+
+def _places(
+    divisions: Sequence[Mapping[str, Any]],
+    there: Directory,
+    atlas: Atlas,
+    errors: dict[str, str],
+) -> Iterator[Wanted]:
+    """Divisions: new ones below what there is, and other names; where it is stays."""
+    for index, said in enumerate(divisions):
+        wrong, before = {}, atlas.directory.divisions.get(said["code"])
+        above = there.parent(said["code"])
+        if above is None or profile_for(atlas.current, above.code, there) is None:
+            wrong["parent"] = f"{said['parent']} is in no profile's region: write what is above it"
+        elif before is not None and (before.level, before.parent) != (said["level"], above.code):
+            wrong["parent"] = (
+                f"{before.code} is a {before.level} of {before.parent}: divisions move only with "
+                "the profile's folder"
+            )
+        elif (said["level"], above.level) not in atlas.directory.level_pairs:
+            pairs = sorted(low for low, high in atlas.directory.level_pairs if high == above.level)
+            wrong["level"] = not_among(said["level"], pairs)
+        errors |= {f"divisions.{index}.{name}": why for name, why in wrong.items()}
+        if not wrong:
+            kind = said["kind"] or kind_of(said["level"], said["name"])
+            entry = {**said, "kind": kind}
+            if before is not None and before.location is not None:
+                # Another name moves nothing on the map.
+                entry.setdefault("location", asdict(before.location))
+            yield Wanted("division", entry)
 
 
 def _people(

@@ -6,23 +6,24 @@ one event that can't be accepted takes no other along.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, validate
 
 from services.bus import logs, metrics, problems
 from services.bus.config import Config
 from services.bus.errors import Collision, Defer, Refused, Reject, Retry
-from services.bus.fold import Document, Outcome
+from services.bus.fold import Document, Outcome, Record
 from services.bus.inbound import Parcel
 from services.bus.openapi import Shown, WrongFieldSchema
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
 from services.bus.systems import user_of
 from services.bus.web import Answer, Call
-from services.grid.clock import monotonic
+from services.grid.clock import Instant, monotonic
 from services.grid.events import Event
 from services.grid.events.bindings import (
     BATCH,
@@ -30,22 +31,28 @@ from services.grid.events.bindings import (
     PLAIN,
     STRUCTURED,
     Errors,
+    Incoming,
     Read,
     Unread,
     of_amqp,
     of_http,
 )
 from services.grid.events.envelope import flatten
-from services.grid.events.parts import WORD, InstantField
-from services.intake import happenings, replies
+from services.grid.events.parts import WORD, AddressSchema, InstantField
+from services.intake import acting, happenings, replies
+from services.intake.directory_api import EntryChange
 from services.intake.inbound import TYPES, Basis, Loaded, ReportData, Task
+from services.intake.inbound import opened as opened_reporter
 from services.intake.reporting import opened
+from services.intake.sensing import STATES
 from services.intake.shell import IntakeShell
 from services.intake.systems import must_be_allowed, of_subject
 
 log = logs.get(__name__)
 
 _COUNTED_SECONDS = 5.0
+ANSWER_SECONDS = 2.0
+"""Real seconds for which an answer over HTTP waits for a unit's desk."""
 
 
 class CloudEventSchema(Schema):
@@ -85,7 +92,13 @@ CONTENT: Mapping[str, Schema] = {
 
 
 class AcceptedShown(Shown):
-    """An event that was accepted, now or before: the case, and its references."""
+    """An event that was accepted, now or before: the case, and its references.
+
+    Of the directory: what became of its ``entries``. Of a sensor's reading: what it says, and a
+    case only if that is told of it.
+    """
+
+    sometimes = ("case", "tracking", "reference", "status", "pending", "entries", "reading")
 
     index = fields.Integer(metadata={"description": "its place in the batch, from 0"})
     source = fields.String()
@@ -95,10 +108,20 @@ class AcceptedShown(Shown):
     tracking = fields.String()
     reference = fields.String(allow_none=True)
     status = fields.String()
+    pending = fields.Boolean(
+        metadata={"description": "the unit's desk has not answered yet: send it again to ask"}
+    )
+    entries = fields.List(fields.Nested(EntryChange))
+    reading = fields.String(
+        validate=validate.OneOf(STATES),
+        metadata={"description": "`beyond` the threshold, `calm`, or `late`: a later one counts"},
+    )
 
 
 class RefusedShown(Shown):
     """An event that was refused, and each reason with its cure."""
+
+    sometimes = ("held_by",)
 
     source = fields.String(allow_none=True)
     id = fields.String(allow_none=True)
@@ -109,6 +132,9 @@ class RefusedShown(Shown):
         }
     )
     errors = fields.List(fields.Nested(WrongFieldSchema))
+    held_by = fields.Nested(
+        AddressSchema, metadata={"description": "who holds the case that a unit can't act on"}
+    )
 
 
 class RejectedShown(RefusedShown):
@@ -138,7 +164,9 @@ class KeptShown(Shown):
     id = fields.String()
     system = fields.String()
     at = InstantField()
-    door = fields.String(metadata={"description": "`http` or `amqp`"})
+    door = fields.String(
+        metadata={"description": "`http` or `amqp`; `desk`: a unit's desk refused it"}
+    )
     event = fields.Nested(RefusedShown)
 
 
@@ -166,28 +194,66 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an event: the case's record and the system's reference, or why not."""
+    """What became of an event: the case's record and the system's reference, or why not.
+
+    ``pending`` is the id under which a unit's desk was asked, and has not answered yet; ``more`` is
+    what else is said.
+    """
 
     event: Read
     document: Document | None = None
     reference: str | None = None
     refusal: Refusal | None = None
+    pending: str | None = None
+    more: Mapping[str, Any] | None = None
 
     def said(self) -> dict[str, Any]:
         """For whoever sent it."""
         named = {"source": self.event.source, "id": self.event.id, "type": self.event.type}
+        if self.refusal is not None:
+            errors = [{"field": name, "detail": why} for name, why in self.refusal.errors.items()]
+            held_by = (self.refusal.facts or {}).get("held_by")
+            told = {} if held_by is None else {"held_by": held_by}
+            return {**named, "why": self.refusal.why, "errors": errors, **told}
         if self.document is None:
-            refusal = self.refusal or Refusal("refused", {})
-            errors = [{"field": name, "detail": why} for name, why in refusal.errors.items()]
-            return {**named, "why": refusal.why, "errors": errors}
-        own = (self.document["report"] or {}).get("external") or {"reference": self.reference}
+            return {**named, **(self.more or {})}
+        own = (self.document["report"] or {}).get("external")
+        if own is None or own["system"] != str(named["source"]).partition("/")[0]:
+            # What it is called by another system is nobody's business.
+            own = {"reference": self.reference}
         return {
             **named,
             "case": self.document["case"],
             "tracking": self.document["facts"]["tracking"],
             "reference": own["reference"],
             "status": self.document["status"],
+            **({"pending": True} if self.pending is not None else {}),
+            **(self.more or {}),
         }
+
+    def reply(self, system: str, now: Instant) -> tuple[str, Event]:
+        """The answer over AMQP, with its routing key."""
+        case = self.document["case"] if self.document is not None else None
+        word = "rejected" if self.refusal is not None else "accepted"
+        return replies.answer(system, word, self.said(), now, case)
+
+
+def _made(event: Read, document: Document | None, task: Task) -> Result:
+    """What an event came to that was not refused; of what a desk was asked for, its answer."""
+    if task.ask is None or document is None:
+        return Result(event, document, task.reference, more=task.said)
+    return answered(event, document, task.ask, task.reference)
+
+
+def answered(event: Read, document: Document, ask: str, reference: str | None = None) -> Result:
+    """What became of an event for which a unit's desk was asked."""
+    answer = document["asks"][ask]["answer"]
+    if answer is None:
+        return Result(event, document, reference, pending=ask)
+    if answer["answer"] == "accepted":
+        return Result(event, document, reference)
+    facts = {name: answer[name] for name in ("held_by",) if name in answer}
+    return Result(event, refusal=Refusal("refused", answer["errors"], facts))
 
 
 class Rates:
@@ -232,7 +298,7 @@ class FrontDoor:
             good: dict[Place, Loaded] = {}
             for index, event in enumerate(events):
                 try:
-                    good[number, index] = _loaded(system, event, door)
+                    good[number, index] = _loaded(self._intake, system, event, door)
                 except _WHY_NOT as error:
                     results[number, index] = Result(event, refusal=_refusal(error))
             loaded.append(good)
@@ -246,7 +312,7 @@ class FrontDoor:
         for place, outcome in self._run(tasks).items():
             event = posts[place[0]][1][place[1]]
             if outcome.error is None:
-                results[place] = Result(event, outcome.document, tasks[place].reference)
+                results[place] = _made(event, outcome.document, tasks[place])
             else:
                 results[place] = Result(event, refusal=_refusal(outcome.error))
         found = [
@@ -270,16 +336,19 @@ class FrontDoor:
                 task = TYPES[event.type].handle(basis, event, data)
                 if task.opens is not None:
                     self.one_more(basis.system)
-                tasks[place] = task
+                if not task.case:
+                    results[place] = Result(event, more=task.said)
+                else:
+                    tasks[place] = task
             except _WHY_NOT as error:
                 results[place] = Result(event, refusal=_refusal(error))
 
     def _told(self, system: Document, found: Sequence[Result], door: str) -> None:
         """Keeps and counts what became of a system's events."""
-        self._keep(system, [each for each in found if each.document is None], door)
+        self._keep(system, [each for each in found if each.refusal is not None], door)
         for each in found:
             kind = TYPES.get(each.event.type or "")
-            word = "accepted" if each.document is not None else "rejected"
+            word = "accepted" if each.refusal is None else "rejected"
             metrics.INBOUND.labels(door, kind.name if kind else "unknown", word).inc()
 
     def one_more(self, system: Document) -> None:
@@ -314,15 +383,52 @@ class FrontDoor:
             ]
             posts.append((systems[parcel.system], events))
         found, now = self.take(posts, "amqp"), self._intake.now
+        # What a desk is asked for is answered when that has answered.
         answers = [
-            replies.answer(system["name"], each.said(), now, each.document)
+            each.reply(system["name"], now)
             for (system, _), results in zip(posts, found, strict=True)
             for each in results
+            if each.pending is None
         ]
         for system, sent in posts:
             # Rubbish counts as well.
             self.rates.spend(system, len(sent))
         self._intake.publisher.reply(answers)
+
+    def waited(self, results: list[Result]) -> list[Result]:
+        """The same once the units' desks have answered, or after a moment as they are."""
+        until, pause = monotonic() + ANSWER_SECONDS, 0.05
+        while any(each.pending for each in results) and monotonic() < until:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+            # Any process may be the one that hears of the answer.
+            cases = {each.document["case"] for each in results if each.pending and each.document}
+            records = self._intake.store.read(list(cases))
+            results = [_again(each, records) for each in results]
+        return results
+
+    def desks_answered(self, events: Sequence[Event], documents: Sequence[Document | None]) -> None:
+        """Tells systems what the desks of their units say.
+
+        :raises Retry: it could not be told: the events must come again.
+        """
+        told = []
+        for event, document in zip(events, documents, strict=True):
+            if event.type != acting.ANSWERED or document is None:
+                continue
+            identity = event.data["answered"]["id"]
+            ask = document.get("asks", {}).get(identity)
+            # A register that was restored knows nothing of it.
+            if ask is None or ask["answer"] is None:
+                continue
+            result = answered(
+                Incoming(ask["id"], ask["source"], ask["type"], None), document, identity
+            )
+            if result.refusal is not None:
+                self._keep({"name": ask["system"]}, [result], "desk")
+            told.append(result.reply(ask["system"], event.time))
+        if told:
+            self._intake.publisher.reply(told)
 
     def _run(self, tasks: Mapping[Place, Task]) -> dict[Place, Outcome]:
         """All in one step; if a code or reference is taken, each by itself."""
@@ -383,13 +489,27 @@ class DoorShell(IntakeShell):
         happened = happenings.entries(told, self.now)
         if happened:
             self.happenings.keep(happened)
+        self.door.desks_answered(events, documents)
+        bound: dict[str, list[str]] = {}
+        for name, system in self.systems.all().items():
+            bound.setdefault(system.get("unit") or "", []).append(name)
         found = [
-            replies.status(event, document)
+            replies.status(event, document, name)
             for event, document in told
-            if document is not None and "inbound" in document and replies.tells(event)
+            if document is not None
+            for name in sorted(replies.told(event, document, bound))
         ]
         if found:
             self.publisher.reply(found)
+
+
+def _again(result: Result, records: Mapping[str, Record]) -> Result:
+    if result.pending is None or result.document is None:
+        return result
+    record = records[result.document["case"]]
+    if record.document is None:
+        return result
+    return answered(result.event, record.document, result.pending, result.reference)
 
 
 class _NotRead(Exception):
@@ -412,7 +532,12 @@ class _Crowded(Refused):
         )
 
 
-def _loaded(system: Document, event: Read, door: str) -> Loaded:
+_UNSEALED = (
+    "Personal data goes over the bus sealed only: write sealed_reporter, or send it by HTTP."
+)
+
+
+def _loaded(intake: IntakeShell, system: Document, event: Read, door: str) -> Loaded:
     """The event with its data, if the system may send it.
 
     :raises Exception: what says why not; see :func:`_refusal`.
@@ -429,11 +554,11 @@ def _loaded(system: Document, event: Read, door: str) -> Loaded:
     if not isinstance(event.data, dict):
         raise ValidationError({"data": ["Write a JSON object."]})
     if door == "amqp" and event.data.get("reporter") is not None:
-        raise ValidationError(
-            {"data": {"reporter": ["Personal data does not go over the bus: send it by HTTP."]}}
-        )
+        raise ValidationError({"data": {"reporter": [_UNSEALED]}})
     try:
-        data: dict[str, Any] = kind.loader.load(event.data)
+        sealed = "sealed_reporter" in kind.loader.fields
+        raw = opened_reporter(intake, event.data) if sealed else event.data
+        data: dict[str, Any] = kind.loader.load(raw)
     except ValidationError as error:
         raise problems.of_validation(error, kind.loader) from error
     return event, data
@@ -480,22 +605,16 @@ def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer
         raise Problem(400, str(error), kind="not_a_batch") from error
     in_time(door.rates, system, len(events))
     (results,) = door.take([(system, events)], "http")
+    results = door.waited(results)
     for each in results:
         if each.document is not None:
             call.trail.about(each.document["case"])
     call.trail.about(system=system["name"], sent=len(events))
-    accepted = [
-        {"index": index, **each.said()}
-        for index, each in enumerate(results)
-        if each.document is not None
-    ]
-    rejected = [
-        {"index": index, **each.said()}
-        for index, each in enumerate(results)
-        if each.document is None
-    ]
-    if rejected and sent.media_type != BATCH:
-        raise _problem(results[0].refusal or Refusal("refused", {}))
+    said = list(enumerate(results))
+    accepted = [{"index": at, **each.said()} for at, each in said if each.refusal is None]
+    rejected = [{"index": at, **each.said()} for at, each in said if each.refusal is not None]
+    if results[0].refusal is not None and sent.media_type != BATCH:
+        raise _problem(results[0].refusal)
     return Answer({"accepted": accepted, "rejected": rejected})
 
 

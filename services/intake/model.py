@@ -23,6 +23,7 @@ status}``:
   ``linking.py``;
 - ``inbound`` is ``<system>:<reference>`` of a case that another system reported, ``updates``
   what such a system added later;
+- ``asks`` and ``units`` are explained in ``acting.py``;
 - ``closing``, ``close_due`` and ``closed`` are explained in ``closing.py``, ``feedback`` in
   ``feedback.py``.
 """
@@ -45,7 +46,7 @@ from services.grid.events import Event
 from services.grid.events.making import case_event
 from services.grid.profile import Profile
 from services.grid.tokens import Address, Stage, Token
-from services.intake import closing, linking
+from services.intake import acting, closing, linking
 
 # Crockford's alphabet: no I, L, O or U, which are read as other characters.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -154,6 +155,7 @@ def open_case(
         "reached": [1, 0],
         "supervision": None,
         "status": "reported",
+        **({"units": [entry.address.unit]} if entry.address.unit else {}),
     }
     event = case_event(
         "case.reported",
@@ -415,6 +417,7 @@ def merge(document: Document | None, event: Event) -> Document:
     if event.type == "case.merged":
         known = document.get("merged") or {"version": 0}
         document["merged"] = max(known, event.data["merged"], key=lambda item: item["version"])
+    document = acting.merge(document, event)
     current = Token.of(document["state"]["token"])
     moved_on = reached > [current.round, current.hop]
     document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on

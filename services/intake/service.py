@@ -441,6 +441,15 @@ class Service(Operations, Open311):
 
     @route(
         "GET",
+        "/v1/keys",
+        answers=api.KeysShown(),
+    )
+    def keys(self, call: Call) -> dict[str, Any]:
+        """The public key to which other systems seal who reports."""
+        return self.shell.unsealer.public()
+
+    @route(
+        "GET",
         "/v1/tracking/<code>",
         answers=api.TrackingShown(),
     )

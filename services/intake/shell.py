@@ -11,12 +11,14 @@ from services.bus.consumer import Batch
 from services.bus.errors import Retry
 from services.bus.fold import NOTHING, Fold, Outcome, Work
 from services.bus.lost import Queues
+from services.bus.sealing import Unsealer
 from services.bus.shell import Shell
 from services.grid.calendars import local_date
 from services.grid.clock import plus, seconds_between
 from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
 from services.intake import closing, directory, model
+from services.intake.sensing import Sensors
 from services.intake.store import Happenings, Register, Rejected, Reporters, Timeline
 from services.intake.systems import Registrar, Systems
 
@@ -40,8 +42,11 @@ class IntakeShell(Shell[Register]):
         self.timeline = Timeline(self.database[Timeline.name])
         self.happenings = Happenings(self.database[Happenings.name])
         self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
+        self.unsealer = Unsealer(config.unseal_keys)
         self.rejected = Rejected(self.database[Rejected.name])
         self.systems = Systems(self.database[Systems.name])
+        self.sensors = Sensors(self.database[Sensors.name])
+        self.sensor_fold = Fold(self.sensors, self.publisher, self.clock)
         self.api_keys = self.systems
         self.registrar = Registrar(self.systems, Fold(self.systems, self.publisher, self.clock))
         self.queues = Queues(config.amqp_uri)
@@ -57,6 +62,7 @@ class IntakeShell(Shell[Register]):
         self.timeline.ensure_indexes()
         self.happenings.ensure_indexes()
         self.rejected.ensure_indexes()
+        self.sensors.ensure_indexes()
         for loaded in self._folders:
             self._warn_of_holidays(loaded)
             known = self.county.entries()

@@ -1,11 +1,12 @@
 """Other county systems at the front door: what each may send, from where, how much, with which key.
 
-A record is ``{name, may, reads, divisions, rate, open_cases, keys, subscription, lost, removed,
-added}``:
+A record is ``{name, may, reads, divisions, unit, rate, open_cases, keys, subscription, lost,
+removed, added}``:
 
 - ``may`` are types of :data:`services.intake.inbound.TYPES`, ``divisions`` the codes below which
   it may report and read, none for the whole county;
 - ``reads``, ``subscription`` and ``lost`` are what it is sent: :mod:`services.intake.subscribing`;
+- ``unit`` is the id of the unit that it acts for, or none;
 - ``rate`` is how many events a second each process of intake takes from it, ``open_cases`` how
   many cases of its own may be open at once;
 - ``keys`` are ``{id, hash, since}`` of its API keys, two at the most: a key is shown once, when it
@@ -21,7 +22,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import problems
 from services.bus.auth import API_KEY, Identity, InvalidToken
@@ -34,8 +35,9 @@ from services.bus.systems import NAME, user_of
 from services.bus.web import Answer, Call
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, monotonic
-from services.grid.directory import DivisionError
+from services.grid.directory import DivisionError, Unit
 from services.grid.events.parts import CODE, Flag, InstantField
+from services.grid.problems import not_among
 from services.intake.subscribing import (
     READABLE,
     LostShown,
@@ -45,7 +47,13 @@ from services.intake.subscribing import (
     unsubscribed,
 )
 
-TYPES = ("case.report", "case.update", "case.withdraw")
+ACTING = ("case.acknowledge", "case.progress", "case.check_in", "case.resolve")
+"""What a system that is bound to a unit may be allowed to do for it."""
+TYPES = (
+    *("case.report", "case.update", "case.withdraw", *ACTING),
+    *("directory.division", "directory.unit", "directory.officer", "directory.duty"),
+    "sensor.reading",
+)
 """What another system may be allowed to send."""
 
 VALID_KEYS = 2
@@ -84,6 +92,12 @@ class SystemBody(Schema):
         validate=validate.Length(max=100),
         metadata={"description": "it may report and read below these; none is the whole county"},
     )
+    unit = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, 80),
+        metadata={"description": "the unit that it acts for: its id, or a name that is one's only"},
+    )
     rate = fields.Integer(
         strict=True,
         load_default=RATE,
@@ -93,6 +107,12 @@ class SystemBody(Schema):
     open_cases = fields.Integer(
         strict=True, load_default=OPEN_CASES, validate=validate.Range(1, 1_000_000)
     )
+
+    @validates_schema
+    def _acts_for_a_unit(self, data: dict[str, Any], **_kwargs: Any) -> None:
+        acting = [kind for kind in data["may"] if kind in ACTING]
+        if acting and data["unit"] is None:
+            raise ValidationError(f"{acting[0]} is done for a unit: write which.", "unit")
 
 
 class RotateBody(Schema):
@@ -125,6 +145,7 @@ class SystemShown(Shown):
         fields.String(), metadata={"description": "the binding keys that follow from it now"}
     )
     lost = fields.Nested(LostShown, allow_none=True)
+    unit = fields.String(allow_none=True)
     rate = fields.Integer()
     open_cases = fields.Integer()
     keys = fields.List(fields.Nested(KeyOf))
@@ -224,7 +245,8 @@ def put(
     before = {} if document is None or document["removed"] else document
     made = {
         "name": name,
-        **{field: body[field] for field in ("may", "reads", "divisions", "rate", "open_cases")},
+        **{field: body[field] for field in ("may", "reads", "divisions", "unit")},
+        **{field: body[field] for field in ("rate", "open_cases")},
         "keys": before.get("keys") or [dict(key)],
         "subscription": before.get("subscription"),
         "lost": before.get("lost"),
@@ -282,10 +304,9 @@ class Registrar:
                 atlas.directory.known(code)
         except DivisionError as error:
             raise problems.invalid({"divisions": str(error)}) from error
+        body = {**call.body, "unit": _unit(call.body, atlas)}
         key, kept = new_key(name, now)
-        made = self._run(
-            call, name, lambda record: put(record.document, name, call.body, kept, now)
-        )
+        made = self._run(call, name, lambda record: put(record.document, name, body, kept, now))
         return _with_key(made, atlas, key if made["keys"] == [kept] else None)
 
     def rotate(self, call: Call, name: str, atlas: Atlas, now: Instant) -> Answer:
@@ -351,7 +372,7 @@ def shown(system: Document, atlas: Atlas) -> dict[str, Any]:
     """A system as operators see it: no hashes, and the bindings that it should have."""
     return {
         # One that was added by an earlier version has none of these.
-        **dict.fromkeys(("subscription", "lost")),
+        **dict.fromkeys(("unit", "subscription", "lost")),
         "reads": [],
         **system,
         "keys": [{"id": key["id"], "since": key["since"]} for key in system["keys"]],
@@ -361,6 +382,44 @@ def shown(system: Document, atlas: Atlas) -> dict[str, Any]:
 
 def _with_key(system: Document, atlas: Atlas, key: str | None) -> Answer:
     return Answer({**shown(system, atlas), "key": key})
+
+
+def _unit(body: Mapping[str, Any], atlas: Atlas) -> str | None:
+    """The id of the unit that is meant: a name is enough if just one of its divisions has it.
+
+    :raises Problem: a 422; there is none, or more than one.
+    """
+    word, units, below = body["unit"], atlas.directory.units, body["divisions"]
+    if word is None or word in units:
+        return None if word is None else str(word)
+    within = atlas.directory.within
+    near = [
+        unit
+        for unit in units.values()
+        if not below or any(within(unit.division, code) for code in below)
+    ]
+    found = sorted(unit.id for unit in near if unit.name == word)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        said = f"{len(found)} units are called {word}: write the id of one ({', '.join(found[:5])})"
+    else:
+        said = not_among(word, sorted({unit.name for unit in near}))
+    raise problems.invalid({"unit": said})
+
+
+def unit_of(system: Document, atlas: Atlas) -> Unit:
+    """The unit that a system acts for.
+
+    :raises Refused: there is none, or no longer.
+    """
+    named = system.get("unit")
+    unit = atlas.directory.units.get(named) if named is not None else None
+    if unit is None:
+        why = f"{named} is in the directory no longer" if named else "it is bound to no unit"
+        said = f"{system['name']} acts for nobody: {why}; an operator mends it (huashi system add)"
+        raise Refused(said)
+    return unit
 
 
 def must_be_allowed(system: Document, kind: str) -> None:

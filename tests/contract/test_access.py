@@ -15,6 +15,7 @@ from services.bus.web import Operations, Route, route
 
 DOCS = Path(__file__).parents[2] / "docs" / "http.md"
 PUBLIC = {
+    "GET /v1/keys",
     "GET /v1/tracking/<code>",
     "POST /v1/tracking/<code>/feedback",
     "GET /v1/public/cases",

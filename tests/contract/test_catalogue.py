@@ -22,13 +22,18 @@ from services.bus.contracts import __main__ as command
 from services.bus.contracts.schemas import ContractError, Contracts
 from services.bus.json_schema import COMPONENTS
 from services.grid.events import CATALOGUE, Event, InvalidEvent
+from services.grid.events.bindings import STRUCTURED, Unread, of_http
 from services.grid.events.envelope import flatten
+from services.intake.catalogue import TYPES as OF_SYSTEMS_TYPES
+from services.intake.inbound import TYPES as SENT
+from services.intake.systems import TYPES as ALLOWED
 from tests.property.test_merging import world_after
 from tests.property.test_shape import RUBBISH, places
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "docs" / "contracts"
 LEVELS = ("household", "group", "village", "township")
+OF_SYSTEMS = {kind.label: kind for kind in OF_SYSTEMS_TYPES}
 SHARED = {"Facts", "State"}
 REMINDERS_ONLY = {f"{part}.{field}" for part in ("Passed", "Inherited") for field in ("of", "at")}
 
@@ -96,9 +101,10 @@ def test_the_parser_of_asyncapi_accepts_the_document(tmp_path: Path) -> None:
     answer = parsed(asyncapi(), tmp_path)
     # Severity 0 is an error, 1 a warning.
     assert [each for each in answer["diagnostics"] if each["severity"] < 2] == []
-    assert set(answer["messages"]) == set(CATALOGUE)
-    sends = {(each, kind.name) for kind in CATALOGUE.values() for each in kind.producers}
-    reads = {(each, kind.name) for kind in CATALOGUE.values() for each in kind.consumers}
+    assert set(answer["messages"]) == {*CATALOGUE, *OF_SYSTEMS}
+    kinds = [*CATALOGUE.values(), *OF_SYSTEMS.values()]
+    sends = {(each, kind.channel) for kind in kinds for each in kind.producers}
+    reads = {(each, kind.channel) for kind in kinds for each in kind.consumers}
     assert set(answer["operations"]) == {
         *(f"{service}.sends.{name}" for service, name in sends),
         *(f"{service}.reads.{name}" for service, name in reads),
@@ -299,3 +305,37 @@ def test_the_full_examples_together_have_every_field_of_a_case() -> None:
 def test_an_event_without_an_example_is_told_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"huashi\.case\.reported\.v1\.json in tests/contract"):
         Contracts.of([CATALOGUE["huashi.case.reported.v1"]], tmp_path)
+
+
+# -- what other systems send and are told --------------------------------------------------
+
+
+def test_what_may_be_allowed_is_what_is_taken_and_published() -> None:
+    assert {kind.name for kind in SENT.values()} == set(ALLOWED)
+    published = {kind.full_name for kind in OF_SYSTEMS_TYPES if "system" in kind.producers}
+    assert published == set(SENT)
+
+
+@pytest.mark.parametrize("label", sorted(OF_SYSTEMS))
+def test_examples_of_systems_are_as_their_schema_says_and_have_every_field(label: str) -> None:
+    whole = Contracts.of([OF_SYSTEMS[label]])
+    schema = whole.schemas()[label]
+    check = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    for which, example in whole.examples[label].items():
+        assert [error.message for error in check.iter_errors(example)] == [], which
+    there = set(whole.examples[label]["full"]["data"])
+    fields = set(whole.components[whole.data[label]]["properties"])
+    # One excludes the other.
+    alternatives = {"case", "reference", "retire", "reporter", "sealed_reporter", "address"}
+    assert fields - there <= alternatives
+
+
+@pytest.mark.parametrize(
+    "label", sorted(label for label, kind in OF_SYSTEMS.items() if "system" in kind.producers)
+)
+def test_examples_of_what_systems_send_are_taken(label: str) -> None:
+    kind = OF_SYSTEMS[label]
+    for example in Contracts.of([kind]).examples[label].values():
+        (event,) = of_http(STRUCTURED, {}, json.dumps(example).encode())
+        assert not isinstance(event, Unread)
+        SENT[event.type].loader.load(event.data)

@@ -7,13 +7,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import amqp
+import jsonschema_rs
 import pytest
 from kombu.connection import Connection
 from pymongo import MongoClient
 
+from services.bus.contracts import schemas
 from services.bus.topology import INBOUND
 from services.grid.events.bindings import PLAIN, STRUCTURED
 from tests.end_to_end.county import County, eventually
@@ -22,6 +25,12 @@ from tests.integration.test_systems import told
 
 _LONGEST_SECONDS = 240.0
 """On a busy machine an answer once took longer than 90 s, and nobody knows why (issue 5)."""
+
+
+@cache
+def _published(kind: str) -> jsonschema_rs.Draft202012Validator:
+    """What the catalogue says of an answer."""
+    return jsonschema_rs.Draft202012Validator(schemas()[kind], validate_formats=True)
 
 
 @dataclass
@@ -57,7 +66,10 @@ class Publisher:
         while message := self.channel.basic_get(f"system.{self.name}.replies", no_ack=True):
             key = message.delivery_info["routing_key"]
             assert key.startswith(f"{self.name}.")
-            yield key.removeprefix(f"{self.name}."), json.loads(message.body)
+            answer = json.loads(message.body)
+            wrong = [error.message for error in _published(answer["type"]).iter_errors(answer)]
+            assert wrong == [], answer
+            yield key.removeprefix(f"{self.name}."), answer
 
     def answer(self, word: str, fits: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """The first answer of this word that fits; those before it are gone."""

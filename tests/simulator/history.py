@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
+from services.grid.events.asks import ACTS as SYSTEM_ACTS
 from tests.simulator import invariants
 from tests.simulator.county import LEVELS, SHORTER, STEPS, SWITCHED, atlas, with_successor
 from tests.simulator.nodes import REPLICAS
@@ -188,6 +189,19 @@ def _update(world: World, choices: Choices, step: Step) -> str | None:
     return f"more is known of {case}, {number}"
 
 
+def _ask(world: World, choices: Choices, step: Step) -> str | None:
+    known = world.of_units()
+    if not known:
+        return None
+    of = known[choices.pick(len(known))]
+    act, number = SYSTEM_ACTS[choices.pick(len(SYSTEM_ACTS))], choices.pick(3)
+    # Few units are called: then their systems mostly say that they have come.
+    if world.is_called(*of) and choices.pick(4) < 3:
+        act = "check_in"
+    world.ask(of, act, number, step)
+    return f"the system of {of[1]}: {act} {of[0]}, {number}"
+
+
 def _close(world: World, _choices: Choices, step: Step) -> str | None:
     looked = world.close(step)
     return f"intake closes {looked} cases that nobody answered" if looked else None
@@ -321,7 +335,8 @@ class Kind(NamedTuple):
 STEPS: dict[str, Kind] = {
     "report": Kind(12, _report),
     "read": Kind(54, _read),
-    "act": Kind(44, _act),
+    "act": Kind(41, _act),
+    "ask": Kind(3, _ask),
     "answer": Kind(8, _answer),
     "answer_call": Kind(7, _answer_call),
     "reopen": Kind(4, _reopen),

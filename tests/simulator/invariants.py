@@ -54,6 +54,7 @@ def all_hold(world: World) -> None:
     watchers_agree(world)
     steps_come_first(world)
     authority_was_given(world)
+    systems_are_answered(world)
 
 
 def agreement(world: World) -> None:
@@ -675,3 +676,32 @@ def _ahead(held: dict[str, Any], token: Token) -> float:
     return next(
         float(item["ahead"]) for item in held["seen"] if (item["round"], item["hop"]) == hop
     )
+
+
+def systems_are_answered(world: World) -> None:
+    """What a unit's system asks for is answered once, and done once if it was accepted."""
+    answers: dict[str, set[str]] = defaultdict(set)
+    notes: dict[str, set[str]] = defaultdict(set)
+    done: set[tuple[str, str]] = set()
+    for event in _events(world):
+        if event.type == "case.act_answered":
+            answered = event.data["answered"]
+            answers[answered["id"]].add(answered["answer"])
+        elif event.type == "case.noted":
+            notes[event.data["note"]["text"]].add(event.id)
+        elif event.type in ("case.acknowledged", "case.resolved", "case.checked_in"):
+            done.add((event.subject, event.type))
+    acts = {"acknowledge": "acknowledged", "resolve": "resolved", "check_in": "checked_in"}
+    for case, record in world.nodes["intake"].store.documents().items():
+        for identity, ask in record.get("asks", {}).items():
+            unit = identity.removeprefix(f"{case}-").partition("-")[0]
+            level = world.atlas.directory.units[unit].level
+            if level in world.dead:
+                continue
+            assert ask["answer"] is not None, identity
+            answer, act = ask["answer"]["answer"], ask["type"].split(".")[2]
+            assert answers[identity] == {answer}, identity
+            if act == "progress":
+                assert len(notes[identity]) == (answer == "accepted"), identity
+            elif answer == "accepted":
+                assert (case, f"case.{acts[act]}") in done, identity

@@ -28,9 +28,10 @@ from services.grid import whistles
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event, of_consumer
+from services.grid.events.bindings import Incoming
 from services.grid.moving import WrongPlace
 from services.grid.whistles import WrongCall
-from services.intake import closing, feedback, linking, updates
+from services.intake import acting, closing, feedback, linking, updates
 from services.intake import model as intake
 from services.notify import model as notify
 from tests.simulator.county import GRID, LEVELS, PLACES, TEAM, UNIT
@@ -412,6 +413,36 @@ class World:
             at = {"atlas": replica.atlas, "now": replica.now}
             identity = f"update-{number}"
             return updates.update(document or {}, identity, said, "system.hotline", **at)
+
+        return self._client(step or Step(), self.nodes["intake"], case, change)
+
+    def of_units(self) -> list[tuple[str, str]]:
+        """Each case with each unit that has, or had, to do with it."""
+        documents = self.nodes["intake"].store.documents()
+        return [(case, unit) for case, item in documents.items() for unit in acting.units(item)]
+
+    def is_called(self, case: str, unit: str) -> bool:
+        """Whether a unit is called to a case, as the register knows."""
+        document = self.nodes["intake"].store.documents()[case]
+        there = whistles.standing(document["state"])
+        return any(
+            item["unit"] == unit for item in there if item["id"] in document.get("called", ())
+        )
+
+    def ask(self, of: tuple[str, str], act: str, number: int, step: Step | None = None) -> bool:
+        """The system of a unit acts for it; whether the unit's desk was asked."""
+        case, unit = of
+        identity = f"{case}-{unit}-{act}-{number}"
+        event = Incoming(identity, "patrol", f"huashi.case.{act}.v1", None)
+        said = {"act": act, "note": identity}
+        if act == "resolve":
+            said["outcome"] = "settled"
+
+        def change(document: Document | None, replica: Replica) -> Decision:
+            of = {"system": "patrol", "by": "system.patrol"}
+            at = {"atlas": replica.atlas, "now": replica.now}
+            there = replica.atlas.directory.units[unit]
+            return acting.ask(document or {}, event, identity, said, there, **of, **at)
 
         return self._client(step or Step(), self.nodes["intake"], case, change)
 

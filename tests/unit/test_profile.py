@@ -509,7 +509,7 @@ MISTAKES = [
         "ladders, categories, urgencies, sources, outcomes, deadlines, "
         "urgency_order, calendars, routing, "
         "unstaffed, grace, templates, suspensions, extension, reopening, returns, feedback, "
-        "public, procedures, authority, duplicates, whistle, emergency",
+        "public, procedures, authority, duplicates, whistle, sensors, emergency",
     ),
     (
         "",

@@ -27,7 +27,7 @@ def files() -> dict[str, str]:
 
     :raises ContractError: an event has no example.
     """
-    contracts = Contracts.of(CATALOGUE.values())
+    contracts = _all()
     openapi = {f"openapi-{name}.json": text(web.document(_service(name))) for name in SERVICES}
     return {
         **openapi,
@@ -39,7 +39,13 @@ def files() -> dict[str, str]:
 
 def schemas() -> dict[str, dict[str, object]]:
     """The JSON Schema of each event, by its full name, with its examples."""
-    return Contracts.of(CATALOGUE.values()).schemas()
+    return _all().schemas()
+
+
+def _all() -> Contracts:
+    """Our events, and what other systems send and are told."""
+    of_systems = importlib.import_module("services.intake.catalogue").TYPES
+    return Contracts.of([*CATALOGUE.values(), *of_systems])
 
 
 def text(document: object) -> str:

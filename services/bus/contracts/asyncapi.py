@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from services.bus.contracts.schemas import Contracts
-from services.bus.topology import EVENTS
+from services.bus.systems import OfSystems
+from services.bus.topology import EVENTS, INBOUND, REPLIES
 from services.grid.events import EventType
 from services.grid.events.envelope import CONTENT_TYPE
 
@@ -27,6 +28,8 @@ exchange `{EVENTS}` of RabbitMQ, each confirmed and persistent.
 - **Unknown fields stay.** A newer Huashi may send more fields, and more words where a list of words
   is given: do not refuse them. What is released is neither taken away nor narrowed; what can't be
   said so gets a new version of its type beside the old one.
+- **Other systems** write to `{INBOUND}` under their own name, and their answers come on `{REPLIES}`
+  under it.
 - **No personal data.** People are references, such as `officer:...`; free text is refused if it
   holds a phone or identity number."""
 
@@ -41,6 +44,16 @@ _PARAMETERS = {
         "all of a township.",
         "examples": ["46.90.02.104.214.03.007"],
     },
+    "system": {
+        "description": "The name under which an operator added a system.",
+        "examples": ["hotline"],
+    },
+}
+
+
+_CORRELATION = {
+    "description": "What it is about: the case.",
+    "location": "$message.payload#/subject",
 }
 
 
@@ -48,7 +61,7 @@ def document(contracts: Contracts) -> dict[str, Any]:
     """The AsyncAPI document of a catalogue, as JSON."""
     keys: dict[str, list[EventType]] = {}
     for kind in contracts.kinds:
-        keys.setdefault(kind.name, []).append(kind)
+        keys.setdefault(kind.channel, []).append(kind)
     return {
         "asyncapi": "3.0.0",
         "id": "urn:huashi",
@@ -64,7 +77,7 @@ def document(contracts: Contracts) -> dict[str, Any]:
         "channels": {name: _channel(kinds) for name, kinds in keys.items()},
         "operations": dict(_operations(keys)),
         "components": {
-            "messages": {kind.full_name: _message(contracts, kind) for kind in contracts.kinds},
+            "messages": {kind.label: _message(contracts, kind) for kind in contracts.kinds},
             "parameters": _PARAMETERS,
             "schemas": contracts.components,
             "securitySchemes": {
@@ -92,16 +105,16 @@ def _channel(kinds: list[EventType]) -> dict[str, Any]:
     first = kinds[0]
     made: dict[str, Any] = {
         "address": first.key,
-        "title": first.name,
+        "title": first.channel,
         "summary": kinds[-1].meaning,
         "servers": [{"$ref": "#/servers/county"}],
-        "messages": {kind.full_name: _reference(kind) for kind in kinds},
+        "messages": {kind.label: _reference(kind) for kind in kinds},
         "tags": [{"name": _family(first)}],
         "bindings": {
             "amqp": {
                 "is": "routingKey",
                 "exchange": {
-                    "name": EVENTS,
+                    "name": first.exchange if isinstance(first, OfSystems) else EVENTS,
                     "type": "topic",
                     "durable": True,
                     "autoDelete": False,
@@ -111,10 +124,9 @@ def _channel(kinds: list[EventType]) -> dict[str, Any]:
             }
         },
     }
-    if first.addressed:
-        made["parameters"] = {
-            name: {"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS
-        }
+    named = [name for name in _PARAMETERS if f"{{{name}}}" in first.key]
+    if named:
+        made["parameters"] = {name: {"$ref": f"#/components/parameters/{name}"} for name in named}
     return made
 
 
@@ -136,7 +148,7 @@ def _operations(keys: dict[str, list[EventType]]) -> Iterator[tuple[str, dict[st
                         "summary": f"{service} {verb} {name}.",
                         "tags": [{"name": service}],
                         "messages": [
-                            {"$ref": f"#/channels/{name}/messages/{kind.full_name}"}
+                            {"$ref": f"#/channels/{name}/messages/{kind.label}"}
                             for kind in kinds
                             if service in getattr(kind, attribute)
                         ],
@@ -147,18 +159,15 @@ def _operations(keys: dict[str, list[EventType]]) -> Iterator[tuple[str, dict[st
 
 def _message(contracts: Contracts, kind: EventType) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "name": kind.full_name,
-        "title": f"{kind.name}, version {kind.version}",
+        "name": kind.label,
+        "title": f"{kind.channel}, version {kind.version}",
         "summary": kind.meaning,
         "contentType": CONTENT_TYPE,
-        "correlationId": {
-            "description": "What it is about: the case.",
-            "location": "$message.payload#/subject",
-        },
+        **({} if isinstance(kind, OfSystems) else {"correlationId": _CORRELATION}),
         "payload": contracts.payload(kind),
         "examples": [
             {"name": name, "payload": example}
-            for name, example in contracts.examples[kind.full_name].items()
+            for name, example in contracts.examples[kind.label].items()
         ],
         "x-producers": list(kind.producers),
         "x-consumers": list(kind.consumers),
@@ -173,8 +182,8 @@ def _families(kinds: Iterable[EventType]) -> list[str]:
 
 
 def _family(kind: EventType) -> str:
-    return kind.name.partition(".")[0]
+    return kind.channel.partition(".")[0]
 
 
 def _reference(kind: EventType) -> dict[str, str]:
-    return {"$ref": f"#/components/messages/{kind.full_name}"}
+    return {"$ref": f"#/components/messages/{kind.label}"}

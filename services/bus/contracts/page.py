@@ -9,7 +9,8 @@ from typing import Any
 
 from services.bus.contracts.schemas import Contracts
 from services.bus.json_schema import COMPONENTS
-from services.bus.topology import EVENTS
+from services.bus.systems import OfSystems
+from services.bus.topology import EVENTS, INBOUND, REPLIES
 from services.grid.events import EventType
 
 _SHOWN = "huashi.case.escalated.v1"
@@ -24,10 +25,11 @@ programs the same is in [asyncapi.json](asyncapi.json) (AsyncAPI 3) and, a file 
 [schemas](schemas) (JSON Schema 2020-12, each with a minimal and a full example).
 [How another system uses them](../integrating/README.md).
 
-All go to the topic exchange `{EVENTS}`, as CloudEvents 1.0 in structured JSON. `{{level}}` and
-`{{path}}` in a routing key are those of the division addressed, such as
-`case.escalated.village.46.90.02.104.214`. Fields may be added, and words to a list of words:
-ignore what you do not know. Nothing that was released is taken away or narrowed."""
+All go to the topic exchange `{EVENTS}`, as CloudEvents 1.0 in structured JSON; but what other
+systems send (`inbound`) goes to `{INBOUND}`, and what they are told (`reply`) to `{REPLIES}`, both
+under their name. `{{level}}` and `{{path}}` in a routing key are those of the division addressed,
+such as `case.escalated.village.46.90.02.104.214`. Fields may be added, and words to a list of
+words: ignore what you do not know. Nothing that was released is taken away or narrowed."""
 
 
 def text(contracts: Contracts) -> str:
@@ -59,7 +61,7 @@ def _sections(contracts: Contracts) -> Iterator[str]:
 
 def _overview(contracts: Contracts) -> str:
     rows: list[tuple[str, ...]] = [
-        (f"[{kind.name}](#{_anchor(kind)})", kind.meaning, *map(_services, _ends(kind)))
+        (f"[{kind.channel}](#{_anchor(kind)})", kind.meaning, *map(_services, _ends(kind)))
         for kind in contracts.kinds
     ]
     return _table(("event", "meaning", "from", "to"), rows)
@@ -67,8 +69,8 @@ def _overview(contracts: Contracts) -> str:
 
 def _event(contracts: Contracts, kind: EventType) -> Iterator[str]:
     name = kind.full_name
-    schema = contracts.components[contracts.data[name]]
-    yield f"### {kind.name} v{kind.version}"
+    schema = contracts.components[contracts.data[kind.label]]
+    yield f"### {kind.channel} v{kind.version}"
     said = [kind.meaning]
     if kind.custody:
         said.append("It says who holds the case now.")
@@ -76,9 +78,10 @@ def _event(contracts: Contracts, kind: EventType) -> Iterator[str]:
         said.append(f"Its state has {' and '.join(f'`{each}`' for each in kind.about)}.")
     yield " ".join(said)
     producers, consumers = map(_services, _ends(kind))
+    where = f" on `{kind.exchange}`" if isinstance(kind, OfSystems) else ""
     yield (
-        f"`{name}` from {producers} to {consumers}, routing key `{kind.key}`: "
-        f"[schema and examples](schemas/{name}.json)."
+        f"`{name}` from {producers} to {consumers}, routing key `{kind.key}`{where}: "
+        f"[schema and examples](schemas/{kind.label}.json)."
     )
     about = _lines(schema["description"])
     # Many docstrings only say which events they are of.
@@ -146,7 +149,7 @@ def _services(names: tuple[str, ...]) -> str:
 
 def _anchor(kind: EventType) -> str:
     """The anchor that Markdown gives the event's heading."""
-    return f"{kind.name}-v{kind.version}".replace(".", "")
+    return f"{kind.channel}-v{kind.version}".replace(".", "")
 
 
 def _lines(text: str) -> str:

@@ -18,12 +18,16 @@ from apispec import APISpec
 from marshmallow import Schema, fields
 
 from services.bus.json_schema import COMPONENTS, Plugin
+from services.bus.systems import OfSystems
+from services.bus.topology import INBOUND
 from services.grid.events import EventType
 from services.grid.events.envelope import EnvelopeSchema
 from services.grid.events.parts import StateSchema
 
 EXAMPLES = Path(__file__).parents[3] / "tests" / "contract" / "examples"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_OURS = ("subject", "time")
+"""What our own events have besides what CloudEvents ask for."""
 _REFERENCE = re.compile(r'"\$ref": "#/\$defs/(\w+)"')
 
 
@@ -36,7 +40,7 @@ class Contracts:
     """The events of a catalogue for those who read no Python.
 
     ``components`` are the schemas of data and of its parts, by name; ``data`` says which of them an
-    event's data has, ``examples`` has ``{minimal, full}`` of each, both by the event's full name.
+    event's data has, ``examples`` has ``{minimal, full}`` of each, both by the event's label.
     """
 
     kinds: tuple[EventType, ...]
@@ -61,7 +65,7 @@ class Contracts:
             warnings.simplefilter("error")
             try:
                 data = {
-                    kind.full_name: str(
+                    kind.label: str(
                         converter.resolve_nested_schema(kind.schema)["$ref"]  # type: ignore[no-untyped-call]
                     ).removeprefix(COMPONENTS)
                     for kind in kinds
@@ -73,7 +77,10 @@ class Contracts:
             spec.to_dict()["components"]["schemas"],
             data,
             converter.schema2jsonschema(EnvelopeSchema()),  # type: ignore[no-untyped-call]
-            {kind.full_name: _examples(kind, folder) for kind in kinds},
+            {
+                kind.label: _shown(kind) if isinstance(kind, OfSystems) else _examples(kind, folder)
+                for kind in kinds
+            },
         )
 
     def payload(self, kind: EventType) -> dict[str, Any]:
@@ -81,25 +88,29 @@ class Contracts:
         properties = {
             **self.envelope["properties"],
             "type": {"type": "string", "const": kind.full_name},
-            "data": {"$ref": COMPONENTS + self.data[kind.full_name]},
+            "data": {"$ref": COMPONENTS + self.data[kind.label]},
         }
+        required = self.envelope["required"]
+        if isinstance(kind, OfSystems) and kind.exchange == INBOUND:
+            required = [name for name in required if name not in _OURS]
         return {
-            "title": kind.full_name,
+            "title": kind.label,
             "description": kind.meaning,
-            **{name: self.envelope[name] for name in ("type", "required")},
+            "type": self.envelope["type"],
+            "required": required,
             "properties": properties,
             "additionalProperties": True,
         }
 
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """A JSON Schema (2020-12) of each event by its full name, needing no other file."""
-        return {kind.full_name: self._schema(kind) for kind in self.kinds}
+        """A JSON Schema (2020-12) of each event by its label, needing no other file."""
+        return {kind.label: self._schema(kind) for kind in self.kinds}
 
     def _schema(self, kind: EventType) -> dict[str, Any]:
         body = _inside(self.payload(kind))
         components = _inside(self.components)
         needed: dict[str, Any] = {}
-        waiting = [self.data[kind.full_name]]
+        waiting = [self.data[kind.label]]
         while waiting:
             name = waiting.pop()
             if name not in needed:
@@ -107,10 +118,10 @@ class Contracts:
                 waiting += _REFERENCE.findall(json.dumps(components[name]))
         return {
             "$schema": _DRAFT,
-            "$id": f"urn:huashi:schema:{kind.name}.v{kind.version}",
+            "$id": f"urn:huashi:schema:{kind.channel}.v{kind.version}",
             **body,
             "$defs": {name: needed[name] for name in sorted(needed)},
-            "examples": list(self.examples[kind.full_name].values()),
+            "examples": list(self.examples[kind.label].values()),
         }
 
 
@@ -118,6 +129,19 @@ def _inside(schemas: dict[str, Any]) -> dict[str, Any]:
     """The same with references to definitions in the same file."""
     inside: dict[str, Any] = json.loads(json.dumps(schemas).replace(f'"{COMPONENTS}', '"#/$defs/'))
     return inside
+
+
+def _shown(kind: OfSystems) -> dict[str, dict[str, Any]]:
+    """The examples of what other systems send or are told, which their schemas have."""
+    told: Any = kind.schema
+    head = {"specversion": "1.0", "id": "12345-2026-0302-77-1", "type": kind.full_name}
+    head["source"] = "hotline" if kind.exchange == INBOUND else "huashi/intake"
+    if kind.exchange != INBOUND or kind.name == "sensor.reading":
+        head["time"] = "2026-03-02T12:00:00.000Z"
+    if kind.exchange != INBOUND:
+        head["subject"] = told.minimal.get("case", "hotline")
+    examples = {"minimal": told.minimal, "full": told.example}
+    return {name: {**head, "data": data} for name, data in examples.items()}
 
 
 def _examples(kind: EventType, folder: Path) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.grid.events import (
+    asks,
     case,
     custodian,
     directory,
@@ -20,6 +21,7 @@ CATALOGUE: dict[str, EventType] = {
         *ending.TYPES,
         *custodian.TYPES,
         *whistle.TYPES,
+        *asks.TYPES,
         *merging.TYPES,
         *directory.TYPES,
         *notification.TYPES,

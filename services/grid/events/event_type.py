@@ -39,6 +39,16 @@ class EventType:
         return f"huashi.{self.name}.v{self.version}"
 
     @property
+    def channel(self) -> str:
+        """What the catalogue calls all its versions."""
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """What the catalogue calls it."""
+        return f"huashi.{self.channel}.v{self.version}"
+
+    @property
     def key(self) -> str:
         """The routing key, with ``{level}`` and ``{path}`` of the division addressed."""
         return f"{self.name}.{{level}}.{{path}}" if self.addressed else self.name
