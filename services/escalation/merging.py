@@ -120,8 +120,13 @@ def _age(document: Document) -> tuple[str, str]:
     return document["facts"]["reported_at"], document["case"]
 
 
-def follow(decider: Decider, lead: str | None, *, why: str, by: str, reason: str = "") -> None:
-    """A hop to the same holder, from which on the case follows another, or none any more."""
+def follow(
+    decider: Decider, lead: str | None, *, why: str, by: str, reason: str = "", **shown: Any
+) -> None:
+    """A hop to the same holder, from which on the case follows another, or none any more.
+
+    :param shown: the ``attachments`` of whoever merges it, if there are any.
+    """
     facts = decider.document["facts"]
     others = {name: value for name, value in facts.items() if name != "follows"}
     decider.document["facts"] = others if lead is None else {**others, "follows": lead}
@@ -130,7 +135,7 @@ def follow(decider: Decider, lead: str | None, *, why: str, by: str, reason: str
     since = {"round": token.round, "hop": token.hop}
     decider.document["following"] = None if lead is None else {"case": lead, **since}
     said = {"case": lead, "why": why, "before": facts.get("follows"), "by": by, "reason": reason}
-    decider.emit(FOLLOWED, following={**said, "since": since})
+    decider.emit(FOLLOWED, following={**said, **shown, "since": since})
 
 
 def hear(decider: Decider, event: Event) -> None:

@@ -151,7 +151,14 @@ def _hear(record: Record, event: Event, atlas: Atlas, now: Instant) -> Decision:
 
 
 def follow(
-    document: Document, lead: str, by: str, reason: str, *, atlas: Atlas, now: Instant
+    document: Document,
+    lead: str,
+    by: str,
+    reason: str,
+    attachments: Sequence[dict[str, Any]] = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
 ) -> Decision:
     """Lets a case follow an older one (并案); see :mod:`services.escalation.merging`.
 
@@ -160,7 +167,8 @@ def follow(
     if not _held(document):
         raise Refused("the case has ended")
     decider = _Decider(document, atlas, now)
-    merging.follow(decider, lead, why="merged", by=by, reason=reason)
+    said = {"by": by, "reason": reason, **_attached(attachments)}
+    merging.follow(decider, lead, why="merged", **said)
     return replace(decider.decision(), answer=decider.document)
 
 
@@ -370,6 +378,7 @@ def supervise(
     document: Document | None,
     by: str,
     reason: str,
+    attachments: Sequence[dict[str, Any]] = (),
     *,
     atlas: Atlas,
     now: Instant,
@@ -388,7 +397,7 @@ def supervise(
     decider = _Decider(document, atlas, now)
     if _wanted(decider.token, by, reason, key) in (document["supervision"] or {}).get("asked", ()):
         return Decision(document, answer=document)
-    decider.supervise_now("asked", by, reason, key)
+    decider.supervise_now("asked", by, reason, key, attachments)
     decision = decider.decision()
     return replace(decision, answer=decision.document)
 
@@ -753,7 +762,14 @@ class _Decider:
         asked = (self.document["supervision"] or {}).get("asked", ())
         return any((item["by"], item["round"]) == (rule, self.token.round) for item in asked)
 
-    def supervise_now(self, kind: str, by: str, reason: str, key: str | None = None) -> None:
+    def supervise_now(
+        self,
+        kind: str,
+        by: str,
+        reason: str,
+        key: str | None = None,
+        attachments: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Told upwards though no deadline passed, and repeated until the case has ended.
 
         :param kind: ``asked`` by a person, ``returned`` or ``reopened`` too often, or
@@ -789,7 +805,7 @@ class _Decider:
             discriminator=f"{deadlines.mark(deadline)}:{by}:{reason}",
             times=known["times"] + 1,
             tell=list(then.tell) if then is not None else [],
-            supervisor={"by": by, "reason": reason},
+            supervisor={"by": by, "reason": reason, **_attached(attachments)},
         )
 
     def _then(self) -> deadlines.Then | None:
@@ -936,6 +952,11 @@ def _wanted(token: Token, by: str, reason: str, key: str | None) -> dict[str, An
     """Who wants a case to be supervised: by their Idempotency-Key, or in which hop."""
     said = {"by": by, "reason": reason, "round": token.round}
     return {**said, "hop": token.hop} if key is None else {**said, "key": key}
+
+
+def _attached(attachments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What an act shows, only where it shows anything."""
+    return {"attachments": list(attachments)} if attachments else {}
 
 
 def _what(deadline: dict[str, Any]) -> tuple[Any, ...]:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import logs, problems
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
-from services.bus.versions import must_match, tagged
+from services.bus.versions import etag, must_match, tagged
 from services.bus.web import Answer, Call
 from services.grid import whistles
 from services.grid.atlas import Atlas
@@ -519,12 +520,12 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
         decision = model.reopen(latest, by, reason, atlas=atlas, now=now)
-        return _on_what_was_seen(call, latest, decision, atlas)
+        return on_what_was_seen(call, latest, decision, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
 
-def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> dict[str, Any]:
+def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> Answer:
     """Somebody is told of what happens to a case from now on, or no longer."""
     readable(intake, call, case)
     atlas, now, by = intake.county.atlas(), intake.now, call.identity.subject
@@ -532,9 +533,17 @@ def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> dict[str
     added, removed = ([], watcher) if away else (watcher, [])
 
     def change(record: Record) -> Decision:
-        return model.watch(record.document or {}, by, added, removed, atlas=atlas, now=now)
+        latest = record.document or {}
+        try:
+            decision = model.watch(latest, by, added, removed, atlas=atlas, now=now)
+        except Refused:
+            must_match(call, shown(latest, atlas))
+            raise
+        return on_what_was_seen(call, latest, decision, atlas)
 
-    return {"id": case, "watchers": _watchers(intake.act(Work(case, change), call.trail))}
+    document = intake.act(Work(case, change), call.trail)
+    headers = {"ETag": etag(shown(document, atlas))}
+    return Answer({"id": case, "watchers": _watchers(document)}, headers=headers)
 
 
 def _watcher(atlas: Atlas, body: dict[str, Any], *, away: bool) -> str:
@@ -575,7 +584,7 @@ def _feedback(intake: IntakeShell, call: Call, case: str, by: str) -> Document:
         def change(record: Record) -> Decision:
             latest = record.document or {}
             decision = give(latest, said, by, atlas=atlas, now=now)
-            return _on_what_was_seen(call, latest, decision, atlas)
+            return on_what_was_seen(call, latest, decision, atlas)
 
         return Work(case, change)
 
@@ -597,12 +606,12 @@ def withdraw(intake: IntakeShell, call: Call, case: str) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or {}
         decision = model.withdraw(latest, by, reason, atlas=atlas, now=now)
-        return _on_what_was_seen(call, latest, decision, atlas)
+        return on_what_was_seen(call, latest, decision, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
 
-def _on_what_was_seen(call: Call, document: Document, decision: Decision, atlas: Atlas) -> Decision:
+def on_what_was_seen(call: Call, document: Document, decision: Decision, atlas: Atlas) -> Decision:
     """A decision, if it is made on the version that the caller has seen; again, on any."""
     if decision.events:
         must_match(call, shown(document, atlas))

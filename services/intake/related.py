@@ -10,11 +10,12 @@ from services.bus import problems
 from services.bus.fold import Decision, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.web import Call
-from services.grid.events.parts import AddressSchema, InstantField
+from services.bus.versions import etag
+from services.bus.web import Answer, Call
+from services.grid.events.parts import AddressSchema, InstantField, attachments, public_text
 from services.grid.tokens import Address
 from services.intake import duplicates, linking
-from services.intake.api import STATUSES, readable
+from services.intake.api import STATUSES, on_what_was_seen, readable, shown
 from services.intake.shell import IntakeShell
 
 CROWDED = {409: "As many cases as may be are linked with it already."}
@@ -32,6 +33,8 @@ class LinkBody(Schema):
         validate=validate.Length(1, 200),
         metadata={"description": "the other case's id"},
     )
+    note = public_text(500, load_default="")
+    attachments = attachments("raise", load_default=list)
 
 
 class LinksShown(Shown):
@@ -81,7 +84,7 @@ class DuplicatesShown(Shown):
     duplicates = fields.List(fields.Nested(DuplicateShown))
 
 
-def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> dict[str, Any]:
+def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> Answer:
     """Links two cases that the caller may read, or no longer."""
     other, by = call.body["case"], call.identity.subject
     if other == case:
@@ -99,19 +102,25 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> dict[str, A
         linking.must_have_room(another, case)
     first, second = linking.decides(case, other)
     atlas, now = intake.county.atlas(), intake.now
+    said = {name: call.body[name] for name in ("note", "attachments") if call.body[name]}
 
     def change(record: Record) -> Decision:
-        return linking.link(record.document or {}, second, by, on=on, atlas=atlas, now=now)
+        latest = record.document or {}
+        at = {"atlas": atlas, "now": now}
+        decision = linking.link(latest, second, by, on=on, said=said, **at)
+        return on_what_was_seen(call, latest if case == first else document, decision, atlas)
 
     decided = intake.act(Work(first, change), call.trail)
-    said = decided.get("links", {}).get(second)
-    shown = {first: decided}
-    if said is not None:
+    link = decided.get("links", {}).get(second)
+    now_so = {first: decided}
+    if link is not None:
         # At once; should this process die now, the event does the same.
-        taken = linking.taken(second, first, said, by=by, atlas=atlas, now=now)
-        shown[second] = intake.act(taken, call.trail)
+        taken = linking.taken(second, first, link, {"by": by, **said}, atlas=atlas, now=now)
+        now_so[second] = intake.act(taken, call.trail)
     call.trail.about(case, other, linked=on)
-    return {"id": case, "linked": linking.linked(shown.get(case, document))}
+    found = now_so.get(case, document)
+    headers = {"ETag": etag(shown(found, atlas))}
+    return Answer({"id": case, "linked": linking.linked(found)}, headers=headers)
 
 
 def alike(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
@@ -131,8 +140,8 @@ def alike(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
         if like.score >= duplicates.LEAST:
             found.append((like, other))
     found.sort(key=lambda pair: (-pair[0].score, pair[1]["case"]))
-    shown = [_shown(like, other) for like, other in found[: call.query["limit"]]]
-    return {"case": case, "within_seconds": within, "duplicates": shown}
+    listed = [_shown(like, other) for like, other in found[: call.query["limit"]]]
+    return {"case": case, "within_seconds": within, "duplicates": listed}
 
 
 def _shown(like: duplicates.Likeness, other: dict[str, Any]) -> dict[str, Any]:

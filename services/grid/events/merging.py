@@ -9,6 +9,7 @@ from services.grid.events.parts import (
     CaseSchema,
     Kept,
     ResolutionSchema,
+    attachments,
     public_text,
 )
 
@@ -28,6 +29,8 @@ class LinkedSchema(CaseSchema):
 
     link = fields.Nested(LinkSchema, required=True)
     by = fields.String(required=True)
+    note = public_text(500, load_default="")
+    attachments = attachments()
 
 
 class HopSchema(Kept):
@@ -53,6 +56,7 @@ class FollowingSchema(Kept):
     before = fields.String(required=True, allow_none=True, validate=_CASE)
     by = fields.String(required=True)
     reason = public_text(500, required=True)
+    attachments = attachments()
     since = fields.Nested(HopSchema)
 
 
