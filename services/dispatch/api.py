@@ -974,8 +974,16 @@ def answer_extension(desk: Desk, call: Call, level: str, identity: str, *, grant
         if record.document is None:
             raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
         call.guard.must_reach(atlas, _asked_of(record.document))
-        said, at = (body["note"], body["attachments"]), {"atlas": atlas, "now": now}
-        answer = partial(model.answer_extension, record.document, by, *said, granted=granted, **at)
+        said = body["note"], body["attachments"]
+        answer = partial(
+            model.answer_extension,
+            record.document,
+            by,
+            *said,
+            granted=granted,
+            atlas=atlas,
+            now=now,
+        )
         return _on_what_was_seen(call, extension_shown(record.document), answer)
 
     answered = desk.act(Work(model.extension_key(identity), change), call.trail)

@@ -69,6 +69,9 @@ class MergedShown(Shown):
 
     kept = fields.Nested(HeldCase)
     follower = fields.Nested(HeldCase)
+    heard = fields.Boolean(
+        metadata={"description": "whether the desk that holds the follower knows that it follows"}
+    )
 
 
 def merge(
@@ -110,9 +113,18 @@ def merge(
         return done
 
     _must_read(call.guard, atlas, known[other])
-    said = {"by": call.identity.subject, "reason": reason, "attached": call.body["attachments"]}
+    by, attached = call.identity.subject, call.body["attachments"]
     try:
-        pair = merged(read, act, (case, other), atlas=atlas, now=custodian.now, **said)
+        pair = merged(
+            read,
+            act,
+            (case, other),
+            by=by,
+            reason=reason,
+            attached=attached,
+            atlas=atlas,
+            now=custodian.now,
+        )
     except Refused:
         must_match(call, shown(custodian, known[case]))
         raise
@@ -122,7 +134,7 @@ def merge(
     found = read([case, *pair])
     kept, follower = (_held(found[each]) for each in pair)
     headers = {"ETag": etag(shown(custodian, found[case]))}
-    answer = Answer({"kept": kept, "follower": follower}, headers=headers)
+    answer = Answer({"kept": kept, "follower": follower, "heard": heard}, headers=headers)
     if heard:
         return answer
     where = {"Location": f"/v1/cases/{pair[1]}/deadlines"}

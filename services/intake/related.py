@@ -20,7 +20,9 @@ from services.intake.shell import IntakeShell
 
 CROWDED = {409: "As many cases as may be are linked with it already."}
 _COMPARED = 200
-"""How many cases are compared, before and after a report."""
+"""How many cases of the same category are compared, before and after a report."""
+_COMPARED_BESIDES = 100
+"""And how many of whatever category."""
 
 
 class LinkBody(Schema):
@@ -58,6 +60,7 @@ class LikenessShown(Shown):
     words = fields.Float()
     place = fields.String(validate=validate.OneOf(["same", "within", "beside"]))
     hours = fields.Float()
+    same_category = fields.Boolean()
 
 
 class DuplicateShown(Shown):
@@ -67,6 +70,7 @@ class DuplicateShown(Shown):
     tracking = fields.String()
     title = fields.String()
     status = fields.String(validate=validate.OneOf(STATUSES))
+    category = fields.String()
     urgency = fields.String()
     division = fields.String()
     address = fields.Nested(AddressSchema)
@@ -106,8 +110,7 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> Answer:
 
     def change(record: Record) -> Decision:
         latest = record.document or {}
-        at = {"atlas": atlas, "now": now}
-        decision = linking.link(latest, second, by, on=on, said=said, **at)
+        decision = linking.link(latest, second, by, on=on, said=said, atlas=atlas, now=now)
         return on_what_was_seen(call, latest if case == first else document, decision, atlas)
 
     decided = intake.act(Work(first, change), call.trail)
@@ -129,15 +132,18 @@ def alike(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
     facts, directory = document["facts"], atlas.directory
     within = intake.county.rules_for(facts).duplicates.within
     around = duplicates.around(facts["division"], directory)
-    others = intake.store.like(around, facts["category"], facts["reported_at"], within, _COMPARED)
+    near = around, facts["reported_at"], within
+    # So that a flood of other matters does not hide those of its own category.
+    alike = intake.store.like(*near, _COMPARED, facts["category"])
+    others = {item["case"]: item for item in [*alike, *intake.store.like(*near, _COMPARED_BESIDES)]}
     found = []
-    for other in others:
+    for other in others.values():
         address = Address.of(other["state"]["address"])
         there = address.where(other["facts"]["division"])
         if other["case"] == case or not call.guard.reaches(atlas, *there):
             continue
         like = duplicates.likeness(document, other, within, directory)
-        if like.score >= duplicates.LEAST:
+        if like.suspicious:
             found.append((like, other))
     found.sort(key=lambda pair: (-pair[0].score, pair[1]["case"]))
     listed = [_shown(like, other) for like, other in found[: call.query["limit"]]]
@@ -149,10 +155,10 @@ def _shown(like: duplicates.Likeness, other: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": other["case"],
         "status": other["status"],
-        **{name: facts[name] for name in ("tracking", "title", "urgency", "division")},
+        **{name: facts[name] for name in ("tracking", "title", "category", "urgency", "division")},
         "address": other["state"]["address"],
         "reported_at": facts["reported_at"],
         "follows": facts.get("follows"),
         "score": like.score,
-        "why": {name: getattr(like, name) for name in ("words", "place", "hours")},
+        "why": {name: getattr(like, name) for name in LikenessShown._declared_fields},
     }

@@ -553,7 +553,5 @@ def test_cases_are_merged_supervised_and_linked_as_they_were_seen(county: County
     linked = county.ask("POST", f"{url}/link", json=link_, headers=second)
     assert (linked.status_code, linked.json()["linked"]) == (200, [third])
     for case in (older, third):
-        (event,) = eventually(
-            "both say so", lambda case=case: county.timeline(case, "case.linked")
-        )
+        (event,) = eventually("both say so", lambda case=case: county.timeline(case, "case.linked"))
         assert (event["data"]["note"], event["data"]["attachments"]) == ("同一片区", [PICTURE])
