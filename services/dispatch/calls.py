@@ -65,6 +65,10 @@ def merge(document: Document | None, event: Event) -> Document:
         }
     if event.type == CALLED:
         document = {**document, **told, "told": sorted({*document["told"], event.id})}
+        # What this desk has forgotten, for it was restored.
+        done = data.get("progress", {})
+        for what in ("checked_in", "finished"):
+            document[what] = document[what] or done.get(what)
     known = document["ended"]
     # Of a case that was withdrawn and resolved nevertheless, the release counts.
     if event.type == CALL_ENDED and (known is None or data["why"] == "released"):

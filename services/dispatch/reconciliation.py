@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.bus.fold import Record
-from services.dispatch import model
+from services.dispatch import calls, model
 from services.dispatch.store import Docket
 
 PAGE = 500
@@ -28,6 +28,24 @@ def entries_of(
     """
     keys = [model.entry_key(*place) for place in places]
     return [_told(record, whole=whole) for record in docket.read(keys[:PAGE]).values()]
+
+
+def calls_of(docket: Docket, wanted: list[str]) -> list[dict[str, Any]]:
+    """What the desk knows of these calls of its units (吹哨), as far as it knows of them.
+
+    :param wanted: their ids.
+    """
+    keys = [calls.key(identity) for identity in wanted[:PAGE]]
+    names = ("checked_in", "finished", "ended")
+    return [
+        {
+            "call": document["call"]["id"],
+            **{name: document[name] is not None for name in names},
+            "unpublished": bool(record.unpublished),
+        }
+        for record in docket.read(keys).values()
+        if (document := record.document) is not None
+    ]
 
 
 def _told(record: Record, *, whole: bool) -> dict[str, Any]:

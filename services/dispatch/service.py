@@ -83,6 +83,11 @@ class Service(Operations):
         """For the reconciler: these entries."""
         return reconciliation.entries_of(self.shell.store, places, whole=whole)
 
+    @serve
+    def calls_of(self, calls: list[str]) -> list[dict[str, Any]]:
+        """For the reconciler: what units of this desk are called to, of these calls."""
+        return reconciliation.calls_of(self.shell.store, calls)
+
     @route(
         "GET",
         "/v1/desks/<level>/cases",

@@ -89,7 +89,7 @@ def pair(
         raise Refused(f"{said}: their urgencies and deadlines can't be compared")
     older, younger = sorted(ends, key=_age)
     # What follows the younger one follows the older one as well.
-    there, more = len(older.get("followers", {})), 1 + len(_live(younger))
+    there, more = len(_named(older)), 1 + len(_live(younger))
     if there + more > MOST_FOLLOWERS:
         said = f"{there} cases follow {older['case']}, and {more} more would"
         raise Refused(f"{said}: {MOST_FOLLOWERS} are the most")
@@ -143,6 +143,26 @@ def hear(decider: Decider, event: Event) -> None:
     (_heed if event.type == LED else _join)(decider, event)
 
 
+def forgotten(follower: Document, lead: Document) -> bool:
+    """Whether one of two has forgotten that the first follows the second: custody was restored.
+
+    It follows if the lead knows it as a follower since the same hop, and neither waits for what the
+    other has said already.
+    """
+    following, token = follower.get("following"), Token.of(follower["state"]["token"])
+    if token.stage != Stage.HELD or follower["facts"].get("follows") != lead["case"]:
+        return False
+    said = lead.get("followers", {}).get(follower["case"])
+    if following is None or said is None:
+        return True
+    names = ("round", "hop")
+    if any(following[name] != said[name] for name in names):
+        return True
+    told = follower.get("lead") or {"case": None, "round": 0}
+    heard = (told["case"], told["round"]) == (lead["case"], token.round)
+    return said["left"] is not None and not (said["left"] == "resolved" and heard)
+
+
 def settle(decider: Decider) -> None:
     """What the state of a case means for those that follow it, and for its own holder."""
     _take_over(decider, ())
@@ -156,8 +176,13 @@ def told(document: Document) -> dict[str, Any]:
     version = document.get("merged", 0)
     if not version:
         return {}
-    kept = [case for case, item in document["followers"].items() if item["left"] in _NAMED]
-    return {"merged": {"followers": sorted(kept), "version": version}}
+    return {"merged": {"followers": _named(document), "version": version}}
+
+
+def _named(document: Document) -> list[str]:
+    """The cases that are named as followers of one."""
+    followers: dict[str, dict[str, Any]] = document.get("followers", {})
+    return sorted(case for case, item in followers.items() if item["left"] in _NAMED)
 
 
 def _leave(decider: Decider) -> None:
@@ -193,7 +218,7 @@ def _join(decider: Decider, event: Event) -> None:
     }
     decider.document["followers"] = {**known, event.subject: joined}
     _take_over(decider, event.data["state"]["deadlines"], event.subject)
-    _say(decider)
+    _say(decider, event.subject)
 
 
 def _part(decider: Decider, event: Event) -> None:
@@ -208,11 +233,12 @@ def _part(decider: Decider, event: Event) -> None:
         _say(decider)
 
 
-def _say(decider: Decider) -> None:
-    """Everybody hears who follows the case now."""
+def _say(decider: Decider, *joined: str) -> None:
+    """Everybody hears who follows the case now, and which of them are new."""
     decider.document["merged"] = decider.document.get("merged", 0) + 1
     merged = told(decider.document)
-    decider.emit("case.merged", discriminator=str(merged["merged"]["version"]), **merged)
+    version = str(merged["merged"]["version"])
+    decider.emit("case.merged", discriminator=version, joined=list(joined), **merged)
 
 
 def _take_over(decider: Decider, theirs: Sequence[Mapping[str, Any]], case: str = "") -> None:

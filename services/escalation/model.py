@@ -334,6 +334,16 @@ def beyond(document: Document, known: Token, atlas: Atlas, now: Instant) -> Deci
     return decider.decision()
 
 
+def called_again(document: Document, call: str, now: Instant, atlas: Atlas) -> Decision:
+    """Calls a unit once more whose desk has forgotten that it was called.
+
+    :returns: with whether it is called still as the answer.
+    """
+    decider = _Decider(document, atlas, now)
+    stands = whistle.called_again(document, call, f"{call}:{now}", decider.emit)
+    return Decision(document, decider.events, stands)
+
+
 def switches(facts: dict[str, Any], atlas: Atlas) -> bool:
     """Whether a case in flight is under the rules of another mode than its place is in.
 

@@ -357,7 +357,7 @@ def test_what_is_wrong_is_named(county: County) -> None:
         answer = county.ask("POST", url, json=body)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
     misnamed = county.ask("POST", url, json={"with": nowhere, "reason": WHY, "other": case})
-    assert "the fields are reason, with" in misnamed.json()["errors"][0]["detail"]
+    assert "the fields are attachments, reason, with" in misnamed.json()["errors"][0]["detail"]
     assert merge(county, nowhere, case).status_code == 404
 
 

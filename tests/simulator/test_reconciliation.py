@@ -46,7 +46,16 @@ def everything(world: World) -> Page:
             if told["status"] == "live" or place in dockets[level]:
                 dockets[level][place] = told
     cases = {*known, *(place.case for entries in dockets.values() for place in entries)}
-    return Page({case: custody.get(case) for case in cases}, known, dockets)
+    leads = {
+        lead: custody.get(lead) for lead in map(reconciliation.lead_of, custody.values()) if lead
+    }
+    calls: dict[str, dict[str, Any]] = {}
+    for level, call in (
+        at for record in custody.values() for at in reconciliation.called_at(record)
+    ):
+        told_ = desk.calls_of(world.nodes[level].store, [call])
+        calls.setdefault(level, {})[call] = told_[0] if told_ else None
+    return Page({case: custody.get(case) for case in cases}, known, dockets, leads, calls)
 
 
 def keys(world: World, name: str) -> list[str]:

@@ -74,9 +74,13 @@ class MergedSchema(Kept):
 
 
 class MergedEventSchema(CaseSchema):
-    """``case.merged``."""
+    """``case.merged``; ``joined`` are those that are new, none if others left.
+
+    It is absent in older events.
+    """
 
     merged = fields.Nested(MergedSchema, required=True)
+    joined = fields.List(fields.String(validate=_CASE))
 
 
 class LedSchema(Kept):
@@ -124,7 +128,7 @@ TYPES = (
     ),
     EventType(
         "case.merged",
-        "Others follow this case: what becomes of it becomes of them (并案).",
+        "Others follow this case (并案): what becomes of it becomes of them; or no longer.",
         ("escalation",),
         ("intake", "dispatch", "notify"),
         MergedEventSchema,
