@@ -435,7 +435,7 @@ def _kept_by(
         of = [
             duty["officer"]
             for duty in duties
-            if identity in (duty["deputy"], *(leave["deputy"] for leave in duty["leaves"]))
+            if identity in (duty.get("deputy"), *(item.get("deputy") for item in duty["leaves"]))
         ]
         shown = ", ".join(of[:5])
         return f"is deputy of {shown}: name another in their duty first" if of else None
