@@ -163,10 +163,10 @@ class Client:
         url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/withdraw"
         return self._ask("POST", url, ("operator", "reporter"), body={"reason": reason})
 
-    def reopen(self, case: str, reason: str) -> Json:
+    def reopen(self, case: str, body: Json) -> Json:
         """Takes a resolved case up again."""
         url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/reopen"
-        return self._ask("POST", url, ("operator", "lead"), body={"reason": reason})
+        return self._ask("POST", url, ("operator", "lead"), body=body)
 
     def emergencies(self) -> list[Json]:
         """Every division that was ever switched to emergency mode."""

@@ -320,10 +320,10 @@ def withdraw(
 
 
 @app.command()
-def reopen(case: CaseId, reason: Reason, as_json: AsJson = False) -> None:
+def reopen(case: CaseId, reason: Reason, attach: Attach = None, as_json: AsJson = False) -> None:
     """Take a resolved or closed case up again (重新办理), in a new round."""
     with _client(as_json) as client:
-        found = client.reopen(case, reason)
+        found = client.reopen(case, {"reason": reason, **desks.attached(attach)})
         _print(found) if as_json else typer.echo(_line(found))
 
 

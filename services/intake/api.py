@@ -170,6 +170,7 @@ class ReopenBody(Schema):
     example: ClassVar[dict[str, Any]] = {"reason": "雨后又漏水, 未修好。"}
 
     reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
 
 
 class FeedbackBody(Schema):
@@ -508,18 +509,13 @@ def show(intake: IntakeShell, call: Call, case: str) -> Answer:
 
 def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
     """A resolved case is taken up again."""
-    document = _document(intake, case)
-    by, reason, atlas, now = (
-        call.identity.subject,
-        call.body["reason"],
-        intake.county.atlas(),
-        intake.now,
-    )
+    document, atlas, now = _document(intake, case), intake.county.atlas(), intake.now
+    by, said = call.identity.subject, (call.body["reason"], call.body["attachments"])
 
     def change(record: Record) -> Decision:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
-        decision = model.reopen(latest, by, reason, atlas=atlas, now=now)
+        decision = model.reopen(latest, by, *said, atlas=atlas, now=now)
         return on_what_was_seen(call, latest, decision, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))

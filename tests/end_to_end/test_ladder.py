@@ -271,8 +271,12 @@ def test_a_reopened_case_goes_on_with_the_time_already_spent(county: County) -> 
     assert county.ask("POST", reopen, json={"reason": "又漏了"}).status_code == 409
     assert county.act("household", case, "resolve", outcome="settled").status_code == 200
     eventually("the resolution", lambda: county.case(case)["status"] == "resolved")
-    answer = county.ask("POST", reopen, json={"reason": "又漏了"})
+    shows = [{"url": "https://files.example.org/lamp.jpg", "sha256": "0f" * 32}]
+    wanted = {"reason": "又漏了", "attachments": shows}
+    answer = county.ask("POST", reopen, json=wanted)
     assert answer.status_code == 200, answer.text
+    (told,) = eventually("it is told", lambda: county.timeline(case, "case.reopened"))
+    assert told["data"]["reopening"]["attachments"] == shows
     assert county.ask("POST", reopen, json={"reason": "又漏了"}).json()["token"]["round"] == 2
     shown = answer.json()
     assert (shown["token"]["round"], shown["token"]["hop"]) == (2, 0)

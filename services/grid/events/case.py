@@ -125,6 +125,7 @@ class ReopeningSchema(Kept):
     by = fields.String(required=True)
     reason = public_text(500, required=True, shortest=1)
     why = fields.String(validate=validate.OneOf(["asked", "unsatisfied"]))
+    attachments = attachments()
 
 
 class ReopenedSchema(CaseSchema):
