@@ -84,8 +84,8 @@ class Service(Operations):
         return reconciliation.entries_of(self.shell.store, places, whole=whole)
 
     @serve
-    def calls_of(self, calls: list[str]) -> list[dict[str, Any]]:
-        """For the reconciler: what units of this desk are called to, of these calls."""
+    def calls_of(self, calls: list[str]) -> list[str]:
+        """For the reconciler: of which of these calls this desk knows."""
         return reconciliation.calls_of(self.shell.store, calls)
 
     @route(

@@ -89,7 +89,7 @@ def pair(
         raise Refused(f"{said}: their urgencies and deadlines can't be compared")
     older, younger = sorted(ends, key=_age)
     # What follows the younger one follows the older one as well.
-    there, more = len(_named(older)), 1 + len(_live(younger))
+    there, more = len(_who_follows(older)), 1 + len(_live(younger))
     if there + more > MOST_FOLLOWERS:
         said = f"{there} cases follow {older['case']}, and {more} more would"
         raise Refused(f"{said}: {MOST_FOLLOWERS} are the most")
@@ -176,10 +176,10 @@ def told(document: Document) -> dict[str, Any]:
     version = document.get("merged", 0)
     if not version:
         return {}
-    return {"merged": {"followers": _named(document), "version": version}}
+    return {"merged": {"followers": _who_follows(document), "version": version}}
 
 
-def _named(document: Document) -> list[str]:
+def _who_follows(document: Document) -> list[str]:
     """The cases that are named as followers of one."""
     followers: dict[str, dict[str, Any]] = document.get("followers", {})
     return sorted(case for case, item in followers.items() if item["left"] in _NAMED)

@@ -258,24 +258,24 @@ class Pass:
 
     def _besides(
         self, records: Sequence[Record]
-    ) -> tuple[dict[str, Record | None], dict[str, dict[str, Told | None]]]:
-        """The leads of these cases, and what desks know of the units that are called to them."""
+    ) -> tuple[dict[str, Record | None], dict[str, dict[str, bool]]]:
+        """The leads of these cases, and whether desks know which of their units are called."""
         leads = dict.fromkeys(filter(None, map(reconciliation.lead_of, records)))
         by_level: dict[str, dict[str, None]] = {}
         for level, call in (
             item for record in records for item in reconciliation.called_at(record)
         ):
             by_level.setdefault(level, {})[call] = None
-        calls: dict[str, dict[str, Told | None]] = {}
+        calls: dict[str, dict[str, bool]] = {}
         for level, wanted in by_level.items():
-            known: dict[str, Told] = {}
+            known: set[str] = set()
             for some in _chunks(wanted, PAGE):
                 items = self._ask(level, _desk(level), "calls_of", some)
                 if items is None:
                     break
-                known.update((item["call"], item) for item in items)
+                known.update(items)
             else:
-                calls[level] = {call: known.get(call) for call in wanted}
+                calls[level] = {call: call in known for call in wanted}
         return self._custody_of(leads), calls
 
     def _mend(self, findings: Sequence[Finding]) -> None:

@@ -73,15 +73,15 @@ class Place(NamedTuple):
 class Page:
     """What the three say of some cases. A key that is absent was not asked for; None is not there.
 
-    ``dockets`` and ``calls`` (of units, by id) are by level, ``leads`` are the custody of those
-    that some of the cases follow.
+    ``dockets`` and ``calls`` are by level; ``calls`` says of units that are called, by the id of
+    the call, whether their desk knows. ``leads`` is the custody of those that some cases follow.
     """
 
     custody: Mapping[str, Record | None]
     register: Mapping[str, Told | None] = field(default_factory=dict)
     dockets: Mapping[str, Mapping[Place, Told | None]] = field(default_factory=dict)
     leads: Mapping[str, Record | None] = field(default_factory=dict)
-    calls: Mapping[str, Mapping[str, Told | None]] = field(default_factory=dict)
+    calls: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +216,12 @@ def _follows(record: Record, leads: Mapping[str, Record | None]) -> Finding | No
     return Finding("follower_forgotten", record.key, _token(record))
 
 
-def _called(record: Record, calls: Mapping[str, Mapping[str, Told | None]]) -> list[Finding]:
+def _called(record: Record, calls: Mapping[str, Mapping[str, bool]]) -> list[Finding]:
     """Units that are called, and whose desk was asked and does not know it."""
     return [
         Finding("call_missing", record.key, _token(record), None, level, call=name)
         for level, name in called_at(record)
-        if not record.unpublished and calls.get(level, {}).get(name, ...) is None
+        if not record.unpublished and not calls.get(level, {}).get(name, True)
     ]
 
 

@@ -49,12 +49,11 @@ def everything(world: World) -> Page:
     leads = {
         lead: custody.get(lead) for lead in map(reconciliation.lead_of, custody.values()) if lead
     }
-    calls: dict[str, dict[str, Any]] = {}
+    calls: dict[str, dict[str, bool]] = {}
     for level, call in (
         at for record in custody.values() for at in reconciliation.called_at(record)
     ):
-        told_ = desk.calls_of(world.nodes[level].store, [call])
-        calls.setdefault(level, {})[call] = told_[0] if told_ else None
+        calls.setdefault(level, {})[call] = bool(desk.calls_of(world.nodes[level].store, [call]))
     return Page({case: custody.get(case) for case in cases}, known, dockets, leads, calls)
 
 
