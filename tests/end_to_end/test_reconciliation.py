@@ -181,8 +181,11 @@ def test_a_unit_whose_desk_forgot_that_it_is_called_is_called_again(
     )
     key = eventually("the call", lambda: docket.find_one(about))["_id"]
     url = f"{still.about['desks']['village']}/v1/desks/village/calls/{key.removeprefix('call:')}"
-    came = still.ask("POST", f"{url}/check-in", json={"note": "已到"})
+    seen = {"If-Match": still.ask("GET", url).headers["ETag"]}
+    came = still.ask("POST", f"{url}/check-in", json={"note": "已到"}, headers=seen)
     assert came.status_code == 200, came.text
+    stale = still.ask("POST", f"{url}/finish", json={}, headers=seen)
+    assert (stale.status_code, stale.json()["now"]["status"]) == (412, "checked_in")
     assert came.headers["ETag"] == still.ask("GET", url).headers["ETag"]
 
     def heard() -> bool:
