@@ -153,6 +153,8 @@ def known(own: County, sink: Sink) -> Known:
         "SuspendBody.reason": ["waiting"],
         "MigrationBody.to": [shown["profile"]],
         "MoveBody.to": [{"division": GROUP}, {"division": ELSEWHERE}],
+        "DelegateBody.to": [{"division": GROUP}],
+        "authorise": [False],
         "officer": ["v-205"],
         OPEN311: [key],
         "RequestBody.api_key": [key],
