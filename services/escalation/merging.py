@@ -103,17 +103,24 @@ def end(read: Callable[[Sequence[str]], Mapping[str, Document]], case: str) -> D
     """
     document = read([case])[case]
     while True:
-        stage = Token.of(document["state"]["token"]).stage
-        if stage != Stage.HELD:
-            said = f"case {document['case']} is {stage.word}: only cases that are open are merged"
-            address = document["state"]["address"]
-            raise Refused(said, case=document["case"], stage=stage.word, held_by=address)
+        must_be_open(document)
         # Each is older than the one that follows it: this comes to an end.
         lead = document["facts"].get("follows")
         known = read([lead]) if lead is not None else {}
         if lead not in known:
             return document
         document = known[lead]
+
+
+def must_be_open(document: Document) -> None:
+    """That a case may be merged.
+
+    :raises Refused: it has ended; with the case, its stage and who held it.
+    """
+    stage, address = Token.of(document["state"]["token"]).stage, document["state"]["address"]
+    if stage != Stage.HELD:
+        said = f"case {document['case']} is {stage.word}: only cases that are open are merged"
+        raise Refused(said, case=document["case"], stage=stage.word, held_by=address)
 
 
 def _age(document: Document) -> tuple[str, str]:

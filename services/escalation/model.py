@@ -164,8 +164,7 @@ def follow(
 
     :raises Refused: the case has ended.
     """
-    if not _held(document):
-        raise Refused("the case has ended")
+    merging.must_be_open(document)
     decider = _Decider(document, atlas, now)
     said = {"by": by, "reason": reason, **_attached(attachments)}
     merging.follow(decider, lead, why="merged", **said)
