@@ -34,6 +34,7 @@ from services.bus.errors import Refused
 from services.bus.fold import Document
 from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
+from services.grid.clock import seconds_between
 from services.grid.events import Event
 from services.grid.profile import Profile
 from services.grid.tokens import Stage, Token
@@ -225,7 +226,10 @@ def _join(decider: Decider, event: Event) -> None:
     }
     decider.document["followers"] = {**known, event.subject: joined}
     _take_over(decider, event.data["state"]["deadlines"], event.subject)
-    _say(decider, event.subject)
+    forgot = (following["by"], following["why"]) == (CUSTODIAN, "merged")
+    _say(
+        decider, event.subject, anew=f":{event.subject}:{token.round}.{token.hop}" if forgot else ""
+    )
 
 
 def _part(decider: Decider, event: Event) -> None:
@@ -240,12 +244,19 @@ def _part(decider: Decider, event: Event) -> None:
         _say(decider)
 
 
-def _say(decider: Decider, *joined: str) -> None:
-    """Everybody hears who follows the case now, and which of them are new."""
-    decider.document["merged"] = decider.document.get("merged", 0) + 1
-    merged = told(decider.document)
-    version = str(merged["merged"]["version"])
-    decider.emit("case.merged", discriminator=version, joined=list(joined), **merged)
+def _say(decider: Decider, *joined: str, anew: str = "") -> None:
+    """Everybody hears who follows the case now, and which of them are new.
+
+    :param anew: what tells it from what was said before and is forgotten, versions with it: then
+        this one is beyond them, for no case is merged as often as seconds pass.
+    """
+    version = decider.document.get("merged", 0) + 1
+    if anew:
+        age = seconds_between(decider.document["facts"]["reported_at"], decider.now)
+        version = max(version, int(age))
+    decider.document["merged"] = version
+    said = {"joined": list(joined), **told(decider.document)}
+    decider.emit("case.merged", discriminator=f"{version}{anew}", **said)
 
 
 def _take_over(decider: Decider, theirs: Sequence[Mapping[str, Any]], case: str = "") -> None:
