@@ -122,15 +122,12 @@ def known(own: County, sink: Sink) -> Known:
         "identity": [*asked, nowhere],
         "grant.identity": asked[:1],
         "refuse.identity": asked[1:],
-<<<<<<< HEAD
         "subscription.identity": [seen, nowhere],
         "unsubscribe.identity": [removed, nowhere],
         "resume_subscription.identity": [resumed, seen],
         "replay_subscription.identity": [replayed, nowhere],
         "SubscriptionBody.sink": [sink.url],
-=======
         "one_call.identity": [*called, nowhere],
->>>>>>> 02deec4 (A call is looked at in the fuzz test too)
         "check_in.identity": called[:1],
         "finish.identity": called[1:],
         "WhistleBody.units": [[{"unit": "centre"}], [{"unit": "team"}, {"unit": "centre"}]],
