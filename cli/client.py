@@ -109,10 +109,19 @@ class Client:
         url = f"{self._desk(level)}/calls/{quote(call, safe='')}/{action}"
         return self._ask("POST", url, (f"officer:{level}", "officer", "operator"), body=body)
 
-    def supervise(self, case: str, reason: str) -> Json:
+    def extensions(self, level: str, **filters: str) -> Iterator[Json]:
+        """What more time the step below asks a desk for, page after page."""
+        return self._pages(f"{self._desk(level)}/extensions", filters, "extensions")
+
+    def answer_extension(self, level: str, extension: str, action: str, body: Json) -> Json:
+        """Grants more time (``grant``), or refuses it (``refuse``)."""
+        url = f"{self._desk(level)}/extensions/{quote(extension, safe='')}/{action}"
+        return self._ask("POST", url, (f"lead:{level}", "lead", "operator"), body=body)
+
+    def supervise(self, case: str, body: Json) -> Json:
         """Has a case supervised; who holds it, and how often it was told upwards."""
         url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/supervise"
-        return self._ask("POST", url, ("operator", "officer"), body={"reason": reason})
+        return self._ask("POST", url, ("operator", "officer"), body=body)
 
     def watch(self, case: str, who: Json, *, away: bool) -> Json:
         """Somebody is told of what happens to a case, or no longer; who all is."""
@@ -120,17 +129,16 @@ class Client:
         action = "unwatch" if away else "watch"
         return self._ask("POST", f"{url}/{action}", ("operator", "officer"), body=who)
 
-    def merge(self, case: str, other: str, reason: str) -> Json:
-        """Merges two cases: which is kept, and which follows it."""
+    def merge(self, case: str, body: Json) -> Json:
+        """Merges a case ``with`` another: which is kept, and which follows it."""
         url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/merge"
-        body = {"with": other, "reason": reason}
         return self._ask("POST", url, ("operator", "officer"), body=body)
 
-    def link(self, case: str, other: str, *, away: bool) -> Json:
-        """Links two cases, or no longer; what the first is linked with."""
+    def link(self, case: str, body: Json, *, away: bool) -> Json:
+        """Links a case with another ``case``, or no longer; what the first is linked with."""
         action = "unlink" if away else "link"
         url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/{action}"
-        return self._ask("POST", url, ("operator", "officer"), body={"case": other})
+        return self._ask("POST", url, ("operator", "officer"), body=body)
 
     def duplicates(self, case: str) -> Json:
         """What may be the same matter, the most alike first."""
@@ -154,6 +162,11 @@ class Client:
         """Takes a report back."""
         url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/withdraw"
         return self._ask("POST", url, ("operator", "reporter"), body={"reason": reason})
+
+    def reopen(self, case: str, body: Json) -> Json:
+        """Takes a resolved case up again."""
+        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/reopen"
+        return self._ask("POST", url, ("operator", "lead"), body=body)
 
     def emergencies(self) -> list[Json]:
         """Every division that was ever switched to emergency mode."""

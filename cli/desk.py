@@ -1,8 +1,11 @@
-"""A desk (受理台) at the command line: who is on duty, and its rates."""
+"""A desk (受理台) at the command line: who is on duty, its rates, and what an act shows."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.failures import Exit, Failure
 from cli.render import left, local
 from services.grid.clock import Instant
 
@@ -26,6 +30,8 @@ _CALLS = {
     "check_in": ("checked_in", "checked in in time 按期报到"),
     "finish": ("finished", "finished in time 按期完成"),
 }
+_ATTACHED = re.compile(r"(?P<what>.+?)=(?P<url>https?://.+)", re.DOTALL)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _RATES = {"acknowledged": "response", "completed": "completion", "on_time": "on_time"}
 
 
@@ -86,6 +92,51 @@ def calls(found: Iterable[Json], now: Instant) -> Table:
             left(item[waits]["due"], now) if waits else "",
         )
     return table
+
+
+def extensions(found: Iterable[Json], zone: ZoneInfo) -> Table:
+    """One line for each that is asked for: how much more time, why, and what was answered."""
+    heads = ("extension", "case", "title", "asked by", "more", "due now", "why", "status")
+    table = Table(*heads, box=None, header_style="bold")
+    for item in found:
+        due = item["due"]
+        table.add_row(
+            item["id"],
+            item["tracking"],
+            item["title"],
+            item["asked_by"],
+            item["by"],
+            local(due, zone) if due else "",
+            item["reason"],
+            item["status"],
+        )
+    return table
+
+
+def attached(items: Iterable[str] | None) -> dict[str, Any]:
+    """The ``attachments`` of ``--attach FILE=URL``, as a body has them; none if there are none.
+
+    The file lies at the URL already: its digest is made here, and nothing is sent there.
+
+    :raises Failure: it is written otherwise, or the file can't be read.
+    """
+    found = []
+    for item in items or ():
+        read = _ATTACHED.fullmatch(item)
+        if read is None:
+            said = f"--attach {item}: write FILE=URL, or the file's SHA-256 digest in its place"
+            raise Failure(Exit.USAGE, said)
+        what, url = read["what"], read["url"]
+        if _DIGEST.fullmatch(what):
+            found.append({"url": url, "sha256": what})
+            continue
+        try:
+            with Path(what).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Failure(Exit.USAGE, f"--attach {what} can't be read: {error}") from error
+        found.append({"url": url, "sha256": digest, "name": Path(what).name})
+    return {"attachments": found} if found else {}
 
 
 def _named(officers: Iterable[Json]) -> str:

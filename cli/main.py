@@ -77,9 +77,17 @@ app.add_typer(export_app, name="export")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 CaseArgument = Annotated[str, typer.Argument(help="A case id or a tracking code.")]
 CaseId = Annotated[str, typer.Argument(help="The case's id.")]
+Note = Annotated[str, typer.Option(help="A note.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept, and everybody sees it.")]
 To = Annotated[str, typer.Option("--to", help="The code of a division.")]
 ToUnit = Annotated[str, typer.Option("--unit", help="The id of a unit.")]
+Attach = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE=URL",
+        help="What shows it: a file, and where it lies; again for more than one.",
+    ),
+]
 
 _WIDE = 160
 _WATCH_SECONDS = 1.0
@@ -311,6 +319,14 @@ def withdraw(
         _print(found) if as_json else typer.echo(_line(found))
 
 
+@app.command()
+def reopen(case: CaseId, reason: Reason, attach: Attach = None, as_json: AsJson = False) -> None:
+    """Take a resolved or closed case up again (重新办理), in a new round."""
+    with _client(as_json) as client:
+        found = client.reopen(case, {"reason": reason, **desks.attached(attach)})
+        _print(found) if as_json else typer.echo(_line(found))
+
+
 @desk_app.callback()
 def desk(
     context: typer.Context,
@@ -389,24 +405,129 @@ def desk_rates(  # noqa: PLR0917 - typer reads its options from here
 def acknowledge(
     context: typer.Context,
     case: CaseId,
-    note: Annotated[str, typer.Option(help="A note.")] = "",
+    note: Note = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Accept a case (接单)."""
-    _act(context.obj, case, "acknowledge", {"note": note} if note else {}, as_json=as_json)
+    body = {"note": note} if note else {}
+    _act(context.obj, case, "acknowledge", body, attach, as_json=as_json)
 
 
 @desk_app.command()
-def resolve(
+def resolve(  # noqa: PLR0917 - typer reads its options from here
     context: typer.Context,
     case: CaseId,
     outcome: Annotated[str, typer.Option(help="An outcome of the profile.")] = "settled",
     note: Annotated[str, typer.Option(help="What was done.")] = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Settle a case (办结)."""
     body = {"outcome": outcome, **({"note": note} if note else {})}
-    _act(context.obj, case, "resolve", body, as_json=as_json)
+    _act(context.obj, case, "resolve", body, attach, as_json=as_json)
+
+
+@desk_app.command()
+def suspend(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    reason: Annotated[str, typer.Option(help="One of the profile's suspensions.")],
+    longest: Annotated[str, typer.Option(help="A time such as 2d, if less than it allows.")] = "",
+    note: Note = "",
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a case wait (挂起): its deadlines move at once, and after its time it goes on."""
+    said = {"reason": reason, "longest": longest, "note": note}
+    body = {name: value for name, value in said.items() if value}
+    _act(context.obj, case, "suspend", body, attach, as_json=as_json)
+
+
+@desk_app.command()
+def resume(
+    context: typer.Context,
+    case: CaseId,
+    note: Note = "",
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a case wait no longer (恢复): its deadlines come back."""
+    _act(context.obj, case, "resume", {"note": note} if note else {}, attach, as_json=as_json)
+
+
+@desk_app.command()
+def extend(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    by: Annotated[str, typer.Option(help="How much more, such as 2d or 3 working days.")],
+    reason: Reason,
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the step above for more time (延期); the clock runs until it is granted."""
+    _act(context.obj, case, "extend", {"by": by, "reason": reason}, attach, as_json=as_json)
+
+
+@desk_app.command("extensions")
+def desk_extensions(
+    context: typer.Context,
+    division: Annotated[str, typer.Option(help="Only this division and below.")] = "",
+    status: Annotated[str, typer.Option(help="asked, granted, refused, or all.")] = "asked",
+    as_json: AsJson = False,
+) -> None:
+    """What more time the step below asks this desk for (延期)."""
+    with _client(as_json) as client:
+        filters = {"division": division, "status": "" if status == "all" else status}
+        kept = {name: value for name, value in filters.items() if value}
+        found = list(client.extensions(context.obj, **kept))
+        if as_json:
+            _print(found)
+        elif found:
+            _console().print(desks.extensions(found, _zone()))
+        else:
+            typer.echo(f"nobody asks the {context.obj} desk for more time")
+
+
+ExtensionId = Annotated[
+    str, typer.Argument(help="The extension's id, as huashi desk LEVEL extensions shows it.")
+]
+
+
+@desk_app.command()
+def grant(
+    context: typer.Context,
+    extension: ExtensionId,
+    note: Note = "",
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grant more time (同意延期); who asked has it as soon as their desk has heard."""
+    _answer_extension(context.obj, extension, "grant", note, attach, as_json=as_json)
+
+
+@desk_app.command()
+def refuse(
+    context: typer.Context,
+    extension: ExtensionId,
+    note: Note = "",
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse more time (不同意延期)."""
+    _answer_extension(context.obj, extension, "refuse", note, attach, as_json=as_json)
+
+
+def _answer_extension(
+    level: str, extension: str, action: str, note: str, attach: Attach, *, as_json: bool
+) -> None:
+    with _client(as_json) as client:
+        body = {**({"note": note} if note else {}), **desks.attached(attach)}
+        found = client.answer_extension(level, extension, action, body)
+        if as_json:
+            _print(found)
+        else:
+            typer.echo("  ".join((found["tracking"], found["by"], found["status"])))
 
 
 @desk_app.command()
@@ -420,17 +541,24 @@ def note(  # noqa: PLR0917 - typer reads its options from here
     key: Annotated[
         str, typer.Option(help="Idempotency-Key: the same again writes nothing new.")
     ] = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how far a case is (进展)."""
     body = {"note": text, **({"step": step} if step else {})}
-    _act(context.obj, case, "note", body, as_json=as_json, key=key or str(uuid.uuid4()))
+    _act(context.obj, case, "note", body, attach, as_json=as_json, key=key or str(uuid.uuid4()))
 
 
 @desk_app.command()
-def escalate(context: typer.Context, case: CaseId, reason: Reason, as_json: AsJson = False) -> None:
+def escalate(
+    context: typer.Context,
+    case: CaseId,
+    reason: Reason,
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
     """Ask for a case to go one level up (提级): why this level can't settle it."""
-    _act(context.obj, case, "escalate", {"reason": reason}, as_json=as_json)
+    _act(context.obj, case, "escalate", {"reason": reason}, attach, as_json=as_json)
 
 
 @desk_app.command()
@@ -443,11 +571,12 @@ def delegate(  # noqa: PLR0917 - typer reads its options from here
     authorise: Annotated[
         bool, typer.Option("--authorise", help="With this level's authority to settle it (授权).")
     ] = False,
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for a case to go down (下派), to a division below or a unit."""
     body = {"reason": reason, "to": _to(to, unit), **({"authorise": True} if authorise else {})}
-    _act(context.obj, case, "delegate", body, as_json=as_json)
+    _act(context.obj, case, "delegate", body, attach, as_json=as_json)
 
 
 @desk_app.command()
@@ -457,18 +586,24 @@ def transfer(  # noqa: PLR0917 - typer reads its options from here
     reason: Reason,
     to: To = "",
     unit: ToUnit = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask for a case to go sideways (转办), to another division or unit of this level."""
-    _act(context.obj, case, "transfer", {"reason": reason, "to": _to(to, unit)}, as_json=as_json)
+    body = {"reason": reason, "to": _to(to, unit)}
+    _act(context.obj, case, "transfer", body, attach, as_json=as_json)
 
 
 @desk_app.command("return")
 def send_back(
-    context: typer.Context, case: CaseId, reason: Reason, as_json: AsJson = False
+    context: typer.Context,
+    case: CaseId,
+    reason: Reason,
+    attach: Attach = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask for a case to go back to who sent it (退回)."""
-    _act(context.obj, case, "return", {"reason": reason}, as_json=as_json)
+    _act(context.obj, case, "return", {"reason": reason}, attach, as_json=as_json)
 
 
 @desk_app.command()
@@ -483,6 +618,7 @@ def whistle(  # noqa: PLR0917 - typer reads its options from here
     lead: Annotated[str, typer.Option(help="Which of them leads; by default the first.")] = "",
     check_in: Annotated[str, typer.Option(help="A time such as 30m, if sooner.")] = "",
     finish: Annotated[str, typer.Option(help="A time such as 1d, if sooner.")] = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Call units to join a case (吹哨); none leaves before it is released."""
@@ -492,7 +628,7 @@ def whistle(  # noqa: PLR0917 - typer reads its options from here
         "reason": reason,
         **{name: value for name, value in said.items() if value},
     }
-    _act(context.obj, case, "whistle", body, as_json=as_json)
+    _act(context.obj, case, "whistle", body, attach, as_json=as_json)
 
 
 @desk_app.command()
@@ -504,11 +640,12 @@ def release(  # noqa: PLR0917 - typer reads its options from here
         int | None, typer.Option(min=1, max=5, help="How it did, 5 is the best.")
     ] = None,
     note: Annotated[str, typer.Option(help="A word about it.")] = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a unit leave that was called, and score it (评价)."""
     body = {"unit": unit, "score": score, "note": note}
-    _act(context.obj, case, "release", body, as_json=as_json)
+    _act(context.obj, case, "release", body, attach, as_json=as_json)
 
 
 @desk_app.command("calls")
@@ -535,28 +672,38 @@ def desk_calls(
 
 
 CallId = Annotated[str, typer.Argument(help="The call's id, as huashi desk LEVEL calls shows it.")]
-CallNote = Annotated[str, typer.Option(help="A note.")]
 
 
 @desk_app.command("check-in")
 def desk_check_in(
-    context: typer.Context, call: CallId, note: CallNote = "", as_json: AsJson = False
+    context: typer.Context,
+    call: CallId,
+    note: Note = "",
+    attach: Attach = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say that a unit that was called has come (报到)."""
-    _answer_call(context.obj, call, "check-in", note, as_json=as_json)
+    _answer_call(context.obj, call, "check-in", note, attach, as_json=as_json)
 
 
 @desk_app.command("finish")
 def desk_finish(
-    context: typer.Context, call: CallId, note: CallNote = "", as_json: AsJson = False
+    context: typer.Context,
+    call: CallId,
+    note: Note = "",
+    attach: Attach = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say that a unit that was called is done; it stays until it is released."""
-    _answer_call(context.obj, call, "finish", note, as_json=as_json)
+    _answer_call(context.obj, call, "finish", note, attach, as_json=as_json)
 
 
-def _answer_call(level: str, call: str, action: str, note: str, *, as_json: bool) -> None:
+def _answer_call(
+    level: str, call: str, action: str, note: str, attach: Attach, *, as_json: bool
+) -> None:
     with _client(as_json) as client:
-        found = client.answer_call(level, call, action, {"note": note} if note else {})
+        body = {**({"note": note} if note else {}), **desks.attached(attach)}
+        found = client.answer_call(level, call, action, body)
         if as_json:
             _print(found)
         else:
@@ -572,12 +719,13 @@ def _act(
     case: str,
     action: str,
     body: dict[str, Any],
+    attach: Attach,
     *,
     as_json: bool,
     key: str | None = None,
 ) -> None:
     with _client(as_json) as client:
-        entry = client.act(level, case, action, body, key)
+        entry = client.act(level, case, action, {**body, **desks.attached(attach)}, key)
         if as_json:
             _print(entry)
             return
@@ -587,14 +735,17 @@ def _act(
             # What is refused is a failure; what is not answered yet, one may look at.
             held_by = entry["held_by"] or entry["address"]
             words += [asked["answer"] or "asked", f"held by {render.holder(held_by)}"]
+        if action == "extend":
+            # What the step above needs to answer it.
+            words.append(f"asked for {entry['extension']['by']}: {entry['extension']['id']}")
         typer.echo("  ".join(words))
 
 
 @app.command()
-def supervise(case: CaseId, reason: Reason, as_json: AsJson = False) -> None:
+def supervise(case: CaseId, reason: Reason, attach: Attach = None, as_json: AsJson = False) -> None:
     """Have a case supervised (督办): it is told upwards now, and repeated until it has ended."""
     with _client(as_json) as client:
-        found = client.supervise(case, reason)
+        found = client.supervise(case, {"reason": reason, **desks.attached(attach)})
         if as_json:
             _print(found)
         else:
@@ -626,28 +777,36 @@ With = Annotated[str, typer.Option("--with", help="The other case's id.")]
 
 
 @app.command()
-def merge(case: CaseId, other: With, reason: Reason, as_json: AsJson = False) -> None:
+def merge(
+    case: CaseId, other: With, reason: Reason, attach: Attach = None, as_json: AsJson = False
+) -> None:
     """Merge two cases that are one matter (并案): the older is kept, the other one follows it."""
     with _client(as_json) as client:
-        found = client.merge(case, other, reason)
+        found = client.merge(case, {"with": other, "reason": reason, **desks.attached(attach)})
         if as_json:
             _print(found)
         else:
             kept = found["kept"]
             holder = render.holder(kept["address"])
-            typer.echo(f"{found['follower']['case']} follows {kept['case']}, held by {holder}")
+            late = "" if found["heard"] else "; the follower's desk has not heard of it yet"
+            typer.echo(
+                f"{found['follower']['case']} follows {kept['case']}, held by {holder}{late}"
+            )
 
 
 @app.command()
-def link(
+def link(  # noqa: PLR0917 - typer reads its options from here
     case: CaseId,
     other: With,
     remove: Annotated[bool, typer.Option("--remove", help="Link them no longer.")] = False,
+    note: Note = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Link two cases that have to do with each other (关联); says what a case is linked with."""
     with _client(as_json) as client:
-        found = client.link(case, other, away=remove)
+        body = {"case": other, **({"note": note} if note else {}), **desks.attached(attach)}
+        found = client.link(case, body, away=remove)
         if as_json:
             _print(found)
         else:

@@ -113,6 +113,7 @@ def duplicates(found: Iterable[Json], zone: ZoneInfo) -> Table:
     for case in found:
         why = case["why"]
         because = f"words {why['words']:.0%}, place {why['place']}, {why['hours']} h apart"
+        because += "" if why["same_category"] else f", {case['category']}"
         table.add_row(
             f"{case['score']:.0%}",
             case["id"],

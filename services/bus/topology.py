@@ -41,7 +41,7 @@ RPC = "nameko-rpc"
 
 SERVES: dict[str, tuple[str, ...]] = {
     "intake": ("open_cases", "cases_of", "happened"),
-    "dispatch": ("live_entries", "entries_of"),
+    "dispatch": ("live_entries", "entries_of", "calls_of"),
 }
 """Which methods a service answers by nameko RPC."""
 CALLERS: dict[str, tuple[str, ...]] = {

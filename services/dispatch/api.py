@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
 
@@ -140,6 +141,7 @@ class AnswerBody(Schema):
     example: ClassVar[dict[str, Any]] = {"note": "同意"}
 
     note = public_text(2000, lines=True, load_default="")
+    attachments = attachments("raise", load_default=list)
 
 
 class ActBody(Schema):
@@ -316,7 +318,11 @@ class DelegateBody(MoveBody):
 class ExtendBody(Schema):
     """Body of ``POST /v1/desks/{level}/cases/{id}/extend`` (延期)."""
 
-    example: ClassVar[dict[str, Any]] = {"by": "2d", "reason": "配件还在路上"}
+    example: ClassVar[dict[str, Any]] = {
+        "by": "2d",
+        "reason": "配件还在路上",
+        "attachments": [_PICTURE],
+    }
 
     by = fields.String(
         required=True,
@@ -324,6 +330,7 @@ class ExtendBody(Schema):
         metadata={"description": "how much more, such as 2d or 3 working days"},
     )
     reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
 
 
 class ExtensionsQuery(PageQuery):
@@ -338,7 +345,7 @@ class ExtensionsQuery(PageQuery):
 class OwnExtension(Shown, ExtensionSchema):
     """What more time the desk has asked for last, and what became of it."""
 
-    sometimes = ("granted_by",)
+    sometimes = ("attachments", "granted_by")
 
     answer = fields.String(
         allow_none=True, validate=validate.OneOf(["granted", "refused", "applied"])
@@ -578,6 +585,8 @@ class CallsPage(Shown):
 
 class ExtensionShown(Shown, ExtensionSchema):
     """What the level below asks for."""
+
+    sometimes = ("attachments",)
 
     case = fields.String()
     tracking = fields.String()
@@ -851,9 +860,37 @@ def answer_call(
         if document is None:
             raise Problem(404, f"no unit of the {level} desk was called under {identity}")
         call.guard.must_reach(atlas, whistles.address(document["call"]))
-        return act(document, by, body["note"], body["attachments"], atlas=atlas, now=now)
+        said = body["note"], body["attachments"]
+        decide = partial(act, document, by, *said, atlas=atlas, now=now)
+        return _on_what_was_seen(call, call_shown(document), decide)
 
-    return Answer(call_shown(desk.act(Work(calls.key(identity), change), call.trail)))
+    return tagged(call_shown(desk.act(Work(calls.key(identity), change), call.trail)))
+
+
+def one_call(desk: Desk, call: Call, level: str, identity: str) -> Answer:
+    """What a unit of this level is called to, with its tag."""
+    _serves(desk, level)
+    record = desk.store.read([calls.key(identity)]).get(calls.key(identity))
+    if record is None or record.document is None:
+        raise Problem(404, f"no unit of the {level} desk was called under {identity}")
+    document = record.document
+    call.guard.must_reach(desk.county.atlas(), whistles.address(document["call"]))
+    return tagged(call_shown(document))
+
+
+def _on_what_was_seen(call: Call, seen: dict[str, Any], decide: Callable[[], Decision]) -> Decision:
+    """A decision, if it is made on what ``If-Match`` says; the same again, on anything.
+
+    :param seen: what is shown of that now.
+    """
+    try:
+        decision = decide()
+    except Refused:
+        must_match(call, seen)
+        raise
+    if decision.events:
+        must_match(call, seen)
+    return decision
 
 
 def call_shown(document: Document) -> dict[str, Any]:
@@ -901,7 +938,8 @@ def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
             raise problems.invalid({"by": f"write it as the profile does: {most.text} at most"})
         if more.least > most.least:
             raise problems.invalid({"by": f"the profile allows {most.text} at once"})
-    return _acted(desk, call, record, model.ask_extension, more.text, body["reason"])
+    said = more.text, body["reason"], body["attachments"]
+    return _acted(desk, call, record, model.ask_extension, *said)
 
 
 def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:
@@ -917,18 +955,37 @@ def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:
 def answer_extension(desk: Desk, call: Call, level: str, identity: str, *, granted: bool) -> Answer:
     """Grants more time, or refuses it; who asked applies it."""
     _serves(desk, level)
-    by, note, atlas, now = call.identity.subject, call.body["note"], desk.county.atlas(), desk.now
+    by, body, atlas, now = call.identity.subject, call.body, desk.county.atlas(), desk.now
 
     def change(record: Record) -> Decision:
         if record.document is None:
             raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
         call.guard.must_reach(atlas, _asked_of(record.document))
-        return model.answer_extension(
-            record.document, by, note, granted=granted, atlas=atlas, now=now
+        said = body["note"], body["attachments"]
+        answer = partial(
+            model.answer_extension,
+            record.document,
+            by,
+            *said,
+            granted=granted,
+            atlas=atlas,
+            now=now,
         )
+        return _on_what_was_seen(call, extension_shown(record.document), answer)
 
     answered = desk.act(Work(model.extension_key(identity), change), call.trail)
-    return Answer(extension_shown(answered))
+    return tagged(extension_shown(answered))
+
+
+def one_extension(desk: Desk, call: Call, level: str, identity: str) -> Answer:
+    """What the step below asks this desk for, with its tag."""
+    _serves(desk, level)
+    key = model.extension_key(identity)
+    record = desk.store.read([key]).get(key)
+    if record is None or record.document is None:
+        raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
+    call.guard.must_reach(desk.county.atlas(), _asked_of(record.document))
+    return tagged(extension_shown(record.document))
 
 
 def extension_shown(document: Document) -> dict[str, Any]:
@@ -966,15 +1023,11 @@ def _acted(
             return Decision(found, answer=found)
         if known is not None:
             raise Refused("this Idempotency-Key was used for another action: use a new key")
+        decide = partial(act, found, by, *said, atlas=atlas, now=now, **more)
         try:
-            decision = act(found, by, *said, atlas=atlas, now=now, **more)
+            decision = _on_what_was_seen(call, shown(found), decide)
         except (WrongPlace, whistles.WrongCall) as error:
             raise problems.invalid(error.errors) from error
-        except Refused:
-            must_match(call, shown(found))
-            raise
-        if decision.events:
-            must_match(call, shown(found))
         if key is None:
             return decision
         kept = model.remembered(decision.document or found, key, digest)

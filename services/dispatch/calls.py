@@ -72,6 +72,10 @@ def merge(document: Document | None, event: Event) -> Document:
         }
     if event.type == CALLED:
         document = {**document, **told, "told": sorted({*document["told"], event.id})}
+        # What this desk has forgotten, for it was restored.
+        done = data.get("progress", {})
+        for what in ("checked_in", "finished"):
+            document[what] = document[what] or done.get(what)
     if event.type == asks.ASKED:
         document = asks.merge(document, event)
     known = document["ended"]

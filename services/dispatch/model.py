@@ -22,8 +22,8 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
   ``{case, resolution}`` how the one that it follows was resolved: then it is resolved as well;
 - ``asks`` is what systems that are bound to a unit asked for, see ``asks.py``;
 - ``extension`` is what more time this desk has asked for last, ``{id, by, reason, asked_by,
-  asked_at, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``, ``applied`` once
-  the deadlines have it.
+  asked_at, attachments, answer}``, if it has: ``answer`` none, ``granted`` or ``refused``,
+  ``applied`` once the deadlines have it.
 
 A release may overtake the arrival: then the entry is born ended.
 
@@ -639,7 +639,14 @@ def remembered(document: Document, key: str, digest: str) -> Document:
 
 
 def ask_extension(
-    document: Document, by: str, more: str, reason: str, *, atlas: Atlas, now: Instant
+    document: Document,
+    by: str,
+    more: str,
+    reason: str,
+    attachments: Attachments = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
 ) -> Decision:
     """Asks the level above for more time to resolve the case (延期); the clock runs meanwhile.
 
@@ -651,7 +658,8 @@ def ask_extension(
     state, facts = document["state"], document["facts"]
     profile, last = atlas.rules_for(facts), document.get("extension")
     if last is not None and last["answer"] is None:
-        if (last["asked_by"], last["by"], last["reason"]) == (by, more, reason):
+        said = (by, more, reason, list(attachments))
+        if (last["asked_by"], last["by"], last["reason"], last.get("attachments", [])) == said:
             return Decision(document, answer=document)
         raise Refused("more time was asked for already, and not answered yet", extension=last)
     granted = state.get("extensions", [])
@@ -669,6 +677,7 @@ def ask_extension(
         "reason": reason,
         "asked_by": by,
         "asked_at": now,
+        **_attached(attachments),
     }
     document = {**document, "extension": {**asked, "answer": None}}
     event = _event(
@@ -678,7 +687,14 @@ def ask_extension(
 
 
 def answer_extension(
-    document: Document, by: str, note: str, *, granted: bool, atlas: Atlas, now: Instant
+    document: Document,
+    by: str,
+    note: str,
+    attachments: Attachments = (),
+    *,
+    granted: bool,
+    atlas: Atlas,
+    now: Instant,
 ) -> Decision:
     """The level above grants more time, or refuses it; the same again changes nothing.
 
@@ -691,7 +707,7 @@ def answer_extension(
         raise Refused(f"it was {document['status']} already", answer=document["answer"])
     if document["extension"]["asked_by"] == by:
         raise Refused("who asks for more time can't answer it: another person must")
-    answer = {"by": by, "note": note, "at": now}
+    answer = {"by": by, "note": note, "at": now, **_attached(attachments)}
     document = {**document, "status": status, "answer": answer}
     event = case_event(
         f"case.extension_{status}",
@@ -902,8 +918,8 @@ def _extended(document: Document, atlas: Atlas, now: Instant) -> Decision:
     extensions = [*document["state"].get("extensions", []), more]
     document = _retimed(document, atlas, extensions=extensions)
     document["extension"] = {**asked, "answer": "applied"}
-    names = ("id", "by", "reason", "asked_by", "asked_at")
-    shown = {name: asked[name] for name in names}
+    names = ("id", "by", "reason", "asked_by", "asked_at", "attachments")
+    shown = {name: asked[name] for name in names if name in asked}
     return Decision(document, [_event("case.extended", document, atlas, now, extension=shown)])
 
 

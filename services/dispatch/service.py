@@ -34,6 +34,7 @@ _answer = partial(
     touches=Touches.CASES,
     answers=api.ExtensionShown(),
     problems=api.ANSWERED,
+    tagged=True,
 )
 _answer_call = partial(
     route,
@@ -43,6 +44,7 @@ _answer_call = partial(
     touches=Touches.CASES,
     answers=api.CallShown(),
     problems=api.CALL_ANSWERED,
+    tagged=True,
 )
 
 
@@ -80,6 +82,11 @@ class Service(Operations):
     def entries_of(self, places: list[tuple[str, int, int]], whole: bool) -> list[dict[str, Any]]:
         """For the reconciler: these entries."""
         return reconciliation.entries_of(self.shell.store, places, whole=whole)
+
+    @serve
+    def calls_of(self, calls: list[str]) -> list[str]:
+        """For the reconciler: of which of these calls this desk knows."""
+        return reconciliation.calls_of(self.shell.store, calls)
 
     @route(
         "GET",
@@ -196,6 +203,18 @@ class Service(Operations):
         """What the units of this level are called to."""
         return api.called(self.shell, call, level)
 
+    @route(
+        "GET",
+        "/v1/desks/<level>/calls/<identity>",
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=api.CallShown(),
+        tagged=True,
+    )
+    def one_call(self, call: Call, level: str, identity: str) -> Answer:
+        """What a unit is called to."""
+        return api.one_call(self.shell, call, level, identity)
+
     @_answer_call("/v1/desks/<level>/calls/<identity>/check-in")
     def check_in(self, call: Call, level: str, identity: str) -> Answer:
         """Says that a unit has come (报到)."""
@@ -226,6 +245,18 @@ class Service(Operations):
     def extensions(self, call: Call, level: str) -> dict[str, Any]:
         """What the level below asks for."""
         return api.extensions(self.shell, call, level)
+
+    @route(
+        "GET",
+        "/v1/desks/<level>/extensions/<identity>",
+        may=api.READERS,
+        touches=Touches.CASES,
+        answers=api.ExtensionShown(),
+        tagged=True,
+    )
+    def one_extension(self, call: Call, level: str, identity: str) -> Answer:
+        """What the level below asks for, and what it was answered."""
+        return api.one_extension(self.shell, call, level, identity)
 
     @_answer("/v1/desks/<level>/extensions/<identity>/grant")
     def grant(self, call: Call, level: str, identity: str) -> Answer:

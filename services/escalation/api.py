@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -13,7 +13,8 @@ from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Outcome, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.web import Call
+from services.bus.versions import etag, must_match, tagged
+from services.bus.web import Answer, Call
 from services.escalation import model
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
@@ -29,6 +30,7 @@ from services.grid.events.parts import (
     InstantField,
     SuspensionSchema,
     TokenSchema,
+    attachments,
     public_text,
 )
 from services.grid.problems import not_among
@@ -208,6 +210,9 @@ class DeadlinesShown(Shown):
     next_due = InstantField(allow_none=True)
     supervised = fields.Nested(Supervised, allow_none=True)
     late_custody = fields.Boolean()
+    follows = fields.String(
+        allow_none=True, metadata={"description": "the older case that it was merged into (并案)"}
+    )
     deadlines = fields.List(fields.Nested(DeadlineRow))
 
 
@@ -354,11 +359,13 @@ class SuperviseBody(Schema):
     example: ClassVar[dict[str, Any]] = {"reason": "群众多次反映"}
 
     reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
 
 
-def supervise(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any]:
+def supervise(custodian: CustodianShell, call: Call, case: str) -> Answer:
     """Somebody above the holder wants a case to be supervised."""
-    by, reason, key = call.identity.subject, call.body["reason"], call.idempotency_key
+    by, key = call.identity.subject, call.idempotency_key
+    said = call.body["reason"], call.body["attachments"]
     atlas, now = custodian.county.atlas(), custodian.now
 
     def change(record: Record) -> Decision:
@@ -369,14 +376,38 @@ def supervise(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
         call.guard.must_reach(atlas, Address.of(held_by))
         if call.identity.scope.level == held_by["level"]:
             raise access.forbidden(call.identity, _ABOVE, held_by=held_by)
-        return model.supervise(document, by, reason, atlas=atlas, now=now, key=key)
+        return on_what_was_seen(
+            custodian,
+            call,
+            document,
+            lambda: model.supervise(document, by, *said, atlas=atlas, now=now, key=key),
+        )
 
     document = custodian.act(Work(case, change), call.trail)
     custodian.ring()
-    return {"case": case, **_custody(document)}
+    headers = {"ETag": etag(shown(custodian, document))}
+    return Answer({"case": case, **_custody(document)}, headers=headers)
 
 
-def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any]:
+def on_what_was_seen(
+    custodian: CustodianShell, call: Call, document: Document, decide: Callable[[], Decision]
+) -> Decision:
+    """A decision, if it is made on what the caller has seen of a case; again, on anything.
+
+    :raises Problem: a 412 with what ``GET /v1/cases/{id}/deadlines`` shows now.
+    :raises Refused: it is not possible in what the caller has seen either.
+    """
+    try:
+        decision = decide()
+    except Refused:
+        must_match(call, shown(custodian, document))
+        raise
+    if decision.events:
+        must_match(call, shown(custodian, document))
+    return decision
+
+
+def deadlines(custodian: CustodianShell, call: Call, case: str) -> Answer:
     """Each past and coming deadline with its rule, and who holds the case."""
     record = custodian.store.read([case]).get(case)
     if record is None or record.document is None:
@@ -385,6 +416,12 @@ def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
     address = Address.of(document["state"]["address"])
     called = map(whistles.address, whistles.standing(document["state"]))
     call.guard.must_reach(atlas, *address.where(document["facts"]["division"]), *called)
+    return tagged(shown(custodian, document))
+
+
+def shown(custodian: CustodianShell, document: Document) -> dict[str, Any]:
+    """What the custodian shows of a case: its tag is that of who acts on the case here."""
+    atlas = custodian.county.atlas()
     rows = model.explain(document)
     # A profile that has not come yet says nobody.
     known = atlas.knows(document["facts"])
@@ -395,13 +432,14 @@ def deadlines(custodian: CustodianShell, call: Call, case: str) -> dict[str, Any
             late = seconds_between(Instant(row["due"]), Instant(row["fired_at"]))
             row["lateness_seconds"] = max(0.0, custodian.clock.real_seconds(late))
     return {
-        "case": case,
+        "case": document["case"],
         **_custody(document),
         "profile": document["facts"]["profile"],
         "clocks": document["state"]["clocks"],
         "suspension": document["state"].get("suspension"),
         "next_due": document["next_due"],
         "late_custody": document["late_custody"],
+        "follows": document["facts"].get("follows"),
         "deadlines": rows,
     }
 

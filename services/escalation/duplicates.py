@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from marshmallow import Schema, fields, validate
 
 from services.bus import metrics, problems
 from services.bus.access import Guard, forbidden
-from services.bus.errors import Retry
+from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.web import Call
+from services.bus.rpc import Caller, NoAnswer
+from services.bus.versions import etag, must_match
+from services.bus.web import Answer, Call
 from services.escalation import merging, model
+from services.escalation.api import shown
 from services.escalation.firing import Markers
 from services.escalation.shell import CustodianShell
 from services.escalation.switching import is_behind
 from services.grid.atlas import Atlas
-from services.grid.clock import Instant
-from services.grid.events.parts import AddressSchema, TokenSchema, public_text
+from services.grid.clock import Instant, monotonic
+from services.grid.events.parts import AddressSchema, TokenSchema, attachments, public_text
 from services.grid.scope import RULE
 from services.grid.tokens import Address
 
 MERGERS = ("officer", "lead", "operator")
 NOT_MERGED = {409: "One of them has ended (`case`, `held_by`), or they can't be compared."}
+HEARD_SECONDS = 5.0
+"""Real seconds for which it is waited that the younger one's desk has heard, before a 202."""
 _TRIES = 10
 
 Read = Callable[[Sequence[str]], Mapping[str, Document]]
@@ -46,6 +53,7 @@ class MergeBody(Schema):
         metadata={"description": "the other case's id"},
     )
     reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
 
 
 class HeldCase(Shown):
@@ -61,10 +69,19 @@ class MergedShown(Shown):
 
     kept = fields.Nested(HeldCase)
     follower = fields.Nested(HeldCase)
+    heard = fields.Boolean(
+        metadata={"description": "whether the desk that holds the follower knows that it follows"}
+    )
 
 
-def merge(custodian: CustodianShell, markers: Markers, call: Call, case: str) -> dict[str, Any]:
-    """Merges two cases: of one that the caller acts for, and another that they may read."""
+def merge(
+    custodian: CustodianShell, markers: Markers, rpc: Caller, call: Call, case: str
+) -> Answer:
+    """Merges two cases: of one that the caller acts for, and another that they may read.
+
+    It is answered when the desk that holds the younger one has heard that it follows: until then
+    that desk may resolve it, and then it follows nobody.
+    """
     other, reason, atlas = call.body["other"], call.body["reason"], custodian.county.atlas()
     if other == case:
         raise problems.invalid({"with": "is the case itself: name another"})
@@ -85,16 +102,88 @@ def merge(custodian: CustodianShell, markers: Markers, call: Call, case: str) ->
         return found
 
     def act(work: Work) -> Document | None:
-        done: Document | None = custodian.act(work, call.trail)
+        def change(record: Record) -> Decision:
+            decision = work.change(record)
+            if decision.events:
+                named = record.document if record.key == case else read([case])[case]
+                must_match(call, shown(custodian, named or {}))
+            return decision
+
+        done: Document | None = custodian.act(Work(work.key, change), call.trail)
         return done
 
     _must_read(call.guard, atlas, known[other])
-    by = call.identity.subject
-    pair = merged(read, act, (case, other), by=by, reason=reason, atlas=atlas, now=custodian.now)
+    by, attached = call.identity.subject, call.body["attachments"]
+    try:
+        pair = merged(
+            read,
+            act,
+            (case, other),
+            by=by,
+            reason=reason,
+            attached=attached,
+            atlas=atlas,
+            now=custodian.now,
+        )
+    except Refused:
+        must_match(call, shown(custodian, known[case]))
+        raise
     call.trail.about(case, other, *pair)
     custodian.ring()
-    kept, follower = (_held(read([each])[each]) for each in pair)
-    return {"kept": kept, "follower": follower}
+    heard = _heard(custodian, rpc, pair[1])
+    found = read([case, *pair])
+    kept, follower = (_held(found[each]) for each in pair)
+    headers = {"ETag": etag(shown(custodian, found[case]))}
+    answer = Answer({"kept": kept, "follower": follower, "heard": heard}, headers=headers)
+    if heard:
+        return answer
+    where = {"Location": f"/v1/cases/{pair[1]}/deadlines"}
+    return replace(answer, headers={**headers, **where}, pending=True)
+
+
+def _heard(custodian: CustodianShell, rpc: Caller, case: str) -> bool:
+    """Waits some seconds for the desk of a follower to have heard that it is one.
+
+    :returns: whether it has; if not, it may resolve the case still, which then follows nobody.
+    :raises Refused: it resolved it before, or nobody is followed any more.
+    """
+    until, pause = monotonic() + HEARD_SECONDS, 0.05
+    while True:
+        document = _documents(custodian, [case])[case]
+        if "follows" not in document["facts"]:
+            raise _follows_nobody(case, document["state"]["token"]["stage"], document["state"])
+        entry = _entry_before(rpc, document)
+        if entry is not None and entry["ended"] == "resolved":
+            raise _follows_nobody(case, "resolved", entry)
+        if entry is not None and entry["status"] == "ended":
+            return True
+        if monotonic() > until:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+
+
+def _follows_nobody(case: str, stage: str, held: Mapping[str, Any]) -> Refused:
+    first = "before its desk heard of the merge" if stage == "resolved" else "now"
+    said = f"case {case} is {stage} {first}: it follows nobody"
+    return Refused(said, case=case, stage=stage, held_by=held["address"])
+
+
+def _entry_before(rpc: Caller, document: Document) -> Mapping[str, Any] | None:
+    """The docket entry of the hop before a case began to follow, as its desk tells it."""
+    following = document.get("following") or {"round": 0, "hop": 0}
+    round_, hop = following["round"], following["hop"] - 1
+    for item in document["seen"]:
+        if (item["round"], item["hop"]) == (round_, hop):
+            place = (document["case"], round_, hop)
+            try:
+                desk = f"dispatch-{item['address']['level']}"
+                entries, _behind = rpc.call(desk, "entries_of", [place], False)
+            except NoAnswer:
+                return None
+            return entries[0] if entries else None
+    # A hop that nobody knows any more: nothing can come of it.
+    return {"status": "ended", "ended": "custody", "address": document["state"]["address"]}
 
 
 def merged(
@@ -106,10 +195,12 @@ def merged(
     reason: str,
     atlas: Atlas,
     now: Instant,
+    attached: Sequence[dict[str, Any]] = (),
 ) -> tuple[str, str]:
     """Merges two cases, or what they follow in the end; which is kept, and which follows it.
 
     :param act: runs a step on a custody document, and returns its answer.
+    :param attached: attachments that show why.
     :raises Refused: it is not possible; see :func:`services.escalation.merging.pair`.
     :raises Retry: they are merged with others all the time.
     """
@@ -126,7 +217,7 @@ def merged(
             if document is None or "follows" in document["facts"]:
                 # Somebody else's merge came first: look again.
                 return Decision(document)
-            return model.follow(document, lead, by, reason, atlas=atlas, now=now)
+            return model.follow(document, lead, by, reason, attached, atlas=atlas, now=now)
 
         if act(Work(younger["case"], change)) is not None:
             metrics.MERGED.inc()

@@ -34,6 +34,7 @@ from services.bus.errors import Refused
 from services.bus.fold import Document
 from services.grid import clocks, deadlines
 from services.grid.atlas import Atlas
+from services.grid.clock import seconds_between
 from services.grid.events import Event
 from services.grid.profile import Profile
 from services.grid.tokens import Stage, Token
@@ -89,7 +90,7 @@ def pair(
         raise Refused(f"{said}: their urgencies and deadlines can't be compared")
     older, younger = sorted(ends, key=_age)
     # What follows the younger one follows the older one as well.
-    there, more = len(older.get("followers", {})), 1 + len(_live(younger))
+    there, more = len(_who_follows(older)), 1 + len(_live(younger))
     if there + more > MOST_FOLLOWERS:
         said = f"{there} cases follow {older['case']}, and {more} more would"
         raise Refused(f"{said}: {MOST_FOLLOWERS} are the most")
@@ -103,11 +104,7 @@ def end(read: Callable[[Sequence[str]], Mapping[str, Document]], case: str) -> D
     """
     document = read([case])[case]
     while True:
-        stage = Token.of(document["state"]["token"]).stage
-        if stage != Stage.HELD:
-            said = f"case {document['case']} is {stage.word}: only cases that are open are merged"
-            address = document["state"]["address"]
-            raise Refused(said, case=document["case"], stage=stage.word, held_by=address)
+        must_be_open(document)
         # Each is older than the one that follows it: this comes to an end.
         lead = document["facts"].get("follows")
         known = read([lead]) if lead is not None else {}
@@ -116,12 +113,28 @@ def end(read: Callable[[Sequence[str]], Mapping[str, Document]], case: str) -> D
         document = known[lead]
 
 
+def must_be_open(document: Document) -> None:
+    """That a case may be merged.
+
+    :raises Refused: it has ended; with the case, its stage and who held it.
+    """
+    stage, address = Token.of(document["state"]["token"]).stage, document["state"]["address"]
+    if stage != Stage.HELD:
+        said = f"case {document['case']} is {stage.word}: only cases that are open are merged"
+        raise Refused(said, case=document["case"], stage=stage.word, held_by=address)
+
+
 def _age(document: Document) -> tuple[str, str]:
     return document["facts"]["reported_at"], document["case"]
 
 
-def follow(decider: Decider, lead: str | None, *, why: str, by: str, reason: str = "") -> None:
-    """A hop to the same holder, from which on the case follows another, or none any more."""
+def follow(
+    decider: Decider, lead: str | None, *, why: str, by: str, reason: str = "", **shown: Any
+) -> None:
+    """A hop to the same holder, from which on the case follows another, or none any more.
+
+    :param shown: the ``attachments`` of whoever merges it, if there are any.
+    """
     facts = decider.document["facts"]
     others = {name: value for name, value in facts.items() if name != "follows"}
     decider.document["facts"] = others if lead is None else {**others, "follows": lead}
@@ -130,12 +143,32 @@ def follow(decider: Decider, lead: str | None, *, why: str, by: str, reason: str
     since = {"round": token.round, "hop": token.hop}
     decider.document["following"] = None if lead is None else {"case": lead, **since}
     said = {"case": lead, "why": why, "before": facts.get("follows"), "by": by, "reason": reason}
-    decider.emit(FOLLOWED, following={**said, "since": since})
+    decider.emit(FOLLOWED, following={**said, **shown, "since": since})
 
 
 def hear(decider: Decider, event: Event) -> None:
     """What another case says: that it follows this one, or what became of it."""
     (_heed if event.type == LED else _join)(decider, event)
+
+
+def forgotten(follower: Document, lead: Document) -> bool:
+    """Whether one of two has forgotten that the first follows the second: custody was restored.
+
+    It follows if the lead knows it as a follower since the same hop, and neither waits for what the
+    other has said already.
+    """
+    following, token = follower.get("following"), Token.of(follower["state"]["token"])
+    if token.stage != Stage.HELD or follower["facts"].get("follows") != lead["case"]:
+        return False
+    said = lead.get("followers", {}).get(follower["case"])
+    if following is None or said is None:
+        return True
+    names = ("round", "hop")
+    if any(following[name] != said[name] for name in names):
+        return True
+    told = follower.get("lead") or {"case": None, "round": 0}
+    heard = (told["case"], told["round"]) == (lead["case"], token.round)
+    return said["left"] is not None and not (said["left"] == "resolved" and heard)
 
 
 def settle(decider: Decider) -> None:
@@ -151,8 +184,13 @@ def told(document: Document) -> dict[str, Any]:
     version = document.get("merged", 0)
     if not version:
         return {}
-    kept = [case for case, item in document["followers"].items() if item["left"] in _NAMED]
-    return {"merged": {"followers": sorted(kept), "version": version}}
+    return {"merged": {"followers": _who_follows(document), "version": version}}
+
+
+def _who_follows(document: Document) -> list[str]:
+    """The cases that are named as followers of one."""
+    followers: dict[str, dict[str, Any]] = document.get("followers", {})
+    return sorted(case for case, item in followers.items() if item["left"] in _NAMED)
 
 
 def _leave(decider: Decider) -> None:
@@ -188,7 +226,10 @@ def _join(decider: Decider, event: Event) -> None:
     }
     decider.document["followers"] = {**known, event.subject: joined}
     _take_over(decider, event.data["state"]["deadlines"], event.subject)
-    _say(decider)
+    forgot = (following["by"], following["why"]) == (CUSTODIAN, "merged")
+    _say(
+        decider, event.subject, anew=f":{event.subject}:{token.round}.{token.hop}" if forgot else ""
+    )
 
 
 def _part(decider: Decider, event: Event) -> None:
@@ -203,11 +244,19 @@ def _part(decider: Decider, event: Event) -> None:
         _say(decider)
 
 
-def _say(decider: Decider) -> None:
-    """Everybody hears who follows the case now."""
-    decider.document["merged"] = decider.document.get("merged", 0) + 1
-    merged = told(decider.document)
-    decider.emit("case.merged", discriminator=str(merged["merged"]["version"]), **merged)
+def _say(decider: Decider, *joined: str, anew: str = "") -> None:
+    """Everybody hears who follows the case now, and which of them are new.
+
+    :param anew: what tells it from what was said before and is forgotten, versions with it: then
+        this one is beyond them, for no case is merged as often as seconds pass.
+    """
+    version = decider.document.get("merged", 0) + 1
+    if anew:
+        age = seconds_between(decider.document["facts"]["reported_at"], decider.now)
+        version = max(version, int(age))
+    decider.document["merged"] = version
+    said = {"joined": list(joined), **told(decider.document)}
+    decider.emit("case.merged", discriminator=f"{version}{anew}", **said)
 
 
 def _take_over(decider: Decider, theirs: Sequence[Mapping[str, Any]], case: str = "") -> None:

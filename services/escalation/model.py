@@ -151,16 +151,23 @@ def _hear(record: Record, event: Event, atlas: Atlas, now: Instant) -> Decision:
 
 
 def follow(
-    document: Document, lead: str, by: str, reason: str, *, atlas: Atlas, now: Instant
+    document: Document,
+    lead: str,
+    by: str,
+    reason: str,
+    attachments: Sequence[dict[str, Any]] = (),
+    *,
+    atlas: Atlas,
+    now: Instant,
 ) -> Decision:
     """Lets a case follow an older one (并案); see :mod:`services.escalation.merging`.
 
     :raises Refused: the case has ended.
     """
-    if not _held(document):
-        raise Refused("the case has ended")
+    merging.must_be_open(document)
     decider = _Decider(document, atlas, now)
-    merging.follow(decider, lead, why="merged", by=by, reason=reason)
+    said = {"by": by, "reason": reason, **_attached(attachments)}
+    merging.follow(decider, lead, why="merged", **said)
     return replace(decider.decision(), answer=decider.document)
 
 
@@ -326,6 +333,16 @@ def beyond(document: Document, known: Token, atlas: Atlas, now: Instant) -> Deci
     return decider.decision()
 
 
+def called_again(document: Document, call: str, now: Instant, atlas: Atlas) -> Decision:
+    """Calls a unit once more whose desk has forgotten that it was called.
+
+    :returns: with whether it is called still as the answer.
+    """
+    decider = _Decider(document, atlas, now)
+    stands = whistle.called_again(document, call, f"{call}:{now}", decider.emit)
+    return Decision(document, decider.events, stands)
+
+
 def switches(facts: dict[str, Any], atlas: Atlas) -> bool:
     """Whether a case in flight is under the rules of another mode than its place is in.
 
@@ -370,6 +387,7 @@ def supervise(
     document: Document | None,
     by: str,
     reason: str,
+    attachments: Sequence[dict[str, Any]] = (),
     *,
     atlas: Atlas,
     now: Instant,
@@ -388,7 +406,7 @@ def supervise(
     decider = _Decider(document, atlas, now)
     if _wanted(decider.token, by, reason, key) in (document["supervision"] or {}).get("asked", ()):
         return Decision(document, answer=document)
-    decider.supervise_now("asked", by, reason, key)
+    decider.supervise_now("asked", by, reason, key, attachments)
     decision = decider.decision()
     return replace(decision, answer=decision.document)
 
@@ -753,7 +771,14 @@ class _Decider:
         asked = (self.document["supervision"] or {}).get("asked", ())
         return any((item["by"], item["round"]) == (rule, self.token.round) for item in asked)
 
-    def supervise_now(self, kind: str, by: str, reason: str, key: str | None = None) -> None:
+    def supervise_now(
+        self,
+        kind: str,
+        by: str,
+        reason: str,
+        key: str | None = None,
+        attachments: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Told upwards though no deadline passed, and repeated until the case has ended.
 
         :param kind: ``asked`` by a person, ``returned`` or ``reopened`` too often, or
@@ -789,7 +814,7 @@ class _Decider:
             discriminator=f"{deadlines.mark(deadline)}:{by}:{reason}",
             times=known["times"] + 1,
             tell=list(then.tell) if then is not None else [],
-            supervisor={"by": by, "reason": reason},
+            supervisor={"by": by, "reason": reason, **_attached(attachments)},
         )
 
     def _then(self) -> deadlines.Then | None:
@@ -936,6 +961,11 @@ def _wanted(token: Token, by: str, reason: str, key: str | None) -> dict[str, An
     """Who wants a case to be supervised: by their Idempotency-Key, or in which hop."""
     said = {"by": by, "reason": reason, "round": token.round}
     return {**said, "hop": token.hop} if key is None else {**said, "key": key}
+
+
+def _attached(attachments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What an act shows, only where it shows anything."""
+    return {"attachments": list(attachments)} if attachments else {}
 
 
 def _what(deadline: dict[str, Any]) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from services.bus.fold import Record, Work
 from services.bus.rpc import Caller, NoAnswer
 from services.escalation import firing, reconciliation
 from services.escalation.firing import Markers
-from services.escalation.reconciliation import ABSORBED, Finding, Page, Place, Told
+from services.escalation.reconciliation import ABSORBED, OWN, Finding, Page, Place, Told
 from services.escalation.shell import CustodianShell
 from services.grid.clock import Instant, monotonic
 from services.grid.events import Event, InvalidEvent
@@ -172,7 +172,8 @@ class Pass:
             self.compared["custody"] += len(records)
             custody = {record.key: record for record in records}
             held = [at for record in records if (at := reconciliation.held_at(record))]
-            yield Page(custody, self._cases(custody), self._entries(held))
+            register, dockets = self._cases(custody), self._entries(held)
+            yield Page(custody, register, dockets, *self._besides(records))
 
     def _register(self) -> Iterator[Page]:
         """All that the register has open."""
@@ -235,7 +236,7 @@ class Pass:
         """Whether who is behind may just not have read yet what it lacks."""
         if finding.kind == "unarmed":
             return False
-        if finding.kind in ABSORBED:
+        if finding.kind in OWN:
             return not self._caught_up()
         return (finding.level or _REGISTER) in self._behind
 
@@ -251,7 +252,31 @@ class Pass:
             for record in custody.values()
             if record is not None and (at := reconciliation.held_at(record))
         ]
-        return Page(custody, self._cases(custody), self._entries([*places, *held]))
+        register, dockets = self._cases(custody), self._entries([*places, *held])
+        known = [record for record in custody.values() if record is not None]
+        return Page(custody, register, dockets, *self._besides(known))
+
+    def _besides(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, Record | None], dict[str, dict[str, bool]]]:
+        """The leads of these cases, and whether desks know which of their units are called."""
+        leads = dict.fromkeys(filter(None, map(reconciliation.lead_of, records)))
+        by_level: dict[str, dict[str, None]] = {}
+        for level, call in (
+            item for record in records for item in reconciliation.called_at(record)
+        ):
+            by_level.setdefault(level, {})[call] = None
+        calls: dict[str, dict[str, bool]] = {}
+        for level, wanted in by_level.items():
+            known: set[str] = set()
+            for some in _chunks(wanted, PAGE):
+                items = self._ask(level, _desk(level), "calls_of", some)
+                if items is None:
+                    break
+                known.update(items)
+            else:
+                calls[level] = {call: call in known for call in wanted}
+        return self._custody_of(leads), calls
 
     def _mend(self, findings: Sequence[Finding]) -> None:
         told = self._states([finding for finding in findings if finding.kind in ABSORBED])

@@ -14,6 +14,9 @@ that sending the latest whole state again is always safe.
   that lost what it did itself (it was restored), whose entry has ended. ``case.reconciled``. If
   that entry knows of a later hop, which nobody has any more, by one that is later still.
 - ``entry_stale``: an entry is live and its custody has ended. ``case.released`` once more.
+- ``follower_forgotten``: a case follows another (并案), and the custody of one of them knows it no
+  more. It follows it anew, by a hop where it is.
+- ``call_missing``: a unit is called, and its desk does not know it. ``case.called`` once more.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any, NamedTuple
 
 from services.bus.errors import Defer
 from services.bus.fold import Decision, Document, Record, Work
-from services.escalation import model, whistle
+from services.escalation import merging, model, whistle
 from services.grid.atlas import Atlas, UnknownProfile
 from services.grid.clock import Instant
 from services.grid.events import Event
@@ -41,9 +44,13 @@ KINDS = (
     "entry_behind",
     "entry_ended",
     "entry_stale",
+    "follower_forgotten",
+    "call_missing",
 )
 ABSORBED = ("custody_missing", "custody_behind")
 """Kinds in which somebody else knows better than the custodian."""
+OWN = (*ABSORBED, "follower_forgotten")
+"""Kinds that may be explained by what the custodian has not read in its own queue."""
 RECONCILED = "case.reconciled"
 _FORGOTTEN = (
     *("case.released", "case.called", "case.call_ended", "case.joined"),
@@ -66,12 +73,15 @@ class Place(NamedTuple):
 class Page:
     """What the three say of some cases. A key that is absent was not asked for; None is not there.
 
-    ``dockets`` is by level.
+    ``dockets`` and ``calls`` are by level; ``calls`` says of units that are called, by the id of
+    the call, whether their desk knows. ``leads`` is the custody of those that some cases follow.
     """
 
     custody: Mapping[str, Record | None]
     register: Mapping[str, Told | None] = field(default_factory=dict)
     dockets: Mapping[str, Mapping[Place, Told | None]] = field(default_factory=dict)
+    leads: Mapping[str, Record | None] = field(default_factory=dict)
+    calls: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class Finding:
     ``level`` and ``place`` are those of the docket entry that it is about, or (in a kind of
     ``ABSORBED``) that knows better; empty for the register. ``ours`` and ``theirs`` are the
     tokens of the custodian and of the other, None where there is none; ``over`` is who held the
-    case later, as an entry that has ended knows it.
+    case later, as an entry that has ended knows it; ``call`` is the id of a unit's call.
     """
 
     kind: str
@@ -92,6 +102,7 @@ class Finding:
     place: Place | None = None
     address: Address | None = None
     over: Token | None = None
+    call: str = ""
 
 
 def compare(page: Page, atlas: Atlas, now: Instant, later: float) -> list[Finding]:
@@ -103,8 +114,12 @@ def compare(page: Page, atlas: Atlas, now: Instant, later: float) -> list[Findin
     """
     found: list[Finding | None] = []
     for case, record in page.custody.items():
-        if record is not None and model.unarmed(record, atlas, now, later):
+        if record is None:
+            continue
+        if model.unarmed(record, atlas, now, later):
             found.append(Finding("unarmed", case, _token(record)))
+        found.append(_follows(record, page.leads))
+        found += _called(record, page.calls)
     for case, known in page.register.items():
         found.append(_in_register(case, page.custody.get(case), known))
     for level, entries in page.dockets.items():
@@ -140,6 +155,18 @@ def held_at(record: Record) -> tuple[str, Place] | None:
     return level, Place(record.key, token.round, token.hop)
 
 
+def lead_of(record: Record) -> str | None:
+    """The case that this one follows, if it is held and follows one."""
+    follows: str | None = _document(record)["facts"].get("follows")
+    return follows if held_at(record) is not None else None
+
+
+def called_at(record: Record) -> list[tuple[str, str]]:
+    """The units that are called to a case: at the desk of which level, and the id of the call."""
+    standing = whistle.standing(_document(record))
+    return [(item["call"]["level"], name) for name, item in standing.items() if item["sent"]]
+
+
 def repair(finding: Finding, atlas: Atlas, now: Instant, told: Event | None = None) -> Work:
     """The step that mends a finding; it answers whether it did anything.
 
@@ -156,6 +183,10 @@ def repair(finding: Finding, atlas: Atlas, now: Instant, told: Event | None = No
                 return _absorbed(finding, record, told, atlas, now)
             if finding.kind == "entry_stale":
                 return _released(finding, record, atlas, now)
+            if finding.kind == "follower_forgotten":
+                return _follows_anew(finding, record, atlas, now)
+            if finding.kind == "call_missing":
+                return _called_again(finding, record, atlas, now)
             return _sent_again(finding, record, atlas, now)
         except UnknownProfile as error:
             raise Defer(str(error)) from error
@@ -171,6 +202,27 @@ def as_event(case: str, facts: Mapping[str, Any], state: Mapping[str, Any], now:
     data = {"case": dict(facts), "state": dict(state), "found": "custody_behind"}
     made = Event(id=case, type=RECONCILED, subject=case, time=now, source="huashi", data=data)
     return Event.read(made.body())
+
+
+def _follows(record: Record, leads: Mapping[str, Record | None]) -> Finding | None:
+    """A follower that its lead does not know, or that has not heard of what its lead has said."""
+    lead = lead_of(record)
+    known = leads.get(lead) if lead is not None else None
+    # Of a lead that nobody knows any more nothing can be said.
+    if known is None or record.unpublished or known.unpublished:
+        return None
+    if not merging.forgotten(_document(record), _document(known)):
+        return None
+    return Finding("follower_forgotten", record.key, _token(record))
+
+
+def _called(record: Record, calls: Mapping[str, Mapping[str, bool]]) -> list[Finding]:
+    """Units that are called, and whose desk was asked and does not know it."""
+    return [
+        Finding("call_missing", record.key, _token(record), None, level, call=name)
+        for level, name in called_at(record)
+        if not record.unpublished and not calls.get(level, {}).get(name, True)
+    ]
 
 
 def _in_register(case: str, record: Record | None, known: Told | None) -> Finding | None:
@@ -264,9 +316,28 @@ def _sent_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) ->
     return replace(decision, events=[*decision.events, said], answer=True)
 
 
+def _follows_anew(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:
+    """A hop with which it follows the same case, which hears of it and says what became of it."""
+    document, lead = _document(record), lead_of(record)
+    if lead is None:
+        return Decision(None, answer=False)
+    decision = model.follow(document, lead, merging.CUSTODIAN, "", atlas=atlas, now=now)
+    said = _reconciled(finding, decision.document or document, atlas, now)
+    return replace(decision, events=[*map(_anew, decision.events), said], answer=True)
+
+
+def _called_again(finding: Finding, record: Record, atlas: Atlas, now: Instant) -> Decision:
+    document = _document(record)
+    decision = model.called_again(document, finding.call, now, atlas)
+    if not decision.answer:
+        return Decision(None, answer=False)
+    said = _reconciled(finding, document, atlas, now)
+    return replace(decision, events=[*decision.events, said])
+
+
 def _reconciled(finding: Finding, document: Document, atlas: Atlas, now: Instant) -> Event:
     # Each time is an event of its own: the same id must not come with another time.
-    discriminator = f"{finding.kind}:{finding.level}:{now}"
+    discriminator = f"{finding.kind}:{finding.level}:{finding.call}:{now}"
     progress = whistle.progress_of(document)
     said = {"found": finding.kind, **({"progress": progress} if progress else {})}
     return _said(RECONCILED, document, atlas, now, discriminator, **said)

@@ -9,7 +9,7 @@ from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
 from services.bus.rpc import caller
 from services.bus.shell import attach
-from services.bus.web import Call, Operations, route
+from services.bus.web import Answer, Call, Operations, route
 from services.escalation import api, duplicates, firing, reconciler, switching
 from services.escalation.shell import CustodianShell
 
@@ -88,8 +88,9 @@ class Service(Operations):
         may=api.READERS,
         touches=Touches.CASES,
         answers=api.DeadlinesShown(),
+        tagged=True,
     )
-    def deadlines(self, call: Call, case: str) -> dict[str, Any]:
+    def deadlines(self, call: Call, case: str) -> Answer:
         """Each past and coming deadline of a case."""
         return api.deadlines(self.shell, call, case)
 
@@ -102,8 +103,9 @@ class Service(Operations):
         answers=api.SupervisedShown(),
         problems=api.ENDED,
         repeatable=True,
+        tagged=True,
     )
-    def supervise(self, call: Call, case: str) -> dict[str, Any]:
+    def supervise(self, call: Call, case: str) -> Answer:
         """Has a case supervised (督办), by somebody above its holder."""
         return api.supervise(self.shell, call, case)
 
@@ -115,10 +117,12 @@ class Service(Operations):
         touches=Touches.CASES,
         answers=duplicates.MergedShown(),
         problems=duplicates.NOT_MERGED,
+        tagged=True,
+        waits=True,
     )
-    def merge(self, call: Call, case: str) -> dict[str, Any]:
+    def merge(self, call: Call, case: str) -> Answer:
         """Merges a case with another that is the same matter (并案): the older one is kept."""
-        return duplicates.merge(self.shell, self.markers, call, case)
+        return duplicates.merge(self.shell, self.markers, self.rpc, call, case)
 
     @route(
         "POST",

@@ -108,6 +108,22 @@ def _fires(call: dict[str, Any], grace: float, now: Instant) -> dict[str, Instan
     return fires
 
 
+def called_again(document: Document, name: str, discriminator: str, emit: Emit) -> bool:
+    """Calls a unit once more, with what it did: its desk has forgotten. Whether it still stands."""
+    known = standing(document).get(name)
+    if known is None or not known["sent"]:
+        return False
+    progress = {part: known[part] for part in whistles.NOTHING}
+    said = {"call": known["call"], "progress": progress}
+    emit(
+        "case.called",
+        discriminator=discriminator,
+        addressed=whistles.address(known["call"]),
+        **said,
+    )
+    return True
+
+
 def progress_of(document: Document) -> list[dict[str, Any]]:
     """What the units that are called to a case did so far, as events carry it."""
     calls, joined = document.get("calls", {}), document["state"].get("joined", ())

@@ -12,7 +12,7 @@ from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
-from services.bus.versions import must_match, tagged
+from services.bus.versions import etag, must_match, tagged
 from services.bus.web import Answer, Call
 from services.grid import whistles
 from services.grid.atlas import Atlas
@@ -187,6 +187,7 @@ class ReopenBody(Schema):
     example: ClassVar[dict[str, Any]] = {"reason": "雨后又漏水, 未修好。"}
 
     reason = public_text(500, required=True, shortest=1)
+    attachments = attachments("raise", load_default=list)
 
 
 class FeedbackBody(Schema):
@@ -525,24 +526,19 @@ def show(intake: IntakeShell, call: Call, case: str) -> Answer:
 
 def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
     """A resolved case is taken up again."""
-    document = _document(intake, case)
-    by, reason, atlas, now = (
-        call.identity.subject,
-        call.body["reason"],
-        intake.county.atlas(),
-        intake.now,
-    )
+    document, atlas, now = _document(intake, case), intake.county.atlas(), intake.now
+    by, said = call.identity.subject, (call.body["reason"], call.body["attachments"])
 
     def change(record: Record) -> Decision:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
-        decision = model.reopen(latest, by, reason, atlas=atlas, now=now)
-        return _on_what_was_seen(call, latest, decision, atlas)
+        decision = model.reopen(latest, by, *said, atlas=atlas, now=now)
+        return on_what_was_seen(call, latest, decision, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
 
-def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> dict[str, Any]:
+def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> Answer:
     """Somebody is told of what happens to a case from now on, or no longer."""
     readable(intake, call, case)
     atlas, now, by = intake.county.atlas(), intake.now, call.identity.subject
@@ -550,9 +546,13 @@ def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> dict[str
     added, removed = ([], watcher) if away else (watcher, [])
 
     def change(record: Record) -> Decision:
-        return model.watch(record.document or {}, by, added, removed, atlas=atlas, now=now)
+        latest = record.document or {}
+        decision = model.watch(latest, by, added, removed, atlas=atlas, now=now)
+        return on_what_was_seen(call, latest, decision, atlas)
 
-    return {"id": case, "watchers": _watchers(intake.act(Work(case, change), call.trail))}
+    document = intake.act(Work(case, change), call.trail)
+    headers = {"ETag": etag(shown(document, atlas))}
+    return Answer({"id": case, "watchers": _watchers(document)}, headers=headers)
 
 
 def _watcher(atlas: Atlas, body: dict[str, Any], *, away: bool) -> str:
@@ -593,7 +593,7 @@ def _feedback(intake: IntakeShell, call: Call, case: str, by: str) -> Document:
         def change(record: Record) -> Decision:
             latest = record.document or {}
             decision = give(latest, said, by, atlas=atlas, now=now)
-            return _on_what_was_seen(call, latest, decision, atlas)
+            return on_what_was_seen(call, latest, decision, atlas)
 
         return Work(case, change)
 
@@ -615,12 +615,12 @@ def withdraw(intake: IntakeShell, call: Call, case: str) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or {}
         decision = model.withdraw(latest, by, reason, atlas=atlas, now=now)
-        return _on_what_was_seen(call, latest, decision, atlas)
+        return on_what_was_seen(call, latest, decision, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
 
-def _on_what_was_seen(call: Call, document: Document, decision: Decision, atlas: Atlas) -> Decision:
+def on_what_was_seen(call: Call, document: Document, decision: Decision, atlas: Atlas) -> Decision:
     """A decision, if it is made on the version that the caller has seen; again, on any."""
     if decision.events:
         must_match(call, shown(document, atlas))

@@ -385,8 +385,9 @@ def _read(
         *_duties(body["duties"], there, atlas, errors),
         *_carried(body, known),
     ]
+    duties = _duties_left(body, known)
     for index, name in enumerate(body["retire"]):
-        item, wrong = known.get(name), _kept_by(name, there, atlas)
+        item, wrong = known.get(name), _kept_by(name, there, atlas, duties)
         if item is None:
             wrong = "is not in the directory: write the id of an entry that is (GET /v1/directory)"
         if item is None or wrong is not None:
@@ -509,9 +510,32 @@ def _duties(
         yield Wanted("duty", {**said, **lists, **zone})
 
 
-def _kept_by(name: str, there: Directory, atlas: Atlas) -> str | None:
-    """Why an entry can't go: who is in the unit, or which profile names it."""
+def _duties_left(body: Mapping[str, Any], known: Mapping[str, Entry]) -> list[Mapping[str, Any]]:
+    """The duties that there will be: those that there are, but what is said anew or goes."""
+    gone = {*body["retire"]}
+    there = {key: item["entry"] for key, item in known.items() if item["kind"] == "duty"}
+    there |= {f"duty:{item['officer']}": item for item in body["duties"]}
+    return [
+        duty
+        for key, duty in sorted(there.items())
+        # Without the officer a duty says nothing.
+        if key not in gone and f"officer:{duty['officer']}" not in gone
+    ]
+
+
+def _kept_by(
+    name: str, there: Directory, atlas: Atlas, duties: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Why an entry can't go: who is in the unit, whose deputy it is, or which profile names it."""
     kind, _, identity = name.partition(":")
+    if kind == "officer":
+        of = [
+            duty["officer"]
+            for duty in duties
+            if identity in (duty.get("deputy"), *(item.get("deputy") for item in duty["leaves"]))
+        ]
+        shown = ", ".join(of[:5])
+        return f"is deputy of {shown}: name another in their duty first" if of else None
     if kind != "unit" or identity not in atlas.directory.units:
         return None
     members = sorted(item.id for item in there.officers.values() if item.unit == identity)

@@ -8,6 +8,7 @@ whose timeline then says the same. So two people who link and unlink at once lea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from services.bus.errors import Refused
@@ -19,6 +20,9 @@ from services.grid.events.making import case_event
 
 LINKED = "case.linked"
 MOST_LINKS = 100
+TOLD = ("by", "note", "attachments")
+"""What an event says of whoever linked two cases."""
+_NOTHING_SAID: Mapping[str, Any] = MappingProxyType({})
 
 
 def decides(case: str, other: str) -> tuple[str, str]:
@@ -43,11 +47,19 @@ def must_have_room(document: Document, other: str) -> None:
 
 
 def link(
-    document: Document, other: str, by: str, *, on: bool, atlas: Atlas, now: Instant
+    document: Document,
+    other: str,
+    by: str,
+    *,
+    on: bool,
+    atlas: Atlas,
+    now: Instant,
+    said: Mapping[str, Any] = _NOTHING_SAID,
 ) -> Decision:
     """Links a case with another, or no longer; again, it changes nothing.
 
     :param document: of the case that decides (:func:`decides`).
+    :param said: a ``note`` and ``attachments``, as far as there are any: kept in the event.
     :raises Refused: it has as many links as a case may have.
     """
     known = document.get("links", {}).get(other, {"on": False, "version": 0})
@@ -55,7 +67,8 @@ def link(
         return Decision(document, answer=document)
     if on:
         must_have_room(document, other)
-    return _said(document, other, on=on, version=known["version"] + 1, by=by, atlas=atlas, now=now)
+    link = {"on": on, "version": known["version"] + 1}
+    return _linked(document, other, link, {"by": by, **said}, atlas=atlas, now=now)
 
 
 def work(event: Event, atlas: Atlas, now: Instant) -> Work:
@@ -63,39 +76,47 @@ def work(event: Event, atlas: Atlas, now: Instant) -> Work:
     said = event.data["link"]
     if decides(event.subject, said["case"])[0] != event.subject:
         return NOTHING
-    by = event.data["by"]
-    return taken(said["case"], event.subject, said, by=by, atlas=atlas, now=now)
+    told = {name: event.data[name] for name in TOLD if event.data.get(name)}
+    return taken(said["case"], event.subject, said, told, atlas=atlas, now=now)
 
 
 def taken(
-    case: str, other: str, said: Mapping[str, Any], *, by: str, atlas: Atlas, now: Instant
+    case: str,
+    other: str,
+    link: Mapping[str, Any],
+    told: Mapping[str, Any],
+    *,
+    atlas: Atlas,
+    now: Instant,
 ) -> Work:
-    """What ``other``, which decides, says of its link with a case, ``{on, version}``."""
+    """What ``other``, which decides, says of its link with a case, ``{on, version}``.
+
+    :param told: by whom, and what else they said (:data:`TOLD`).
+    """
 
     def change(record: Record) -> Decision:
         document = record.document
         if document is None:
             return Decision(None)
         known = document.get("links", {}).get(other, {"version": 0})
-        if known["version"] >= said["version"]:
+        if known["version"] >= link["version"]:
             return Decision(document, answer=document)
-        on, version = said["on"], said["version"]
-        return _said(document, other, on=on, version=version, by=by, atlas=atlas, now=now)
+        return _linked(document, other, link, told, atlas=atlas, now=now)
 
     return Work(case, change)
 
 
-def _said(
+def _linked(
     document: Document,
     other: str,
+    link: Mapping[str, Any],
+    told: Mapping[str, Any],
     *,
-    on: bool,
-    version: int,
-    by: str,
     atlas: Atlas,
     now: Instant,
 ) -> Decision:
-    links: dict[str, Any] = {**document.get("links", {}), other: {"on": on, "version": version}}
+    said = {name: link[name] for name in ("on", "version")}
+    links: dict[str, Any] = {**document.get("links", {}), other: said}
     document = {**document, "links": links}
     event = case_event(
         LINKED,
@@ -105,8 +126,8 @@ def _said(
         state=document["state"],
         now=now,
         directory=atlas.directory,
-        discriminator=f"{other}:{version}",
-        link={"case": other, "on": on, "version": version},
-        by=by,
+        discriminator=f"{other}:{said['version']}",
+        link={"case": other, **said},
+        **told,
     )
     return Decision(document, [event], document)

@@ -173,6 +173,7 @@ def reopen(
     document: Document,
     by: str,
     reason: str,
+    attachments: Sequence[dict[str, Any]] = (),
     *,
     atlas: Atlas,
     now: Instant,
@@ -241,6 +242,7 @@ def reopen(
         "status": status(state),
     }
     document = closing.arranged(document, atlas, now)
+    attached = {"attachments": list(attachments)} if attachments else {}
     event = case_event(
         "case.reopened",
         service="intake",
@@ -249,7 +251,7 @@ def reopen(
         state=state,
         now=now,
         directory=atlas.directory,
-        reopening={"by": by, "reason": reason, "why": why},
+        reopening={"by": by, "reason": reason, "why": why, **attached},
     )
     return Decision(document, [event], document)
 

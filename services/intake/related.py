@@ -10,16 +10,19 @@ from services.bus import problems
 from services.bus.fold import Decision, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.web import Call
-from services.grid.events.parts import AddressSchema, InstantField
+from services.bus.versions import etag
+from services.bus.web import Answer, Call
+from services.grid.events.parts import AddressSchema, InstantField, attachments, public_text
 from services.grid.tokens import Address
 from services.intake import duplicates, linking
-from services.intake.api import STATUSES, readable
+from services.intake.api import STATUSES, on_what_was_seen, readable, shown
 from services.intake.shell import IntakeShell
 
 CROWDED = {409: "As many cases as may be are linked with it already."}
 _COMPARED = 200
-"""How many cases are compared, before and after a report."""
+"""How many cases of the same category are compared, before and after a report."""
+_COMPARED_BESIDES = 100
+"""And how many of whatever category."""
 
 
 class LinkBody(Schema):
@@ -32,6 +35,8 @@ class LinkBody(Schema):
         validate=validate.Length(1, 200),
         metadata={"description": "the other case's id"},
     )
+    note = public_text(500, load_default="")
+    attachments = attachments("raise", load_default=list)
 
 
 class LinksShown(Shown):
@@ -55,6 +60,7 @@ class LikenessShown(Shown):
     words = fields.Float()
     place = fields.String(validate=validate.OneOf(["same", "within", "beside"]))
     hours = fields.Float()
+    same_category = fields.Boolean()
 
 
 class DuplicateShown(Shown):
@@ -64,6 +70,7 @@ class DuplicateShown(Shown):
     tracking = fields.String()
     title = fields.String()
     status = fields.String(validate=validate.OneOf(STATUSES))
+    category = fields.String()
     urgency = fields.String()
     division = fields.String()
     address = fields.Nested(AddressSchema)
@@ -81,7 +88,7 @@ class DuplicatesShown(Shown):
     duplicates = fields.List(fields.Nested(DuplicateShown))
 
 
-def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> dict[str, Any]:
+def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> Answer:
     """Links two cases that the caller may read, or no longer."""
     other, by = call.body["case"], call.identity.subject
     if other == case:
@@ -99,19 +106,24 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> dict[str, A
         linking.must_have_room(another, case)
     first, second = linking.decides(case, other)
     atlas, now = intake.county.atlas(), intake.now
+    said = {name: call.body[name] for name in ("note", "attachments") if call.body[name]}
 
     def change(record: Record) -> Decision:
-        return linking.link(record.document or {}, second, by, on=on, atlas=atlas, now=now)
+        latest = record.document or {}
+        decision = linking.link(latest, second, by, on=on, said=said, atlas=atlas, now=now)
+        return on_what_was_seen(call, latest if case == first else document, decision, atlas)
 
     decided = intake.act(Work(first, change), call.trail)
-    said = decided.get("links", {}).get(second)
-    shown = {first: decided}
-    if said is not None:
+    link = decided.get("links", {}).get(second)
+    now_so = {first: decided}
+    if link is not None:
         # At once; should this process die now, the event does the same.
-        taken = linking.taken(second, first, said, by=by, atlas=atlas, now=now)
-        shown[second] = intake.act(taken, call.trail)
+        taken = linking.taken(second, first, link, {"by": by, **said}, atlas=atlas, now=now)
+        now_so[second] = intake.act(taken, call.trail)
     call.trail.about(case, other, linked=on)
-    return {"id": case, "linked": linking.linked(shown.get(case, document))}
+    found = now_so.get(case, document)
+    headers = {"ETag": etag(shown(found, atlas))}
+    return Answer({"id": case, "linked": linking.linked(found)}, headers=headers)
 
 
 def alike(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
@@ -120,19 +132,22 @@ def alike(intake: IntakeShell, call: Call, case: str) -> dict[str, Any]:
     facts, directory = document["facts"], atlas.directory
     within = intake.county.rules_for(facts).duplicates.within
     around = duplicates.around(facts["division"], directory)
-    others = intake.store.like(around, facts["category"], facts["reported_at"], within, _COMPARED)
+    near = around, facts["reported_at"], within
+    # So that a flood of other matters does not hide those of its own category.
+    alike = intake.store.like(*near, _COMPARED, facts["category"])
+    others = {item["case"]: item for item in [*alike, *intake.store.like(*near, _COMPARED_BESIDES)]}
     found = []
-    for other in others:
+    for other in others.values():
         address = Address.of(other["state"]["address"])
         there = address.where(other["facts"]["division"])
         if other["case"] == case or not call.guard.reaches(atlas, *there):
             continue
         like = duplicates.likeness(document, other, within, directory)
-        if like.score >= duplicates.LEAST:
+        if like.suspicious:
             found.append((like, other))
     found.sort(key=lambda pair: (-pair[0].score, pair[1]["case"]))
-    shown = [_shown(like, other) for like, other in found[: call.query["limit"]]]
-    return {"case": case, "within_seconds": within, "duplicates": shown}
+    listed = [_shown(like, other) for like, other in found[: call.query["limit"]]]
+    return {"case": case, "within_seconds": within, "duplicates": listed}
 
 
 def _shown(like: duplicates.Likeness, other: dict[str, Any]) -> dict[str, Any]:
@@ -140,10 +155,10 @@ def _shown(like: duplicates.Likeness, other: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": other["case"],
         "status": other["status"],
-        **{name: facts[name] for name in ("tracking", "title", "urgency", "division")},
+        **{name: facts[name] for name in ("tracking", "title", "category", "urgency", "division")},
         "address": other["state"]["address"],
         "reported_at": facts["reported_at"],
         "follows": facts.get("follows"),
         "score": like.score,
-        "why": {name: getattr(like, name) for name in ("words", "place", "hours")},
+        "why": {name: getattr(like, name) for name in LikenessShown._declared_fields},
     }

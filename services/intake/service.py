@@ -350,8 +350,9 @@ class Service(Operations, Open311):
         touches=Touches.CASES,
         answers=api.WatchersShown(),
         problems=api.CROWDED,
+        tagged=True,
     )
-    def watch(self, call: Call, case: str) -> dict[str, Any]:
+    def watch(self, call: Call, case: str) -> Answer:
         """Has somebody told of what happens to a case (关注)."""
         return api.watch(self.shell, call, case, away=False)
 
@@ -362,8 +363,9 @@ class Service(Operations, Open311):
         may=api.WATCHERS,
         touches=Touches.CASES,
         answers=api.WatchersShown(),
+        tagged=True,
     )
-    def unwatch(self, call: Call, case: str) -> dict[str, Any]:
+    def unwatch(self, call: Call, case: str) -> Answer:
         """Has somebody told of it no longer (取消关注)."""
         return api.watch(self.shell, call, case, away=True)
 
@@ -375,8 +377,9 @@ class Service(Operations, Open311):
         touches=Touches.CASES,
         answers=related.LinksShown(),
         problems=related.CROWDED,
+        tagged=True,
     )
-    def link(self, call: Call, case: str) -> dict[str, Any]:
+    def link(self, call: Call, case: str) -> Answer:
         """Links two cases that have to do with each other (关联)."""
         return related.link(self.shell, call, case, on=True)
 
@@ -387,8 +390,9 @@ class Service(Operations, Open311):
         may=api.WATCHERS,
         touches=Touches.CASES,
         answers=related.LinksShown(),
+        tagged=True,
     )
-    def unlink(self, call: Call, case: str) -> dict[str, Any]:
+    def unlink(self, call: Call, case: str) -> Answer:
         """Two cases have nothing to do with each other after all."""
         return related.link(self.shell, call, case, on=False)
 

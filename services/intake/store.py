@@ -152,26 +152,31 @@ class Register(MongoStore):
         return None if raw is None else Instant(raw["document"]["close_due"])
 
     def like(
-        self, division: str, category: str, at: Instant, within: float, limit: int
+        self, division: str, at: Instant, within: float, limit: int, category: str | None = None
     ) -> list[dict[str, Any]]:
-        """Cases of a category in a division that were reported within so many seconds of ``at``.
+        """Cases in a division that were reported within so many seconds of ``at``.
 
         The nearest in time, at most ``limit`` before and as many after; none that was withdrawn.
+        Of each just what it takes to compare and to show it.
+
+        :param category: only those of this one.
         """
         found = []
+        parts = ("case", "facts", "state.address", "status", "report.description")
         for order, limits in (
             (-1, {"$gte": plus(at, -within), "$lte": at}),
             (1, {"$gt": at, "$lte": plus(at, within)}),
         ):
             where = {
                 "document.under": division,
-                "document.facts.category": category,
+                **({} if category is None else {"document.facts.category": category}),
                 "document.facts.reported_at": limits,
                 "document.status": {"$ne": "withdrawn"},
             }
             by_time = [("document.facts.reported_at", order), ("_id", order)]
             with database_errors():
-                found += list(self.collection.find(where).sort(by_time).limit(limit))
+                shown = {f"document.{part}": 1 for part in parts}
+                found += list(self.collection.find(where, shown).sort(by_time).limit(limit))
         return [raw["document"] for raw in found]
 
     def ended(

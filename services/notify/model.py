@@ -30,6 +30,7 @@ LONGEST_BACK_OFF = 600.0
 _FIRST_BACK_OFF = 5.0
 
 WATCHED = "case.watched"
+MERGED = "case.merged"
 
 
 def back_off(attempts: int, identity: str) -> float:
@@ -70,6 +71,9 @@ def announce(
     """Decides once who is told of an event and how; nobody is told twice of a redelivery."""
     if document is not None:
         return Decision(document)
+    if event.type == MERGED and event.data.get("joined") == []:
+        # That others left is no merge, and they are told of it themselves.
+        return Decision(None)
     deliveries = []
     profile = atlas.rules_for(event.data["case"])
     for template in profile.templates:

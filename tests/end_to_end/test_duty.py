@@ -214,11 +214,19 @@ def test_an_operator_changes_who_is_on_duty_while_everything_runs(county: County
             ),
             ({"retire": ["officer:t-9"]}, "retire.0"),
             ({"retire": ["unit:team"]}, "retire.0"),
+            ({"retire": ["officer:t-4"]}, "retire.0"),
+            (
+                {"duties": [{"officer": "t-1", "deputy": "v-205"}], "retire": ["officer:t-4"]},
+                "retire.0",
+            ),
             ({"retire": ["division:469002104214"]}, "retire.0"),
         ):
             answer = say(**body)
             assert answer.status_code == 422, answer.text
             assert [item["field"] for item in answer.json()["errors"]] == [field]
+        # What is wrong says whose deputy it is, and of whom it is said anew in the same request.
+        kept = say(duties=[{"officer": "t-1"}], retire=["officer:t-4"]).json()["detail"]
+        assert "officer:t-4 is deputy of t-2: name another in their duty first" in kept
     finally:
         back = [{**item["entry"]} for item in before.values() if item]
         for item in back:

@@ -225,8 +225,11 @@ def test_the_level_above_grants_more_time_and_the_holder_has_it(county: County) 
     waiting = county.act("household", case, "suspend", reason="waiting")
     assert waiting.status_code == 200, waiting.text
     assert county.act("household", case, "extend", by="9d", reason="路远").status_code == 422
-    asked = county.act("household", case, "extend", by="1d", reason="路远")
+    shows = [{"url": "https://files.example.org/lamp.jpg", "sha256": "0f" * 32, "name": "路.jpg"}]
+    wanted = {"by": "1d", "reason": "路远", "attachments": shows}
+    asked = county.act("household", case, "extend", **wanted)
     assert asked.status_code == 202, asked.text
+    assert asked.json()["extension"]["attachments"] == shows
     identity = asked.json()["extension"]["id"]
     desk = f"{county.about['desks']['group']}/v1/desks/group/extensions"
 
@@ -235,15 +238,26 @@ def test_the_level_above_grants_more_time_and_the_holder_has_it(county: County) 
         return identity in [item["id"] for item in found]
 
     eventually("the request at the group's desk", arrived)
-    granted = county.ask("POST", f"{desk}/{identity}/grant", json={"note": "同意"})
+    seen = county.ask("GET", f"{desk}/{identity}")
+    assert (seen.status_code, seen.json()["attachments"]) == (200, shows)
+    said, now = {"note": "同意", "attachments": shows}, {"If-Match": seen.headers["ETag"]}
+    other = {"If-Match": '"of another version"'}
+    stale = county.ask("POST", f"{desk}/{identity}/grant", json=said, headers=other)
+    assert (stale.status_code, stale.json()["now"]["status"]) == (412, "asked")
+    granted = county.ask("POST", f"{desk}/{identity}/grant", json=said, headers=now)
     assert granted.status_code == 200, granted.text
+    again = county.ask("POST", f"{desk}/{identity}/grant", json=said, headers=now)
+    assert (again.status_code, again.json()) == (200, granted.json())
     assert county.ask("POST", f"{desk}/{identity}/refuse", json={}).status_code == 409
+    assert county.ask("GET", f"{desk}/{'0' * 36}").status_code == 404
     deadlines = waiting.json()["deadlines"]
     resolve = next(item["due"] for item in deadlines if item["kind"] == "resolve")
     later = plus(Instant(resolve), 86400)
     eventually("the extended deadline", lambda: county.custody(case).get("next_due") == later)
     (extended,) = eventually("the record", lambda: county.timeline(case, "case.extended"))
     assert extended["data"]["extension"]["reason"] == "路远"
+    (told,) = county.timeline(case, "case.extension_granted")
+    assert told["data"]["answer"]["attachments"] == shows
     row = next(row for row in county.custody(case)["deadlines"] if row["due"] == later)
     assert "extended by 1d" in " ".join(row["counted"])
     again = county.act("household", case, "extend", by="1d", reason="还是远")
@@ -257,8 +271,12 @@ def test_a_reopened_case_goes_on_with_the_time_already_spent(county: County) -> 
     assert county.ask("POST", reopen, json={"reason": "又漏了"}).status_code == 409
     assert county.act("household", case, "resolve", outcome="settled").status_code == 200
     eventually("the resolution", lambda: county.case(case)["status"] == "resolved")
-    answer = county.ask("POST", reopen, json={"reason": "又漏了"})
+    shows = [{"url": "https://files.example.org/lamp.jpg", "sha256": "0f" * 32}]
+    wanted = {"reason": "又漏了", "attachments": shows}
+    answer = county.ask("POST", reopen, json=wanted)
     assert answer.status_code == 200, answer.text
+    (told,) = eventually("it is told", lambda: county.timeline(case, "case.reopened"))
+    assert told["data"]["reopening"]["attachments"] == shows
     assert county.ask("POST", reopen, json={"reason": "又漏了"}).json()["token"]["round"] == 2
     shown = answer.json()
     assert (shown["token"]["round"], shown["token"]["hop"]) == (2, 0)

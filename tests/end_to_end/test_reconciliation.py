@@ -139,6 +139,72 @@ def test_one_pass_finds_and_mends_all_that_was_broken(still: County, database: A
     assert still.act("household", ended, "resolve", outcome="settled").status_code == 200
 
 
+def test_followers_that_were_forgotten_follow_again(still: County, database: Any) -> None:
+    pairs = [(held(still), held(still)) for _ in range(2)]
+    for older, younger in pairs:
+        url = f"{still.about['escalation']}/v1/cases/{older}/merge"
+        answer = still.ask("POST", url, json={"with": younger, "reason": "同一盏路灯"})
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["kept"]["case"], answer.json()["heard"]) == (older, True)
+        eventually("it is told", lambda older=older: still.case(older)["followers"])
+        still.settled_everywhere(younger)
+    # As if the custody of the one, or of the other, were of before the merge.
+    (lead, follower), (_, forgetful) = pairs
+    custody = database["custody"]
+    custody.update_one({"_id": lead}, {"$unset": {"document.followers": ""}})
+    custody.update_one({"_id": forgetful}, {"$unset": {"document.following": ""}})
+    result = reconciled(still)
+    for case in (follower, forgetful):
+        assert found(result, case) == ["follower_forgotten"]
+        assert still.timeline(case, "case.reconciled")[0]["data"]["found"] == "follower_forgotten"
+    assert result["found"] == {"follower_forgotten": 2}
+    mended(still, lead, follower, forgetful)
+    for older, younger in pairs:
+        assert still.act("household", older, "resolve", outcome="settled").status_code == 200
+        eventually(
+            "it is resolved as well",
+            lambda younger=younger: still.case(younger)["status"] == "resolved",
+        )
+        assert still.case(younger)["resolution"]["followed"] == older
+
+
+def test_a_unit_whose_desk_forgot_that_it_is_called_is_called_again(
+    still: County, database: Any
+) -> None:
+    case = still.report("469002104214")
+    still.arrived("village", case)
+    units = {"units": [{"unit": "team"}], "reason": "联合处置"}
+    assert still.act("village", case, "whistle", **units).status_code == 200
+    docket, about = (
+        database["docket_village"],
+        {"document.case": case, "document.call": {"$ne": None}},
+    )
+    key = eventually("the call", lambda: docket.find_one(about))["_id"]
+    url = f"{still.about['desks']['village']}/v1/desks/village/calls/{key.removeprefix('call:')}"
+    seen = {"If-Match": still.ask("GET", url).headers["ETag"]}
+    came = still.ask("POST", f"{url}/check-in", json={"note": "已到"}, headers=seen)
+    assert came.status_code == 200, came.text
+    stale = still.ask("POST", f"{url}/finish", json={}, headers=seen)
+    assert (stale.status_code, stale.json()["now"]["status"]) == (412, "checked_in")
+    assert came.headers["ETag"] == still.ask("GET", url).headers["ETag"]
+
+    def heard() -> bool:
+        known = database["custody"].find_one({"_id": case})["document"]["calls"]
+        return all(item["checked_in"] for item in known.values())
+
+    eventually("the custodian has heard", heard)
+    docket.delete_one({"_id": key})
+    assert still.ask("GET", url).status_code == 404
+    assert found(reconciled(still), case) == ["call_missing"]
+    again = eventually(
+        "it is there again",
+        lambda: (answer := still.ask("GET", url)).status_code == 200 and answer.json(),
+    )
+    assert again["checked_in"] == came.json()["checked_in"]
+    assert again["status"] == "checked_in"
+    mended(still, case)
+
+
 def test_an_entry_that_is_live_again_after_its_release_ends(county: County) -> None:
     case = county.report()
     eventually("supervision", lambda: county.case(case)["supervised"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -1011,9 +1012,82 @@ def test_how_a_case_ended_is_shown(services: Services) -> None:
         assert words in shown
 
 
+def test_a_case_waits_goes_on_and_gets_more_time(services: Services) -> None:
+    entry = {**CASE, "status": "live"}
+    path = "/v1/desks/household/cases/c-1"
+    services.say(f"POST {path}/suspend", (200, entry))
+    services.say(f"POST {path}/resume", (200, entry))
+    asked = {**entry, "extension": {"id": "e-1", "by": "1d"}}
+    services.say(f"POST {path}/extend", (202, asked))
+    said = ("desk", "household", "suspend", "c-1", "--reason", "waiting", "--longest", "1d")
+    assert run(*said).stdout == "K7QX2M9A4T  live\n"
+    assert services.asked[-1][2] == {"reason": "waiting", "longest": "1d"}
+    assert run("desk", "household", "resume", "c-1", "--note", "补齐了").exit_code == 0
+    assert services.asked[-1][2] == {"note": "补齐了"}
+    found = run("desk", "household", "extend", "c-1", "--by", "1d", "--reason", "路远")
+    assert found.stdout == "K7QX2M9A4T  live  asked for 1d: e-1\n"
+    assert services.asked[-1][2] == {"by": "1d", "reason": "路远"}
+    assert run("desk", "household", "extend", "c-1", "--by", "1d").exit_code == Exit.USAGE
+
+
+def test_more_time_is_seen_and_answered_by_the_step_above(services: Services) -> None:
+    item = {
+        "id": "e-1",
+        "tracking": "K7QX2M9A4T",
+        "title": "路灯不亮",
+        "asked_by": "h-007",
+        "by": "1d",
+        "due": AT,
+        "reason": "路远",
+        "status": "asked",
+    }
+    page, none = {"extensions": [item], "next": None}, {"extensions": [], "next": None}
+    services.say("GET /v1/desks/household/extensions", (200, page), (200, none))
+    line = run("desk", "household", "extensions").stdout.splitlines()[1]
+    for said in ("e-1", "K7QX2M9A4T", "h-007", "1d", "01-05 08:00:00", "路远", "asked"):
+        assert said in line
+    assert "status=asked" in services.asked[-1][0]
+    assert "nobody asks" in run("desk", "household", "extensions", "--status", "all").stdout
+    for action, status in (("grant", "granted"), ("refuse", "refused")):
+        path = f"POST /v1/desks/household/extensions/e-1/{action}"
+        services.say(path, (200, {**item, "status": status}))
+        found = run("desk", "household", action, "e-1", "--note", "知道了")
+        assert found.stdout == f"K7QX2M9A4T  1d  {status}\n"
+        assert services.asked[-1][2] == {"note": "知道了"}
+
+
+def test_a_case_is_taken_up_again(services: Services) -> None:
+    services.say("POST /v1/cases/c-1/reopen", (200, CASE))
+    assert run("reopen", "c-1", "--reason", "又漏水").stdout.startswith("K7QX2M9A4T  reported")
+    assert services.asked[-1][2] == {"reason": "又漏水"}
+
+
+def test_what_an_act_shows_is_a_file_that_lies_elsewhere(
+    services: Services, tmp_path: Path
+) -> None:
+    file, url = tmp_path / "路灯=1.jpg", "https://files.example.org/a=b.jpg"
+    file.write_bytes(b"lamp")
+    digest = hashlib.sha256(b"lamp").hexdigest()
+    services.say("POST /v1/desks/household/cases/c-1/resolve", (200, {**CASE, "status": "ended"}))
+    attach = ("--attach", f"{file}={url}", "--attach", f"{'0f' * 32}={url}")
+    assert run("desk", "household", "resolve", "c-1", *attach).exit_code == 0
+    assert services.asked[-1][2]["attachments"] == [
+        {"url": url, "sha256": digest, "name": "路灯=1.jpg"},
+        {"url": url, "sha256": "0f" * 32},
+    ]
+    for wrong, why in (
+        (str(file), "write FILE=URL"),
+        (f"{file}=lamp.jpg", "write FILE=URL"),
+        (f"{tmp_path}/none.jpg={url}", "can't be read"),
+    ):
+        result = run("desk", "household", "resolve", "c-1", "--attach", wrong)
+        assert result.exit_code == Exit.USAGE
+        assert why in result.stderr
+
+
 def test_cases_are_merged_and_linked(services: Services) -> None:
     held = {"address": {"level": "village", "division": "469002104214", "unit": None}, "token": {}}
-    told = {"kept": {"case": "c-1", **held}, "follower": {"case": "c-2", **held}}
+    told = {"kept": {"case": "c-1", **held}, "follower": {"case": "c-2", **held}, "heard": True}
     services.say("POST /v1/cases/c-1/merge", (200, told))
     result = run("merge", "c-1", "--with", "c-2", "--reason", "同一盏灯")
     assert result.stdout == "c-2 follows c-1, held by village 469002104214\n"
@@ -1021,6 +1095,8 @@ def test_cases_are_merged_and_linked(services: Services) -> None:
     assert (
         json.loads(run("merge", "c-1", "--with", "c-2", "--reason", "r", "--json").stdout) == told
     )
+    services.say("POST /v1/cases/c-1/merge", (202, {**told, "heard": False}))
+    assert "has not heard" in run("merge", "c-1", "--with", "c-2", "--reason", "r").stdout
     services.say("POST /v1/cases/c-1/link", (200, {"id": "c-1", "linked": ["c-2"]}))
     assert run("link", "c-1", "--with", "c-2").stdout == "c-2\n"
     assert services.asked[-1][2] == {"case": "c-2"}
@@ -1033,17 +1109,18 @@ def test_what_may_be_the_same_is_listed(services: Services) -> None:
     found = {
         "id": "c-2",
         "title": "路灯坏了",
+        "category": "safety",
         "status": "reported",
         "address": {"level": "village", "division": "469002104214", "unit": None},
         "reported_at": AT,
         "score": 0.71,
-        "why": {"words": 0.5, "place": "beside", "hours": 2.5},
+        "why": {"words": 0.5, "place": "beside", "hours": 2.5, "same_category": False},
     }
     page = {"case": "c-1", "within_seconds": 259200.0, "duplicates": [found]}
     nothing = {**page, "duplicates": []}
     services.say("GET /v1/cases/c-1/duplicates", (200, page), (200, nothing))
     line = run("duplicates", "c-1").stdout.splitlines()[1]
-    for said in ("71%", "c-2", "路灯坏了", "words 50%, place beside, 2.5 h apart"):
+    for said in ("71%", "c-2", "路灯坏了", "words 50%, place beside, 2.5 h apart, safety"):
         assert said in line
     assert run("duplicates", "c-1").stdout == "nothing alike was reported near it within 3d\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from services.grid.calendars import Pause
 from services.grid.clock import Instant, plus
 from services.grid.events import Event
 from services.grid.tokens import Address
+from services.notify import model as notify
 from tests.simulator import invariants
 from tests.simulator.county import RULES, atlas
 from tests.simulator.world import Step, World
@@ -478,6 +480,45 @@ def test_what_follows_the_younger_one_counts_for_the_older_one_too() -> None:
     for crowds in ((most, 0), (most - 10, 10)):
         with pytest.raises(Refused, match=f"{crowds[0]} cases follow case-1"):
             merged(*crowds)
+
+
+def test_those_that_left_make_room_for_others() -> None:
+    world = Matter("ordinary", "ordinary")
+    documents = world.nodes["escalation"].store.documents()
+    gone = {str(at): {"left": why} for at, why in enumerate(("left", "moved", "withdrawn") * 100)}
+    there = {f"there-{at}": {"left": "resolved"} for at in range(merging.MOST_FOLLOWERS)}
+
+    def pair(followers: dict[str, Any]) -> Any:
+        crowded = {**documents, "case-1": {**documents["case-1"], "followers": followers}}
+        return merging.pair(
+            lambda cases: {case: crowded[case] for case in cases}, "case-1", "case-2", ATLAS
+        )
+
+    assert pair(gone) is not None
+    with pytest.raises(Refused, match="200 are the most"):
+        pair({**gone, **there})
+
+
+def test_a_merge_is_told_and_a_departure_is_no_merge() -> None:
+    world = Matter("ordinary", "ordinary")
+    world.one(1, 2)
+    world.does(2, "resolve")
+    assert world.reopen("case-2")
+    world.settle()
+    joined, parted = world.events("case.merged", 1)
+    assert (joined.data["joined"], joined.data["merged"]["followers"]) == (["case-2"], ["case-2"])
+    assert (parted.data["joined"], parted.data["merged"]["followers"]) == ([], [])
+    templates = [{"on": "case.merged", "tell": ["holder"], "by": ["log"], "text": "{title}"}]
+    county = atlas(deadlines=_SOONER, templates=templates)
+    rules = {**county.profiles, joined.data["case"]["profile"]: county.current[0]}
+    county = type(county)(county.directory, rules, [county.current[0].id])
+
+    def told(event: Event) -> int:
+        document = notify.announce(None, event, (), county, world.clock.now()).document
+        return len((document or {"deliveries": ()})["deliveries"])
+
+    older = replace(joined, data={name: joined.data[name] for name in ("case", "state", "merged")})
+    assert [told(event) for event in (joined, parted, older)] == [1, 0, 1]
 
 
 def test_cases_under_rules_of_different_counties_are_not_merged() -> None:

@@ -49,6 +49,8 @@ def rpc(world: World) -> Ask:
         store = world.nodes[name].store
         if method == "cases_of":
             return register.cases_of(store, arguments[0], whole=arguments[1]), False
+        if method == "calls_of":
+            return desk.calls_of(store, arguments[0]), False
         if method == "entries_of":
             return desk.entries_of(store, arguments[0], whole=arguments[1]), False
 

@@ -8,6 +8,7 @@ import pytest
 
 from services.bus.errors import Defer
 from services.bus.fold import Record, Unpublished
+from services.dispatch import calls
 from services.escalation import model, reconciliation
 from services.escalation.reconciliation import Finding, Page, Place
 from services.grid.atlas import Atlas
@@ -188,3 +189,142 @@ def test_a_repair_waits_for_a_profile_that_has_not_arrived() -> None:
     finding = Finding("unarmed", CASE, Token.of(HELD))
     with pytest.raises(Defer):
         reconciliation.repair(finding, empty, NOW).change(custody(next_due=None))
+
+
+def merged() -> tuple[Record, Record]:
+    """The custody of an older case and of the one that follows it."""
+    world = World(ATLAS)
+    for number in (1, 2):
+        world.report(f"case-{number}")
+        world.settle()
+        world.clock.advance(60)
+    assert world.merge(("case-1", "case-2"))
+    world.settle()
+    known = world.nodes["escalation"].store.read(["case-1", "case-2"])
+    return known["case-1"], known["case-2"]
+
+
+def changed(record: Record, **parts: Any) -> Record:
+    return Record(record.key, record.revision, {**(record.document or {}), **parts})
+
+
+OLDER, YOUNGER = merged()
+SINCE = {"round": 1, "hop": 1, "urgency": "ordinary"}
+TOLD = {"case": "case-1", "round": 1, "resolution": {}, "told": None}
+
+
+def left(why: str | None, hop: int = 1) -> Record:
+    return changed(OLDER, followers={"case-2": {**SINCE, "hop": hop, "left": why}})
+
+
+@pytest.mark.parametrize(
+    ("lead", "follower", "is_found"),
+    [
+        (OLDER, YOUNGER, False),
+        (changed(OLDER, followers={}), YOUNGER, True),
+        (left(None, hop=0), YOUNGER, True),
+        (left("moved"), YOUNGER, True),
+        (left("withdrawn"), YOUNGER, True),
+        (left("left"), YOUNGER, True),
+        (left("resolved"), YOUNGER, True),
+        (left("resolved"), changed(YOUNGER, lead=TOLD), False),
+        (OLDER, changed(YOUNGER, following=None), True),
+        (None, YOUNGER, False),
+        (
+            Record(
+                "case-1",
+                1,
+                (OLDER.document or {}) | {"followers": {}},
+                (Unpublished(reported(), 0.0),),
+            ),
+            YOUNGER,
+            False,
+        ),
+    ],
+)
+def test_a_follower_that_one_of_the_two_has_forgotten(
+    lead: Record | None, follower: Record, is_found: bool
+) -> None:
+    page = Page({"case-2": follower}, leads={"case-1": lead})
+    kinds = [item.kind for item in reconciliation.compare(page, ATLAS, NOW, 300)]
+    assert kinds == (["follower_forgotten"] if is_found else [])
+    # Of whom nobody was asked nothing is said.
+    assert reconciliation.compare(Page({"case-2": follower}), ATLAS, NOW, 300) == []
+
+
+def test_a_forgotten_follower_follows_anew_in_a_hop_where_it_is() -> None:
+    page = Page({"case-2": YOUNGER}, leads={"case-1": changed(OLDER, followers={})})
+    (finding,) = reconciliation.compare(page, ATLAS, NOW, 300)
+    decision = reconciliation.repair(finding, ATLAS, NOW).change(YOUNGER)
+    assert decision.answer is True
+    types = [event.type for event in decision.events]
+    assert types == ["case.transferred", "case.followed", "case.released", "case.reconciled"]
+    said = decision.events[1].data["following"]
+    assert (said["case"], said["by"], said["since"]) == (
+        "case-1",
+        "custodian",
+        {"round": 1, "hop": 2},
+    )
+    before, after = (YOUNGER.document or {})["state"], (decision.document or {})["state"]
+    assert {**after, "token": 0} == {**before, "token": 0}
+    # Once more it does nothing: it has moved on.
+    again = reconciliation.repair(finding, ATLAS, NOW).change(
+        Record("case-2", 2, decision.document)
+    )
+    assert (again.document, again.answer) == (None, False)
+
+
+CALL = {
+    **{"id": "call-1", "round": 1, "hop": 0, "level": "village", "division": "469002104214"},
+    **{"unit": "team", "lead": True, "by": "v-1", "at": NOW, "reason": "联合处置"},
+    **{"supervise": "all", "released": None},
+    **{
+        kind: {"kind": kind, "due": plus(NOW, 3600), "rule": "r", "source": "s"}
+        for kind in ("check_in", "finish")
+    },
+}
+DONE = {"by": "t-1", "at": NOW, "note": "已到"}
+
+
+def calling(**known: Any) -> Record:
+    state = {**(custody().document or {})["state"], "joined": [CALL]}
+    own = {"call": CALL, "fires": {}, "sent": True, "ended": None}
+    calls = {"call-1": {**own, "checked_in": None, "finished": None, "missed": [], **known}}
+    return custody(state=state, calls=calls)
+
+
+@pytest.mark.parametrize(
+    ("held", "known", "kinds"),
+    [
+        (calling(), True, []),
+        (calling(), None, []),
+        (calling(), False, ["call_missing"]),
+        (calling(sent=False), False, []),
+        (custody(), False, []),
+    ],
+)
+def test_a_call_that_the_units_desk_has_forgotten(
+    held: Record, known: bool | None, kinds: list[str]
+) -> None:
+    calls = {} if known is None else {"village": {"call-1": known}}
+    page = Page({CASE: held}, calls=calls)
+    assert [item.kind for item in reconciliation.compare(page, ATLAS, NOW, 300)] == kinds
+
+
+def test_a_unit_is_called_again_with_what_it_did() -> None:
+    held = calling(checked_in=DONE)
+    (finding,) = reconciliation.compare(
+        Page({CASE: held}, calls={"village": {"call-1": False}}), ATLAS, NOW, 300
+    )
+    decision = reconciliation.repair(finding, ATLAS, NOW).change(held)
+    called, said = decision.events
+    assert (called.type, said.data["found"]) == ("case.called", "call_missing")
+    assert called.key.startswith("case.called.village.")
+    assert called.data["progress"]["checked_in"] == DONE
+    entry = calls.merge(None, Event.read(called.body()))
+    assert (entry["checked_in"], entry["status"]) == (DONE, "checked_in")
+    # Who is released meanwhile is called no more.
+    gone = {**CALL, "released": {"by": "v-1", "at": NOW, "score": None, "note": ""}}
+    state = {**(held.document or {})["state"], "joined": [gone]}
+    decision = reconciliation.repair(finding, ATLAS, NOW).change(changed(held, state=state))
+    assert (decision.document, decision.answer) == (None, False)

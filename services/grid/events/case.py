@@ -92,6 +92,7 @@ class ExtensionSchema(Kept):
     reason = public_text(500, required=True, shortest=1)
     asked_by = fields.String(required=True)
     asked_at = InstantField(required=True)
+    attachments = attachments()
 
 
 class ExtensionEventSchema(CaseSchema):
@@ -106,6 +107,7 @@ class AnswerSchema(Kept):
     by = fields.String(required=True)
     note = public_text(2000, lines=True, load_default="")
     at = InstantField(required=True)
+    attachments = attachments()
 
 
 class ExtensionAnsweredSchema(ExtensionEventSchema):
@@ -123,6 +125,7 @@ class ReopeningSchema(Kept):
     by = fields.String(required=True)
     reason = public_text(500, required=True, shortest=1)
     why = fields.String(validate=validate.OneOf(["asked", "unsatisfied"]))
+    attachments = attachments()
 
 
 class ReopenedSchema(CaseSchema):

@@ -15,6 +15,7 @@ from services.grid.events.parts import (
     InstantField,
     Kept,
     TokenSchema,
+    attachments,
     public_text,
 )
 
@@ -94,6 +95,7 @@ class SupervisorSchema(Kept):
 
     by = fields.String(required=True)
     reason = public_text(500, required=True, shortest=1)
+    attachments = attachments()
 
 
 class SupervisedSchema(PassedEventSchema):

@@ -9,6 +9,7 @@ from services.grid.events.parts import (
     CaseSchema,
     Kept,
     ResolutionSchema,
+    attachments,
     public_text,
 )
 
@@ -28,6 +29,8 @@ class LinkedSchema(CaseSchema):
 
     link = fields.Nested(LinkSchema, required=True)
     by = fields.String(required=True)
+    note = public_text(500, load_default="")
+    attachments = attachments()
 
 
 class HopSchema(Kept):
@@ -53,6 +56,7 @@ class FollowingSchema(Kept):
     before = fields.String(required=True, allow_none=True, validate=_CASE)
     by = fields.String(required=True)
     reason = public_text(500, required=True)
+    attachments = attachments()
     since = fields.Nested(HopSchema)
 
 
@@ -70,9 +74,13 @@ class MergedSchema(Kept):
 
 
 class MergedEventSchema(CaseSchema):
-    """``case.merged``."""
+    """``case.merged``; ``joined`` are those that are new, none if others left.
+
+    It is absent in older events.
+    """
 
     merged = fields.Nested(MergedSchema, required=True)
+    joined = fields.List(fields.String(validate=_CASE))
 
 
 class LedSchema(Kept):
@@ -120,7 +128,7 @@ TYPES = (
     ),
     EventType(
         "case.merged",
-        "Others follow this case: what becomes of it becomes of them (并案).",
+        "Others follow this case (并案): what becomes of it becomes of them; or no longer.",
         ("escalation",),
         ("intake", "dispatch", "notify"),
         MergedEventSchema,

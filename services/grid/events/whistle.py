@@ -26,19 +26,25 @@ class WhistledSchema(AttachedSchema):
     units = fields.List(fields.String(), required=True)
 
 
-class CalledSchema(CaseSchema):
-    """``case.called``."""
+class CallEventSchema(CaseSchema):
+    """What is said of a call."""
 
     call = fields.Nested(CallSchema, required=True)
 
 
-class ProgressedSchema(AttachedSchema, CalledSchema):
+class CalledSchema(CallEventSchema):
+    """``case.called``; with what the unit did, for a desk that has forgotten it."""
+
+    progress = fields.Nested(ProgressSchema)
+
+
+class ProgressedSchema(AttachedSchema, CallEventSchema):
     """``case.checked_in`` and ``case.finished``."""
 
     progress = fields.Nested(ProgressSchema, required=True)
 
 
-class OverdueSchema(CalledSchema):
+class OverdueSchema(CallEventSchema):
     """``case.unit_overdue``; ``passed.kind`` is ``check_in`` or ``finish``."""
 
     progress = fields.Nested(ProgressSchema, required=True)
@@ -51,7 +57,7 @@ class JoinedSchema(CaseSchema):
     progress = fields.List(fields.Nested(CallProgressSchema), required=True)
 
 
-class CallEndedSchema(CalledSchema):
+class CallEndedSchema(CallEventSchema):
     """``case.call_ended``; ``why`` is ``released`` by the holder, or ``ended`` with the case."""
 
     why = fields.String(required=True, validate=validate.OneOf(["released", "ended"]))
