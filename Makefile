@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 NODE := tests/contract/asyncapi docs/integrating/examples
 
-.PHONY: help demo up down test simulate lint contracts manifests bench bench-deadlines lock
+.PHONY: help demo up down test simulate malformed lint contracts manifests bench bench-deadlines lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: $(INSTALLED) ## all tests, on servers that they start themselves
 
 simulate: $(INSTALLED) ## a million simulated cases on all processors; CASES=10000 for fewer
 	@$(BIN)/python -W ignore -m tests.simulator --cases $(or $(CASES),1000000)
+
+malformed: $(INSTALLED) ## a million malformed inputs over both doors; INPUTS=10000 for fewer
+	@$(BIN)/python -W ignore -m tests.malformed --inputs $(or $(INPUTS),1000000)
 
 lint: $(INSTALLED) ## style, types, the container file
 	@$(BIN)/ruff check .

@@ -45,7 +45,7 @@ SERVES: dict[str, tuple[str, ...]] = {
 }
 """Which methods a service answers by nameko RPC."""
 CALLERS: dict[str, tuple[str, ...]] = {
-    "escalation": ("open_cases", "cases_of", "live_entries", "entries_of"),
+    "escalation": ("open_cases", "cases_of", "live_entries", "entries_of", "calls_of"),
     "notify": ("happened",),
 }
 """Who may call which of them."""

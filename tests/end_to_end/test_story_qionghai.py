@@ -105,8 +105,12 @@ def test_what_is_professional_and_urgent_is_the_teams_at_the_village(qionghai: C
     entry = qionghai.arrived("village", case)
     assert entry["address"]["unit"] == f"{VILLAGE}-security"
     assert entry["procedure"] is None
-    tracked = qionghai.ask("GET", f"{qionghai.about['intake']}/v1/tracking/{entry['tracking']}")
-    assert tracked.json()["level_title"] == "治安联防队到现场"
+    tracking = f"{qionghai.about['intake']}/v1/tracking/{entry['tracking']}"
+
+    def shown() -> bool:
+        return bool(qionghai.ask("GET", tracking).json()["level_title"] == "治安联防队到现场")
+
+    eventually("whoever knows the code sees the team", shown)
     done(qionghai, "village", case, "acknowledge", TEAM)
     done(qionghai, "village", case, "resolve", TEAM, outcome="settled", note="已追回")
     qionghai.settled_everywhere(case)

@@ -30,3 +30,9 @@ def test_one_that_never_comes_back_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(topology, "_RECOVERY_SECONDS", -1.0)
     with pytest.raises(TopologyError, match="down or inaccessible"):
         topology.declare("amqp://", ["household"])
+
+
+def test_each_question_that_is_answered_may_be_asked_by_somebody() -> None:
+    answered = [method for methods in topology.SERVES.values() for method in methods]
+    asked = [method for methods in topology.CALLERS.values() for method in methods]
+    assert sorted(answered) == sorted(asked)
