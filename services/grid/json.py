@@ -8,6 +8,7 @@ orjson does the work; what it refuses or would round goes to the slower reader t
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -61,6 +62,10 @@ _AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _LONG = b"0" * 19
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
 
+_TAKEN_APART = json.JSONDecoder(parse_int=str, parse_float=str)
+_SPACES = " \t\n\r"
+_SPACE = re.compile(f"[{_SPACES}]*")
+
 
 def loads(body: bytes) -> Any:
     """The value of a JSON text in UTF-8.
@@ -75,6 +80,28 @@ def loads(body: bytes) -> Any:
     if b"\\u" in body or body.count(b"{") + body.count(b"[") > _DEEPEST:
         _check(value, 0)
     return value
+
+
+def elements(body: bytes) -> list[bytes]:
+    """The texts of the elements of a JSON array, of which some may hold what we can't keep.
+
+    :raises InvalidJson: where one ends can't be told.
+    """
+    try:
+        text = body.decode()
+        place, found = _SPACE.match(text).end(), list[bytes]()  # type: ignore[union-attr]
+        if text[place : place + 1] != "[":
+            raise InvalidJson("not an array")
+        while text[place : place + 1] in ("[", ","):
+            place = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+            _value, end = _TAKEN_APART.raw_decode(text, place)
+            found.append(text[place:end].encode())
+            place = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+    except (ValueError, RecursionError) as error:
+        raise InvalidJson(f"it can't be taken apart: {error}") from error
+    if text[place:].strip(_SPACES) != "]":
+        raise InvalidJson(f"it can't be taken apart at character {place}")
+    return found
 
 
 def dumps(value: Any) -> bytes:

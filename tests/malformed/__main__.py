@@ -26,7 +26,12 @@ from tests.malformed.doors import OverAmqp, OverHttp, Services, Unanswered
 
 QUICK = Path(__file__).parents[1] / "end_to_end" / "quick"
 GRID = "46900210421403007"
-BODY: dict[str, Any] = {"may": [*TYPES], "rate": 100_000, "open_cases": 1_000_000}
+BODY: dict[str, Any] = {
+    "may": [*TYPES],
+    "unit": "centre",
+    "rate": 100_000,
+    "open_cases": 1_000_000,
+}
 
 
 def send(about: dict[str, Any], client: Client, inputs: int, seed: int, bars: Progress) -> str:

@@ -114,9 +114,11 @@ class OverHttp:
         place = random.randrange(len(small) + 1)
         small.insert(place, encoded(report(self._name, self._division)))
         answer = self._post(b"[" + b",".join(small) + b"]", {"Content-Type": BATCH})
+        if answer.status_code != 202:
+            raise Unanswered(f"{answer.status_code} for {len(small)} events: {answer.text[:2000]}")
         said = answer.json()
         places = sorted(item["index"] for item in [*said["accepted"], *said["rejected"]])
-        if answer.status_code != 202 or places != list(range(len(small))):
+        if places != list(range(len(small))):
             raise Unanswered(f"{answer.status_code} for {len(small)} events: {answer.text[:2000]}")
         if place not in [item["index"] for item in said["accepted"]]:
             raise Unanswered(f"a good report at {place} was refused: {answer.text[:2000]}")

@@ -189,7 +189,7 @@ def _binary(random: Random, system: str) -> Input:
     headers = {
         f"ce-{name}": value if isinstance(value, str) and value.isascii() else "1"
         for name, value in event.items()
-        if name.isalnum() and name.isascii()
+        if name.isalnum() and name.isascii() and len(name) < 200
     }
     headers = {name: value for name, value in headers.items() if value.isprintable()}
     if headers and random.random() < 0.7:

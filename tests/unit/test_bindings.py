@@ -172,3 +172,15 @@ def test_whatever_comes_is_read_or_refused(body: bytes, data: st.DataObject) -> 
     headers = data.draw(st.dictionaries(names, _JSON))
     kind = data.draw(st.sampled_from([STRUCTURED, PLAIN, BATCH, None, "x/y"]))
     assert isinstance(of_amqp(kind, headers, body), Incoming | Unread)
+
+
+@pytest.mark.parametrize(
+    "bad", [b'{"id": 1' + b"0" * 5000 + b"}", b'{"a": NaN}', b'"\\ud800"', b"[" * 40 + b"]" * 40]
+)
+def test_an_event_with_what_cannot_be_kept_takes_no_other_of_its_batch_along(bad: bytes) -> None:
+    good = b'{"specversion":"1.0","id":"1","source":"a","type":"t","data":{}}'
+    found = of_http(BATCH, [], b" [" + good + b" ,\n" + bad + b"," + good + b"] ")
+    assert [type(each) for each in found] == [Incoming, Unread, Incoming]
+    for torn in (b"[" + good + b"," + bad, b"[" + bad + b" 1]", b"[" + bad + b"] 1"):
+        with pytest.raises(ValueError, match="the batch can't be read"):
+            of_http(BATCH, [], torn)

@@ -127,7 +127,8 @@ def _of_batch(body: bytes) -> list[Read]:
     try:
         values = json.loads(body)
     except json.InvalidJson as error:
-        raise ValueError(f"the batch can't be read: {error}") from error
+        # One event with what we can't keep takes no other along.
+        return _one_by_one(body, error)
     if not isinstance(values, list):
         raise ValueError("a batch is a JSON array of events: send [{...}, {...}]")
     if len(values) > MOST:
@@ -137,6 +138,16 @@ def _of_batch(body: bytes) -> list[Read]:
         _structured(value) if size <= LARGEST else _too_large(size)
         for value, size in zip(values, sizes, strict=True)
     ]
+
+
+def _one_by_one(body: bytes, wrong: json.InvalidJson) -> list[Read]:
+    try:
+        texts = json.elements(body)
+    except json.InvalidJson as error:
+        raise ValueError(f"the batch can't be read: {wrong}") from error
+    if len(texts) > MOST:
+        raise ValueError(f"a batch of {len(texts)} events: send at most {MOST} at once")
+    return [of_json(text) for text in texts]
 
 
 def _too_large(size: int) -> Unread:
