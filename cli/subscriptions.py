@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,10 +24,15 @@ def made(found: Json) -> list[str]:
     return lines
 
 
-def listed(found: Iterable[Mapping[str, Any]], zone: ZoneInfo) -> Table:
+def listed(found: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> Table:
     """All of them, and how each does."""
-    columns = ("id", "sends", "to", "status", "waiting", "since", "took something", "why not")
-    table = Table(*columns, box=None, header_style="bold")
+    columns = ("sends", "to", "status", "waiting", "since", "took something", "why not")
+    table = Table(box=None, header_style="bold")
+    # It is what the other commands want: never cut short.
+    longest = max((len(each["id"]) for each in found), default=0)
+    table.add_column("id", min_width=longest)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for each in found:
         waited = each["oldest_waiting"]
         table.add_row(
