@@ -21,6 +21,7 @@ from services.bus.web import routes
 from tests.contract import documented, fuzz_checks
 from tests.end_to_end.county import GRID, QUICK, County, eventually
 from tests.end_to_end.sink import Sink, sinks
+from tests.integration.test_systems import told
 
 _EXAMPLES = 20
 _SECONDS = 300
@@ -109,8 +110,15 @@ def known(own: County, sink: Sink) -> Known:
     resumed, seen, replayed, removed = subscribed(own, sink)
     for name in ("hotline", "rotated", "removed"):
         own.ask("PUT", f"{own.about['intake']}/v1/systems/{name}", json={"may": ["case.report"]})
+    for name in ("reader", "leaver"):
+        told(own, "add", name, "--reads", "case.*")
+        told(own, "subscribe", name)
     return {
         "add_system.name": ["fuzzed"],
+        "subscribe.name": ["reader", "unheard_of"],
+        "unsubscribe.name": ["leaver", "unheard_of"],
+        "replay.name": ["reader"],
+        "ReplayBody.from": ["2026-01-01T08:00:00+08:00"],
         "rotate_key.name": ["rotated", "unheard_of"],
         "remove_system.name": ["removed", "unheard_of"],
         "SystemBody.divisions": [[VILLAGE], []],
