@@ -111,6 +111,11 @@ def units(document: Document) -> Sequence[str]:
     return found
 
 
+def no_such_case(unit: Unit) -> Refused:
+    """Said of a case of others as of none: whether there is one is nobody's business."""
+    return Refused(f"{unit.id} has no such case: compare its id with what you were told")
+
+
 def _about(document: Document, act: str, unit: Unit) -> dict[str, Any]:
     """What of the case is meant: the unit's call to check in, else that it holds the case.
 
@@ -118,8 +123,7 @@ def _about(document: Document, act: str, unit: Unit) -> dict[str, Any]:
     """
     state = document["state"]
     if unit.id not in units(document):
-        # Whether there is such a case of others is nobody's business.
-        raise Refused(f"{unit.id} has no such case: compare its id with what you were told")
+        raise no_such_case(unit)
     holder, stage = state["address"], state["token"]["stage"]
     if stage != Stage.HELD.word:
         raise Refused(f"the case is {stage}", stage=stage, held_by=holder)

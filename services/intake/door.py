@@ -599,9 +599,12 @@ def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer
     system = of_subject(systems, call.identity.subject)
     sent = call.sent
     assert sent is not None  # noqa: S101 - the route has content
+    # Who sends too fast is not even read, and what can't be taken apart has been read.
+    must_have_room(door.rates, system, 1)
     try:
         events = of_http(sent.media_type, sent.fields, sent.body)
     except ValueError as error:
+        door.rates.spend(system, 1)
         raise Problem(400, str(error), kind="not_a_batch") from error
     in_time(door.rates, system, len(events))
     (results,) = door.take([(system, events)], "http")
@@ -613,7 +616,8 @@ def post(door: FrontDoor, systems: Mapping[str, Document], call: Call) -> Answer
     said = list(enumerate(results))
     accepted = [{"index": at, **each.said()} for at, each in said if each.refusal is None]
     rejected = [{"index": at, **each.said()} for at, each in said if each.refusal is not None]
-    if results[0].refusal is not None and sent.media_type != BATCH:
+    # A batch may be empty.
+    if sent.media_type != BATCH and results[0].refusal is not None:
         raise _problem(results[0].refusal)
     return Answer({"accepted": accepted, "rejected": rejected})
 
@@ -629,7 +633,16 @@ def _problem(refusal: Refusal) -> Problem:
 
 
 def in_time(rates: Rates, system: Document, count: int) -> None:
-    """That a system sends no faster than it may.
+    """That a system sends no faster than it may; what is let in counts.
+
+    :raises Problem: a 429, with when to come again.
+    """
+    must_have_room(rates, system, count)
+    rates.spend(system, count)
+
+
+def must_have_room(rates: Rates, system: Document, count: int) -> None:
+    """That a system may send so many events now.
 
     :raises Problem: a 429, with when to come again.
     """
@@ -642,7 +655,6 @@ def in_time(rates: Rates, system: Document, count: int) -> None:
             kind="too_fast",
             headers={"Retry-After": str(seconds)},
         )
-    rates.spend(system, count)
 
 
 def rejected(intake: IntakeShell, call: Call) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from services.bus.fold import Decision, Document, Record, Work
 from services.bus.sealing import LONGEST, NotOpened
 from services.bus.systems import user_of
 from services.grid.atlas import Atlas, entry_key
-from services.grid.clock import seconds_between
 from services.grid.directory import Division
 from services.grid.events.bindings import Incoming
 from services.grid.events.envelope import NAMESPACE, event_id
@@ -78,7 +77,6 @@ Loaded = tuple[Incoming, dict[str, Any]]
 """An event with its loaded data."""
 
 PREFIX, VERSION = "huashi.", ".v1"
-_LONGEST_PROMISE = 3660 * 86400
 _CASE = "5f0e6a52-6e0f-5d3f-8f1b-0f4f6a3b2c1d"
 _PICTURE = {"url": "https://files.example.cn/lamp-2.jpg", "sha256": "6f" * 32}
 _REFERENCE: list[Callable[[Any], Any]] = [validate.Length(1, 100), plain]
@@ -439,12 +437,6 @@ def _report(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
             "or another reference",
             case=other,
         )
-    promised = data["respond_by"]
-    ahead = seconds_between(intake.now, promised) if promised is not None else 1
-    if not 0 < ahead <= _LONGEST_PROMISE:
-        raise problems.invalid(
-            {"respond_by": "lies in the past, or more than ten years ahead: leave it out"}
-        )
 
     def inside(place: Division, atlas: Atlas) -> None:
         must_be_inside(system, place.code, atlas)
@@ -500,7 +492,7 @@ def _acts(act: str) -> Callable[[Basis, Incoming, dict[str, Any]], Task]:
 
         def change(record: Record) -> Decision:
             if record.document is None:
-                raise Refused(f"there is no case {case}: compare its id with what you were told")
+                raise acting.no_such_case(unit)
             of = {"system": name, "by": basis.by, "atlas": atlas, "now": now}
             return acting.ask(record.document, event, identity, said, unit, **of)
 

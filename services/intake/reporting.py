@@ -10,13 +10,14 @@ from services.bus.errors import Collision
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.problems import Problem
 from services.grid.atlas import Atlas
-from services.grid.clock import plus
+from services.grid.clock import Instant, plus, seconds_between
 from services.grid.directory import Division, DivisionError
 from services.grid.profile import Profile, profile_for
 from services.intake import model
 from services.intake.shell import IntakeShell
 
 _CLOCK_TOLERANCE_SECONDS = 300
+_LONGEST_PROMISE_SECONDS = 3660 * 86400
 _CODE_ATTEMPTS = 10
 
 Opening = Callable[[int], Work]
@@ -41,11 +42,9 @@ def opening(
     now, atlas = intake.now, intake.county.atlas()
     place, certain = place_of(atlas, body)
     within(place, atlas)
-    profile = _profile(atlas, place, body)
-    if body["occurred_at"] and body["occurred_at"] > plus(now, _CLOCK_TOLERANCE_SECONDS):
-        raise problems.invalid(
-            {"occurred_at": f"lies in the future (it is {now}): write when it was seen"}
-        )
+    profile = _profile(atlas, place)
+    if wrong := {**_unknown_words(profile, body), **_impossible_times(body, now)}:
+        raise problems.invalid(wrong)
     reporter = body["reporter"]
     sealed = intake.reporters.seal(reporter, case) if reporter else None
     kept = {**body, "digest": digest, "reporter": sealed, "by": by}
@@ -112,15 +111,23 @@ def place_of(atlas: Atlas, body: dict[str, Any]) -> tuple[Division, bool]:
     return (located.division if located.certain and below else given), True
 
 
-def _profile(atlas: Atlas, place: Division, body: dict[str, Any]) -> Profile:
-    """The profile for a place, if its rules know the words of the report."""
+def _profile(atlas: Atlas, place: Division) -> Profile:
+    """The profile for a place.
+
+    :raises Problem: a 422; there is none.
+    """
     profile = profile_for(atlas.current, place.code, atlas.directory)
     if profile is None:
         regions = ", ".join(sorted({each.region for each in atlas.current}))
         raise problems.invalid(
             {"division": f"{place.code} is in no profile's region: report below {regions}"}
         )
-    wrong = {
+    return profile
+
+
+def _unknown_words(profile: Profile, body: dict[str, Any]) -> dict[str, str]:
+    """The fields of a report whose words the rules do not know, each with those that they do."""
+    return {
         field: f"{body[field]!r} is not in profile {profile.name}: write {', '.join(allowed)}"
         for field, allowed in (
             ("category", profile.categories),
@@ -129,6 +136,13 @@ def _profile(atlas: Atlas, place: Division, body: dict[str, Any]) -> Profile:
         )
         if body[field] not in allowed
     }
-    if wrong:
-        raise problems.invalid(wrong)
-    return profile
+
+
+def _impossible_times(body: dict[str, Any], now: Instant) -> dict[str, str]:
+    wrong: dict[str, str] = {}
+    seen, promised = body["occurred_at"], body.get("respond_by")
+    if seen and seen > plus(now, _CLOCK_TOLERANCE_SECONDS):
+        wrong["occurred_at"] = f"lies in the future (it is {now}): write when it was seen"
+    if promised and not 0 < seconds_between(now, promised) <= _LONGEST_PROMISE_SECONDS:
+        wrong["respond_by"] = "lies in the past, or more than ten years ahead: leave it out"
+    return wrong

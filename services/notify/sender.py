@@ -201,7 +201,8 @@ class Sender:
             return min(float(text), LONGEST_WAIT_SECONDS)
         try:
             until = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
+            # OverflowError: a year or day of too many digits.
             return 0.0
         if until.tzinfo is None:
             until = until.replace(tzinfo=UTC)

@@ -184,17 +184,26 @@ def resumed(document: Document | None, rate: int | None, real: float) -> Decisio
     return Decision({**kept, **changed, "quiet_until": 0.0, "replay": replay}, answer=True)
 
 
-def replayed(document: Document | None, since: Instant, real: float) -> Decision:
+def replayed(
+    document: Document | None, since: Instant, *, now: Instant, real: float, scale: float = 1.0
+) -> Decision:
     """Sends once more what intake has heard of from ``since`` on.
 
+    It is read from before that if else something would be missed: what was to be read still, and
+    what this service may hear of only after it has stopped to gather.
+
+    :param scale: virtual seconds in a real one.
     :raises Refused: it sends nothing now.
     """
     kept = _there(document)
     if kept["status"] not in (*SENDING, "joining"):
         cure = "resume it first" if kept["status"] == "paused" else "make another one"
         raise Refused(f"it is {kept['status']}: {cure}", status=kept["status"])
+    begun = [kept["replay"]["at"]] if kept["replay"] is not None else []
+    known = max(kept["made"], plus(now, -OVERLAP_SECONDS * scale))
     changed = {"status": "replaying", "since": real, "replays": kept["replays"] + 1}
-    return Decision({**kept, **changed, "replay": _from(since)}, answer=True)
+    replay = _from(min(since, known, *begun))
+    return Decision({**kept, **changed, "replay": replay}, answer=True)
 
 
 def removed(document: Document | None, real: float) -> Decision:

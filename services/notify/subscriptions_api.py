@@ -231,9 +231,10 @@ def resume(notify: NotifyShell, call: Call, identity: str) -> dict[str, Any]:
 def replay(notify: NotifyShell, call: Call, identity: str) -> dict[str, Any]:
     """Sends once more what happened from a time on."""
     _of(notify, call.guard, identity)
-    since, real = call.body["since"], notify.clock.real()
+    since, clock = call.body["since"], notify.clock
+    of = {"now": clock.now(), "real": clock.real(), "scale": 1 / clock.real_seconds(1)}
     _run(
-        notify, call, identity, lambda record: subscriptions.replayed(record.document, since, real)
+        notify, call, identity, lambda record: subscriptions.replayed(record.document, since, **of)
     )
     return _shown(notify, _read(notify, identity))
 

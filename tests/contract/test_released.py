@@ -21,8 +21,10 @@ from services.grid import atlas
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant
 from services.grid.events import CATALOGUE, Event
+from services.grid.events.bindings import STRUCTURED, Incoming, of_http
 from services.grid.tokens import Token
 from services.intake import model as intake
+from services.intake.inbound import TYPES as SENT
 from services.notify import model as notify
 from tests.property.test_merging import world_after
 
@@ -248,11 +250,14 @@ def test_a_version_and_a_folder_that_are_none_are_told(tmp_path: Path) -> None:
 # -- examples ------------------------------------------------------------------------------
 
 
-def examples() -> list[Any]:
+def examples(prefix: str = "") -> list[Any]:
+    """Those of our own events, or of what other systems send or are told."""
+    others = ("huashi.inbound.", "huashi.reply.")
     return [
         pytest.param(example, id=f"{release.name}-{name}-{number}")
         for release in breaks.releases(RELEASED)
         for name, schema in sorted(breaks.read(release).items())
+        if (name.startswith(prefix) if prefix else not name.startswith(others))
         for number, example in enumerate(schema["examples"])
     ]
 
@@ -278,6 +283,13 @@ def test_a_released_example_is_read_and_merged_by_each_consumer(example: dict[st
     assert Event.read(json.dumps(example).encode()).full_type == example["type"]
     for service in kind.consumers:
         merge_in(service, event)
+
+
+@pytest.mark.parametrize("example", examples("huashi.inbound."))
+def test_a_released_example_of_what_systems_send_is_still_taken(example: dict[str, Any]) -> None:
+    (event,) = of_http(STRUCTURED, [], json.dumps(example).encode())
+    assert isinstance(event, Incoming), event
+    SENT[event.type].loader.load(event.data)
 
 
 def merge_in(service: str, event: Event) -> None:

@@ -145,6 +145,8 @@ def test_a_report_becomes_a_case_in_each_of_the_three_modes(hotline: System) -> 
     assert refused[1]["id"] == events[1]["id"]
     for each in found["accepted"]:
         assert hotline.county.case(each["case"])["status"] == "reported"
+    answer = hotline.post([], BATCH)
+    assert (answer.status_code, answer.json()) == (202, {"accepted": [], "rejected": []})
 
 
 def test_source_and_id_are_the_idempotency_key(hotline: System) -> None:
@@ -337,6 +339,12 @@ def test_who_sends_too_fast_is_told_when_to_come_again(add: Add) -> None:
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert other.post(other.event()).status_code == 202
+
+
+def test_rubbish_counts_against_the_rate(add: Add) -> None:
+    system = add("rubbish_over_http", rate=1)
+    found = {system.post(b"{", BATCH).status_code for _ in range(150)}
+    assert found == {400, 429}
 
 
 def test_only_so_many_cases_of_a_system_may_be_open(add: Add) -> None:

@@ -158,6 +158,12 @@ def test_what_is_wrong_is_answered_with_every_error(county: County, river: Publi
     river.send(wrong)
     refused = river.answer("rejected", of(wrong))["data"]
     assert {each["field"] for each in refused["errors"]} == {"data.category", "data.urgency"}
+    past, future = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+    times = river.event(category="magic", respond_by=past, occurred_at=future)
+    river.send(times)
+    refused = river.answer("rejected", of(times))["data"]
+    named = {each["field"] for each in refused["errors"]}
+    assert named == {"data.category", "data.respond_by", "data.occurred_at"}
     person = river.event(reporter={"name": "林某", "phone": "13987652222"})
     river.send(person)
     refused = river.answer("rejected", of(person))["data"]

@@ -90,6 +90,8 @@ def test_what_was_taken_needs_no_more_and_what_is_unsigned_says_so(
         ((429, {"Retry-After": "7"}), Sent(
             "the webhook answered 429", 7.0, down=True, blame=False)),
         ((503, {"Retry-After": "soon"}), Sent("the webhook answered 503", down=True, blame=False)),
+        ((429, {"Retry-After": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"}), Sent(
+            "the webhook answered 429", down=True, blame=False)),
         ((429, {"Retry-After": "9" * 9}), Sent(
             "the webhook answered 429", LONGEST_WAIT_SECONDS, down=True, blame=False)),
     ],

@@ -36,6 +36,12 @@ def told(document: Document, delivered: int = 0, *failed: Sent, real: float = 10
     return subscriptions.told(document, what, now=NOW, real=real, pause_after=PAUSE)
 
 
+def replayed(document: Document, since: Instant = NOW, real: float = 0.0) -> Document:
+    found = subscriptions.replayed(document, since, now=NOW, real=real).document
+    assert found is not None
+    return found
+
+
 def wants(event: Event, **body: Any) -> bool:
     return subscriptions.wants(made(**body), event, ATLAS)
 
@@ -96,7 +102,7 @@ def test_410_ends_it_for_good() -> None:
     assert told(decision.document, 1).document is None
     for again in (
         lambda: subscriptions.resumed(decision.document, None, 0.0),
-        lambda: subscriptions.replayed(decision.document, NOW, 0.0),
+        lambda: replayed(decision.document),
     ):
         with pytest.raises(Refused, match="it is ended"):
             again()
@@ -111,7 +117,7 @@ def test_one_that_takes_nothing_for_so_long_is_paused_and_resumed_from_there() -
     assert (decision.answer, paused["status"], paused["why"]) == ("paused", "paused", BROKEN.reason)
     assert paused["replay"]["at"] == plus(NOW, -600)
     with pytest.raises(Refused, match="resume it first"):
-        subscriptions.replayed(paused, NOW, 0.0)
+        replayed(paused)
     resumed = subscriptions.resumed(paused, 60, 9000.0).document
     assert resumed is not None
     assert (resumed["status"], resumed["trouble"], resumed["quiet_until"]) == ("replaying", None, 0)
@@ -130,8 +136,7 @@ def test_what_came_before_it_was_made_is_not_for_it() -> None:
 
 def test_a_pause_in_the_middle_of_a_replay_keeps_its_place() -> None:
     since = plus(NOW, -86400)
-    document = subscriptions.replayed(made(), since, 0.0).document
-    assert document is not None
+    document = replayed(made(), since)
     failing = told(document, 0, DOWN).document
     paused = told(failing, 0, DOWN, real=100.0 + PAUSE, began=3000.0).document
     resumed = subscriptions.resumed(paused, 60, 9000.0).document
@@ -151,8 +156,7 @@ def read(document: Document, at: Instant, key: str, real: float, *, end: bool) -
 
 def test_the_timeline_is_read_to_its_end_and_a_little_of_it_once_more() -> None:
     since = plus(NOW, -3600)
-    document = subscriptions.replayed(made(), since, 0.0).document
-    assert document is not None
+    document = replayed(made(), since)
     document = read(document, plus(NOW, -1800), "e1", 10.0, end=False)
     assert (document["status"], document["replay"]["key"]) == ("replaying", "e1")
     document = read(document, NOW, "e2", 20.0, end=True)
@@ -167,15 +171,31 @@ def test_the_timeline_is_read_to_its_end_and_a_little_of_it_once_more() -> None:
 
 
 def test_it_is_not_read_from_before_where_it_began() -> None:
-    since = plus(NOW, -5)
-    document = subscriptions.replayed(made(), since, 0.0).document
-    assert document is not None
+    since = plus(NOW, -45)
+    document = replayed(made(), since)
     assert read(document, NOW, "e1", 10.0, end=True)["replay"]["at"] == since
 
 
+@pytest.mark.parametrize("since", [NOW, plus(NOW, -5), plus(NOW, 366 * 86400)])
+def test_a_replay_from_now_or_later_misses_nothing_that_is_on_its_way(since: Instant) -> None:
+    # Intake may know an event already that notify hears of only when it gathers no more.
+    assert replayed(made(), since)["replay"]["at"] == plus(NOW, -OVERLAP_SECONDS)
+    young = {**made(), "made": plus(NOW, -7)}
+    assert replayed(young, since)["replay"]["at"] == min(since, plus(NOW, -7))
+
+
+def test_a_replay_in_the_middle_of_another_reading_skips_nothing_of_that() -> None:
+    paused = told(told(made(), 0, DOWN).document, 0, DOWN, real=100.0 + PAUSE, began=3000.0)
+    resumed = subscriptions.resumed(paused.document, None, 9000.0).document
+    assert resumed is not None
+    left = read(resumed, plus(NOW, -500), "e1", 9001.0, end=False)
+    again = replayed(left, plus(NOW, -100))
+    assert (again["replay"]["at"], again["replays"]) == (plus(NOW, -500), 1)
+    assert replayed(left, plus(NOW, -9000))["replay"]["at"] == plus(NOW, -9000)
+
+
 def test_one_process_reads_and_another_takes_it_up_when_that_died() -> None:
-    document = subscriptions.replayed(made(), NOW, 0.0).document
-    assert document is not None
+    document = replayed(made())
     first = subscriptions.read_on(document, real=0.0, until=60.0)
     assert first.document is not None
     assert subscriptions.read_on(first.document, real=59.0, until=119.0).answer is None
@@ -187,8 +207,7 @@ def test_one_process_reads_and_another_takes_it_up_when_that_died() -> None:
     )
     assert late.document is None
     # And when it is replayed from another time, what was read before says nothing of that.
-    anew = subscriptions.replayed(second.document, plus(NOW, -99), 70.0).document
-    assert anew is not None
+    anew = replayed(second.document, plus(NOW, -99), 70.0)
     assert subscriptions.has_read(
         anew, second.answer, (NOW, "e9"), end=True, real=71.0, scale=1.0
     ).document is None  # fmt: skip
@@ -220,7 +239,7 @@ def test_what_was_removed_is_not_there() -> None:
     for act in (
         lambda: subscriptions.removed(document, 1.0),
         lambda: subscriptions.resumed(None, None, 1.0),
-        lambda: subscriptions.replayed(document, NOW, 1.0),
+        lambda: replayed(document),
     ):
         with pytest.raises(Problem) as raised:
             act()
