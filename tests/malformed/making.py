@@ -191,7 +191,8 @@ def _binary(random: Random, system: str) -> Input:
         for name, value in event.items()
         if name.isalnum() and name.isascii() and len(name) < 200
     }
-    headers = {name: value for name, value in headers.items() if value.isprintable()}
+    # What a client would not send at all gets no answer.
+    headers = {name: value.strip() for name, value in headers.items() if value.isprintable()}
     if headers and random.random() < 0.7:
         headers[random.choice([*headers])] = random.choice(_HEADER)
     return Input(encoded(data), PLAIN, headers)
