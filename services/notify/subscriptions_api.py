@@ -232,10 +232,12 @@ def replay(notify: NotifyShell, call: Call, identity: str) -> dict[str, Any]:
     """Sends once more what happened from a time on."""
     _of(notify, call.guard, identity)
     since, clock = call.body["since"], notify.clock
-    of = {"now": clock.now(), "real": clock.real(), "scale": 1 / clock.real_seconds(1)}
-    _run(
-        notify, call, identity, lambda record: subscriptions.replayed(record.document, since, **of)
-    )
+    now, real, scale = clock.now(), clock.real(), 1 / clock.real_seconds(1)
+
+    def change(record: Record) -> Decision:
+        return subscriptions.replayed(record.document, since, now=now, real=real, scale=scale)
+
+    _run(notify, call, identity, change)
     return _shown(notify, _read(notify, identity))
 
 
