@@ -184,6 +184,17 @@ def test_what_is_wrong_is_answered_with_every_error(county: County, river: Publi
     assert "13987652222" not in json.dumps(kept)
 
 
+def test_what_is_wrong_in_thousands_of_places_holds_nobody_up(river: Publisher) -> None:
+    wrong = river.event(attachments=[{}] * 12_000)
+    river.send(wrong)
+    told = river.answer("rejected", of(wrong))["data"]["errors"]
+    assert len(told) == 101
+    assert told[-1]["field"] == "more"
+    event = river.event()
+    river.send(event)
+    assert river.answer("accepted", of(event))
+
+
 def test_a_mad_publisher_slows_only_itself(
     county: County, connect: Callable[..., Publisher]
 ) -> None:
