@@ -312,8 +312,9 @@ def _close(channel: Any) -> None:
 
 
 def _message(raw: Any) -> Message:
-    body = raw.body.encode() if isinstance(raw.body, str) else bytes(raw.body)
-    return Message(raw.properties.get("content_type"), raw.headers or {}, body)
+    # Decoded as its content encoding says, which may be one that makes halves of surrogate pairs.
+    text = raw.body.encode("utf-8", "surrogatepass") if isinstance(raw.body, str) else raw.body
+    return Message(raw.properties.get("content_type"), raw.headers or {}, bytes(text))
 
 
 class Inbound(Entrypoint):
