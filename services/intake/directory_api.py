@@ -405,7 +405,8 @@ def _places(
 ) -> Iterator[Wanted]:
     """Divisions: new ones below what there is, and other names; where it is stays."""
     for index, said in enumerate(divisions):
-        wrong, before = {}, atlas.directory.divisions.get(said["code"])
+        # A group that no list has is there all the same, and no more to be moved.
+        wrong, before = {}, atlas.directory.division(said["code"])
         above = there.parent(said["code"])
         if above is None or profile_for(atlas.current, above.code, there) is None:
             wrong["parent"] = f"{said['parent']} is in no profile's region: write what is above it"
