@@ -454,6 +454,15 @@ def release(
     return Decision(document, [event], document)
 
 
+def wrong_step(document: Document, step: str) -> str | None:
+    """Why this is no step of the procedure that binds here, with the cure; None: it is one."""
+    procedure = document.get("procedure")
+    steps = [item["id"] for item in procedure["steps"]] if procedure is not None else []
+    if step in steps:
+        return None
+    return not_among(step, steps) if steps else "no procedure binds here: leave it out"
+
+
 def missing_steps(document: Document) -> list[dict[str, Any]]:
     """The steps of the procedure that binds here that were not done, in order."""
     procedure = document.get("procedure")
@@ -742,6 +751,9 @@ def _progress(document: Document, ask: asks.Ask, *, atlas: Atlas, now: Instant) 
     _must_hold(document, ask)
     said = ask["by"], ask["note"], ask.get("attachments", ())
     step = ask.get("step")
+    wrong = None if step is None else wrong_step(document, step)
+    if wrong is not None:
+        raise whistles.WrongCall({"step": wrong})
     return note(document, *said, atlas=atlas, now=now, another=True, step=step)
 
 
