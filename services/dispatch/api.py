@@ -282,7 +282,7 @@ class RequestBody(Schema):
 
 
 class ToSchema(Schema):
-    """Where to: a unit says its division and level by itself, and a division its level."""
+    """Where to: a unit, by its id or its name there, says the rest; a division says its level."""
 
     level = fields.String(validate=WORD, allow_none=True)
     division = fields.String(validate=CODE, allow_none=True)
@@ -768,7 +768,8 @@ def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answe
         # Sent again after it was granted, to another place that this desk serves.
         before, after = (item.document or {} for item in records[-2:])
         follows = (before["round"], before["hop"] + 1) == (after["round"], after["hop"])
-        if follows and model.asked_before(before, by, action, body.get("to"), body["reason"]):
+        asked = action, body.get("to"), body["reason"]
+        if follows and model.asked_before(before, by, *asked, desk.county.atlas()):
             record = records[-2]
     _must_reach(desk, call, _arrived(record))
     while True:

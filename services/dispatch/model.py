@@ -620,16 +620,19 @@ def request(
 
 
 def asked_before(
-    document: Document, by: str, action: str, to: dict[str, Any] | None, reason: str
+    document: Document, by: str, action: str, to: dict[str, Any] | None, reason: str, atlas: Atlas
 ) -> bool:
     """Whether just this was asked for here, and granted.
 
-    :param to: as it was sent, with any part left out.
+    :param to: as it was sent, with any part left out, and a unit by its name or id.
     """
     last = document.get("request")
     if last is None or last["answer"] != "granted":
         return False
     meant = {name: value for name, value in (to or {}).items() if value is not None}
+    unit = moving.unit_of(meant, Address.of(document["state"]["address"]), atlas.directory)
+    if unit is not None:
+        meant["unit"] = unit.id
     return (last["by"], last["action"], last["reason"]) == (by, action, reason) and (
         {**(last["to"] or {}), **meant} == (last["to"] or {})
     )
