@@ -620,7 +620,13 @@ def request(
 
 
 def asked_before(
-    document: Document, by: str, action: str, to: dict[str, Any] | None, reason: str, atlas: Atlas
+    document: Document,
+    by: str,
+    action: str,
+    to: dict[str, Any] | None,
+    reason: str,
+    *,
+    atlas: Atlas,
 ) -> bool:
     """Whether just this was asked for here, and granted.
 

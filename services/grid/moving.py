@@ -72,7 +72,7 @@ def no_authority(here: Address, facts: Mapping[str, Any], profile: Profile) -> s
 
 
 def unit_of(to: Mapping[str, Any], here: Address, directory: Directory) -> Unit | None:
-    """The unit that is meant by ``{level, division, unit}``, by its id or name; None: none known."""
+    """The unit that is meant by ``{level, division, unit}``, by its id or name; None: none."""
     named = to.get("unit")
     if named is None or named in directory.units:
         return directory.units.get(named or "")

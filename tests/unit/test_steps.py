@@ -237,7 +237,8 @@ def test_a_system_that_names_a_wrong_step_hears_of_it_as_an_officer_does(
     world = World(ATLAS)
     world.report("case-1", category=category)
     world.settle()
-    for level in ("household", "group"):
+    # What is a matter of order is the team's at once.
+    for level in ("household", "group") if category == "facility" else ():
         assert world.act(level, world.entries(level)[-1], "escalate")
         world.settle()
     record = world.nodes["intake"].store.documents()["case-1"]
