@@ -768,8 +768,8 @@ def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answe
         # Sent again after it was granted, to another place that this desk serves.
         before, after = (item.document or {} for item in records[-2:])
         follows = (before["round"], before["hop"] + 1) == (after["round"], after["hop"])
-        asked = action, body.get("to"), body["reason"]
-        if follows and model.asked_before(before, by, *asked, atlas=desk.county.atlas()):
+        same = action, body.get("to"), body["reason"]
+        if follows and model.asked_before(before, by, *same, atlas=desk.county.atlas()):
             record = records[-2]
     _must_reach(desk, call, _arrived(record))
     while True:
