@@ -373,9 +373,8 @@ def whistle(
     facts, state = document["facts"], document["state"]
     profile, there = atlas.rules_for(facts), whistles.standing(state)
     already = {item["unit"]: item for item in there if item["unit"] in units}
-    if len(already) == len(units) and all(
-        (item["by"], item["reason"]) == (by, reason) for item in already.values()
-    ):
+    again = (by, reason, lead, asked or {})
+    if len(already) == len(units) and all(_blown_so(item, *again) for item in already.values()):
         return Decision(document, answer=document)
     if already:
         called = " and ".join(sorted(already))
@@ -410,6 +409,15 @@ def whistle(
     document = _progressed(document, atlas, now, joined=[*state.get("joined", ()), *new])
     told = {"by": by, "units": list(units), **_attached(attachments)}
     return Decision(document, [_event("case.whistled", document, atlas, now, **told)], document)
+
+
+def _blown_so(
+    call: whistles.Call, by: str, reason: str, lead: str | None, asked: Mapping[str, str]
+) -> bool:
+    """Whether a unit was called in just this way; who asks for no time leaves it as it is."""
+    leads = lead is None or call["lead"] == (call["unit"] == lead)
+    in_time = all(call[kind]["counted"][0] == text for kind, text in asked.items())
+    return (call["by"], call["reason"]) == (by, reason) and leads and in_time
 
 
 def release(
