@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import logs, problems
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
@@ -532,8 +535,8 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
-        decision = model.reopen(latest, by, *said, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest, decision, atlas)
+        decide = partial(model.reopen, latest, by, *said, atlas=atlas, now=now)
+        return on_what_was_seen(call, latest, decide, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
@@ -547,8 +550,8 @@ def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> Answer:
 
     def change(record: Record) -> Decision:
         latest = record.document or {}
-        decision = model.watch(latest, by, added, removed, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest, decision, atlas)
+        decide = partial(model.watch, latest, by, added, removed, atlas=atlas, now=now)
+        return on_what_was_seen(call, latest, decide, atlas)
 
     document = intake.act(Work(case, change), call.trail)
     headers = {"ETag": etag(shown(document, atlas))}
@@ -592,8 +595,11 @@ def _feedback(intake: IntakeShell, call: Call, case: str, by: str) -> Document:
     def made(atlas: Atlas) -> Work:
         def change(record: Record) -> Decision:
             latest = record.document or {}
-            decision = give(latest, said, by, atlas=atlas, now=now)
-            return on_what_was_seen(call, latest, decision, atlas)
+            decide = partial(give, latest, said, by, atlas=atlas, now=now)
+            if by == BY_CODE:
+                # Whoever just knows the code has seen no version of the case, and is shown none.
+                return decide()
+            return on_what_was_seen(call, latest, decide, atlas)
 
         return Work(case, change)
 
@@ -614,14 +620,25 @@ def withdraw(intake: IntakeShell, call: Call, case: str) -> Answer:
 
     def change(record: Record) -> Decision:
         latest = record.document or {}
-        decision = model.withdraw(latest, by, reason, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest, decision, atlas)
+        decide = partial(model.withdraw, latest, by, reason, atlas=atlas, now=now)
+        return on_what_was_seen(call, latest, decide, atlas)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
 
-def on_what_was_seen(call: Call, document: Document, decision: Decision, atlas: Atlas) -> Decision:
-    """A decision, if it is made on the version that the caller has seen; again, on any."""
+def on_what_was_seen(
+    call: Call, document: Document, decide: Callable[[], Decision], atlas: Atlas
+) -> Decision:
+    """A decision, if it is made on the version that the caller has seen; again, on any.
+
+    :raises Problem: a 412 with what the case is now.
+    :raises Refused: it is not possible in what the caller has seen either.
+    """
+    try:
+        decision = decide()
+    except Refused:
+        must_match(call, shown(document, atlas))
+        raise
     if decision.events:
         must_match(call, shown(document, atlas))
     return decision

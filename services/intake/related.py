@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 from marshmallow import Schema, fields, validate
@@ -110,8 +111,9 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> Answer:
 
     def change(record: Record) -> Decision:
         latest = record.document or {}
-        decision = linking.link(latest, second, by, on=on, said=said, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest if case == first else document, decision, atlas)
+        seen = latest if case == first else document
+        decide = partial(linking.link, latest, second, by, on=on, said=said, atlas=atlas, now=now)
+        return on_what_was_seen(call, seen, decide, atlas)
 
     decided = intake.act(Work(first, change), call.trail)
     link = decided.get("links", {}).get(second)

@@ -130,6 +130,34 @@ def test_two_answers_at_once_are_one(county: County) -> None:
     assert len(ends) == 1
 
 
+def test_a_code_shows_no_more_than_its_page_whatever_is_sent_along(county: County) -> None:
+    case = report(county, description="张三家门口的灯坏了")
+    resolve(county, case)
+    url = intake(county, f"tracking/{county.case(case)['tracking']}/feedback")
+    answer = httpx.post(url, json={"satisfied": True}, headers={"If-Match": '"seen"'})
+    assert answer.status_code == 200, answer.text
+    assert "张三" not in answer.text
+    assert answer.json().keys() == httpx.get(url.removesuffix("/feedback")).json().keys()
+
+
+def test_what_is_done_with_a_report_is_done_as_it_was_seen(county: County) -> None:
+    case = county.report(HOUSEHOLD, urgency="calm")
+    eventually("the register knows who has it", lambda: county.case(case)["assigned"])
+    stale = {"If-Match": '"seen"'}
+    url = intake(county, f"cases/{case}")
+    for what, body in (
+        ("reopen", {"reason": "又坏了"}),
+        ("feedback", {"satisfied": True}),
+        ("withdraw", {"reason": "自己修好了"}),
+    ):
+        answer = county.ask("POST", f"{url}/{what}", json=body, headers=stale)
+        assert (what, answer.status_code) == (what, 412)
+        assert answer.json()["now"]["id"] == case
+    seen = {"If-Match": county.ask("GET", url).headers["ETag"]}
+    assert county.ask("POST", f"{url}/reopen", json=body, headers=seen).status_code == 409
+    assert county.ask("POST", f"{url}/withdraw", json=body, headers=seen).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("said", "field"),
     [
