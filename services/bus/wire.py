@@ -34,7 +34,7 @@ class Received(basic_message.Message):
         try:
             found: int = super()._load_properties(class_id, buf, offset)
         except (ValueError, ArithmeticError, OSError, LookupError, struct.error, FrameSyntaxError):
-            self.properties = {}
+            self.properties: dict[str, Any] = {}
             return offset
         return found
 
