@@ -80,7 +80,7 @@ CaseId = Annotated[str, typer.Argument(help="The case's id.")]
 Note = Annotated[str, typer.Option(help="A note.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept, and everybody sees it.")]
 To = Annotated[str, typer.Option("--to", help="The code of a division.")]
-ToUnit = Annotated[str, typer.Option("--unit", help="The id of a unit.")]
+ToUnit = Annotated[str, typer.Option("--unit", help="A unit's id, or its name at that place.")]
 Attach = Annotated[
     list[str] | None,
     typer.Option(

@@ -230,13 +230,24 @@ class InboundReader:
         channel = self._connection.connection.channel()
         lane.buffer.clear()
 
+        def came(message: Any) -> None:
+            # Under its own key the broker lets a system name others' in the headers CC and BCC
+            # (before RabbitMQ 4.0): what is delivered has the key that was allowed.
+            key = message.delivery_info["routing_key"]
+            if key.startswith(f"{name}."):
+                lane.buffer.append(message)
+                return
+            metrics.EVENTS_REJECTED.labels("forged").inc()
+            log.error("a system sent under another's name", system=key.partition(".")[0], to=name)
+            channel.basic_ack(message.delivery_info["delivery_tag"])
+
         def gone(_tag: str) -> None:
             lane.channel, lane.retry_at = None, monotonic() + _ABSENT_SECONDS
             _close(channel)
 
         try:
             channel.basic_qos(0, SIZE, False)
-            channel.basic_consume(inbound_queue(name), callback=lane.buffer.append, on_cancel=gone)
+            channel.basic_consume(inbound_queue(name), callback=came, on_cancel=gone)
         except amqp.exceptions.ChannelError as error:
             # It has a key and no broker user, or its queue is just being made.
             lane.retry_at = monotonic() + _ABSENT_SECONDS
@@ -312,8 +323,9 @@ def _close(channel: Any) -> None:
 
 
 def _message(raw: Any) -> Message:
-    body = raw.body.encode() if isinstance(raw.body, str) else bytes(raw.body)
-    return Message(raw.properties.get("content_type"), raw.headers or {}, body)
+    # Decoded as its content encoding says, which may be one that makes halves of surrogate pairs.
+    text = raw.body.encode("utf-8", "surrogatepass") if isinstance(raw.body, str) else raw.body
+    return Message(raw.properties.get("content_type"), raw.headers or {}, bytes(text))
 
 
 class Inbound(Entrypoint):

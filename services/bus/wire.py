@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import kombu.connection
-from amqp.exceptions import UnexpectedFrame
+from amqp import basic_message, method_framing
+from amqp.exceptions import FrameSyntaxError, UnexpectedFrame
 from amqp.method_framing import frame_writer
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -20,6 +21,26 @@ from kombu.transport import pyamqp
 _CHUNK = 1 << 16
 _HEADER = struct.Struct(">BHI")
 _FRAME_END = 0xCE
+
+
+class Received(basic_message.Message):
+    """A message as it came; one with properties that can't be read comes without any.
+
+    RabbitMQ takes a content type that is no UTF-8 and a time in the year 292277026596. py-amqp
+    raises what ends its reader, before anybody could refuse the message: it would come again.
+    """
+
+    def _load_properties(self, class_id: int, buf: bytes, offset: int) -> int:
+        try:
+            found: int = super()._load_properties(class_id, buf, offset)
+        except (ValueError, ArithmeticError, OSError, LookupError, struct.error, FrameSyntaxError):
+            self.properties: dict[str, Any] = {}
+            return offset
+        return found
+
+
+# py-amqp has no other place to say of which class what comes is.
+method_framing.Message = Received
 
 
 class _Ahead:

@@ -282,7 +282,7 @@ class RequestBody(Schema):
 
 
 class ToSchema(Schema):
-    """Where to: a unit says its division and level by itself, and a division its level."""
+    """Where to: a unit, by its id or its name there, says the rest; a division says its level."""
 
     level = fields.String(validate=WORD, allow_none=True)
     division = fields.String(validate=CODE, allow_none=True)
@@ -615,8 +615,8 @@ def entries(desk: Desk, call: Call, level: str) -> dict[str, Any]:
 
 
 def entry(desk: Desk, call: Call, level: str, case: str) -> Answer:
-    """The entry of the last time that a case came to this desk, with its tag."""
-    found = _arrived(_of_case(desk, level, case)[-1])
+    """The entry of the last time that a case came to the caller's part of this desk, tagged."""
+    found = _arrived(_latest(desk, call, _of_case(desk, level, case)))
     _must_reach(desk, call, found)
     return tagged(shown(found))
 
@@ -752,11 +752,9 @@ def note(desk: Desk, call: Call, level: str, case: str) -> Answer:
     said = body["note"], body["attachments"]
     more: dict[str, Any] = {"another": another}
     if step is not None:
-        procedure = _arrived(record).get("procedure")
-        steps = [item["id"] for item in procedure["steps"]] if procedure is not None else []
-        if step not in steps:
-            cure = not_among(step, steps) if steps else "no procedure binds here: leave it out"
-            raise problems.invalid({"step": cure})
+        wrong = model.wrong_step(_arrived(record), step)
+        if wrong is not None:
+            raise problems.invalid({"step": wrong})
         more["step"] = step
     return _acted(desk, call, record, model.note, *said, **more)
 
@@ -765,12 +763,13 @@ def request(desk: Desk, call: Call, level: str, case: str, action: str) -> Answe
     """Asks the custodian to change who holds a case, and says what it answered."""
     body, by = call.body, call.identity.subject
     records = _of_case(desk, level, case)
-    record = _chosen(call, records)
+    record = _chosen(desk, call, records)
     if call.idempotency_key is None and len(records) > 1:
         # Sent again after it was granted, to another place that this desk serves.
         before, after = (item.document or {} for item in records[-2:])
         follows = (before["round"], before["hop"] + 1) == (after["round"], after["hop"])
-        if follows and model.asked_before(before, by, action, body.get("to"), body["reason"]):
+        same = action, body.get("to"), body["reason"]
+        if follows and model.asked_before(before, by, *same, atlas=desk.county.atlas()):
             record = records[-2]
     _must_reach(desk, call, _arrived(record))
     while True:
@@ -1147,18 +1146,31 @@ def _procedure_shown(entry: Document) -> dict[str, Any] | None:
 
 def _record(desk: Desk, call: Call, level: str, case: str) -> Record:
     """The entry to act on, which the caller reaches; its address never changes."""
-    record = _chosen(call, _of_case(desk, level, case))
+    record = _chosen(desk, call, _of_case(desk, level, case))
     _must_reach(desk, call, _arrived(record))
     return record
 
 
-def _chosen(call: Call, records: list[Record]) -> Record:
-    """The latest of a case's entries, or where this Idempotency-Key was used before."""
+def _chosen(desk: Desk, call: Call, records: list[Record]) -> Record:
+    """The latest of a case's entries for the caller, or where its Idempotency-Key was used."""
     key = _key(call)
     if key is not None:
         for record in records:
             if model.done(record.document or {}, key) is not None:
                 return record
+    return _latest(desk, call, records)
+
+
+def _latest(desk: Desk, call: Call, records: list[Record]) -> Record:
+    """The latest of a case's entries that the caller reaches, or of all if there is none.
+
+    So whom it has left for another place that this desk serves is told who holds it now.
+    """
+    atlas = desk.county.atlas()
+    for record in reversed(records):
+        state = (record.document or {}).get("state")
+        if state is not None and call.guard.reaches(atlas, Address.of(state["address"])):
+            return record
     return records[-1]
 
 

@@ -373,9 +373,8 @@ def whistle(
     facts, state = document["facts"], document["state"]
     profile, there = atlas.rules_for(facts), whistles.standing(state)
     already = {item["unit"]: item for item in there if item["unit"] in units}
-    if len(already) == len(units) and all(
-        (item["by"], item["reason"]) == (by, reason) for item in already.values()
-    ):
+    again = (by, reason, lead, asked or {})
+    if len(already) == len(units) and all(_blown_so(item, *again) for item in already.values()):
         return Decision(document, answer=document)
     if already:
         called = " and ".join(sorted(already))
@@ -410,6 +409,15 @@ def whistle(
     document = _progressed(document, atlas, now, joined=[*state.get("joined", ()), *new])
     told = {"by": by, "units": list(units), **_attached(attachments)}
     return Decision(document, [_event("case.whistled", document, atlas, now, **told)], document)
+
+
+def _blown_so(
+    call: whistles.Call, by: str, reason: str, lead: str | None, asked: Mapping[str, str]
+) -> bool:
+    """Whether a unit was called in just this way; who asks for no time leaves it as it is."""
+    leads = lead is None or call["lead"] == (call["unit"] == lead)
+    in_time = all(call[kind]["counted"][0] == text for kind, text in asked.items())
+    return (call["by"], call["reason"]) == (by, reason) and leads and in_time
 
 
 def release(
@@ -452,6 +460,15 @@ def release(
     said = {"by": by, "units": [unit], **_attached(attachments)}
     event = _event("case.unit_released", document, atlas, now, **said)
     return Decision(document, [event], document)
+
+
+def wrong_step(document: Document, step: str) -> str | None:
+    """Why this is no step of the procedure that binds here, with the cure; None: it is one."""
+    procedure = document.get("procedure")
+    steps = [item["id"] for item in procedure["steps"]] if procedure is not None else []
+    if step in steps:
+        return None
+    return not_among(step, steps) if steps else "no procedure binds here: leave it out"
 
 
 def missing_steps(document: Document) -> list[dict[str, Any]]:
@@ -611,16 +628,25 @@ def request(
 
 
 def asked_before(
-    document: Document, by: str, action: str, to: dict[str, Any] | None, reason: str
+    document: Document,
+    by: str,
+    action: str,
+    to: dict[str, Any] | None,
+    reason: str,
+    *,
+    atlas: Atlas,
 ) -> bool:
     """Whether just this was asked for here, and granted.
 
-    :param to: as it was sent, with any part left out.
+    :param to: as it was sent, with any part left out, and a unit by its name or id.
     """
     last = document.get("request")
     if last is None or last["answer"] != "granted":
         return False
     meant = {name: value for name, value in (to or {}).items() if value is not None}
+    unit = moving.unit_of(meant, Address.of(document["state"]["address"]), atlas.directory)
+    if unit is not None:
+        meant["unit"] = unit.id
     return (last["by"], last["action"], last["reason"]) == (by, action, reason) and (
         {**(last["to"] or {}), **meant} == (last["to"] or {})
     )
@@ -742,6 +768,9 @@ def _progress(document: Document, ask: asks.Ask, *, atlas: Atlas, now: Instant) 
     _must_hold(document, ask)
     said = ask["by"], ask["note"], ask.get("attachments", ())
     step = ask.get("step")
+    wrong = None if step is None else wrong_step(document, step)
+    if wrong is not None:
+        raise whistles.WrongCall({"step": wrong})
     return note(document, *said, atlas=atlas, now=now, another=True, step=step)
 
 

@@ -81,8 +81,9 @@ class Docket(MongoStore):
         accepted = {"$gt": ["$document.state.acknowledged", None]}
         overdue = {"$ne": [passed, []]}
         late = {"$or": [{"$in": [kind, passed]} for kind in ("report", "resolve")]}
-        # What is settled after it had moved on has its release.
-        kept = {"$eq": ["$document.held", None]}
+        here = {"$eq": ["$document.held.address", "$document.state.address"]}
+        # What is settled after it had moved on to another has its release.
+        kept = {"$or": [{"$eq": ["$document.held", None]}, here]}
         counts = {
             "arrived": True,
             "acknowledged": {"$or": [accepted, completed]},
@@ -95,7 +96,7 @@ class Docket(MongoStore):
             {"$eq": ["$document.ended", "custody"]},
             {"$eq": ["$document.held.token.round", "$document.round"]},
             {"$eq": ["$document.held.token.hop", {"$add": ["$document.hop", 1]}]},
-            {"$eq": ["$document.held.address", "$document.state.address"]},
+            here,
         ]
         # What passed here is known of this entry alone: it counts.
         stayed = {"$and": [*at_once, {"$not": [overdue]}]}

@@ -34,6 +34,7 @@ from services.grid.events.parts import (
     public_text,
 )
 from services.grid.problems import not_among
+from services.grid.scope import Scope
 from services.grid.tokens import Address
 
 READERS = ("officer", "lead", "operator", "auditor")
@@ -41,7 +42,10 @@ OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
 SUPERVISORS = ("officer", "lead", "operator")
 ENDED = {409: "The case has ended."}
-_ABOVE = "a case is supervised from above the level that holds it"
+_ABOVE = (
+    "a case is supervised from above who holds it: from a higher level, or of a unit from its "
+    "level's desk"
+)
 
 
 class MigrationBody(Schema):
@@ -374,7 +378,7 @@ def supervise(custodian: CustodianShell, call: Call, case: str) -> Answer:
             raise Problem(404, f"the custodian has not heard of case {case}")
         held_by = document["state"]["address"]
         call.guard.must_reach(atlas, Address.of(held_by))
-        if call.identity.scope.level == held_by["level"]:
+        if not _is_above(call.identity.scope, held_by):
             raise access.forbidden(call.identity, _ABOVE, held_by=held_by)
         return on_what_was_seen(
             custodian,
@@ -387,6 +391,12 @@ def supervise(custodian: CustodianShell, call: Call, case: str) -> Answer:
     custodian.ring()
     headers = {"ETag": etag(shown(custodian, document))}
     return Answer({"case": case, **_custody(document)}, headers=headers)
+
+
+def _is_above(scope: Scope, held_by: dict[str, Any]) -> bool:
+    """Whether somebody who reaches the holder is above it: a level's desk is above its units."""
+    higher = scope.level != held_by["level"] or held_by["unit"] is not None
+    return higher and scope.unit is None
 
 
 def on_what_was_seen(

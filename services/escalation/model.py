@@ -1057,11 +1057,11 @@ def _resolved(item: dict[str, Any]) -> bool:
 
 
 def _late_custody(document: Document) -> bool:
-    """Whether the round was resolved by a desk from which the case had moved on."""
-    token = Token.of(document["state"]["token"])
-    return token.stage >= Stage.RESOLVED and any(
-        item["round"] == token.round and item["hop"] > token.hop for item in document["seen"]
-    )
+    """Whether the round was resolved by a desk from which the case had moved on, to another."""
+    state = document["state"]
+    token, last = Token.of(state["token"]), document["seen"][-1]
+    moved_on = (last["round"], last["hop"]) > _hop(token) and last["address"] != state["address"]
+    return token.stage >= Stage.RESOLVED and moved_on
 
 
 def _asked(document: Document, event: Event) -> list[dict[str, Any]]:

@@ -33,13 +33,14 @@ def target(
 ) -> Address:
     """The address that is meant by ``{level, division, unit}``, of which each may be none.
 
-    A unit says its division and level by itself, and a division its level.
+    A unit says its division and level by itself, and a division its level. A unit is known by its
+    id; or by its name, in the division that is said, else at the holder's.
 
     :param action: ``delegate``: below the holder, or to a unit of its own; ``transfer``: another
         division or unit of its level.
     :raises WrongPlace: what is wrong with it, field by field.
     """
-    unit = _unit(to.get("unit"), here, directory)
+    unit = _unit(to, here, directory)
     code = to.get("division") or (unit.division if unit is not None else None)
     if code is None:
         raise WrongPlace({"to.division": "say where to: a division code, or a unit"})
@@ -70,12 +71,25 @@ def no_authority(here: Address, facts: Mapping[str, Any], profile: Profile) -> s
     return None
 
 
-def _unit(identity: str | None, here: Address, directory: Directory) -> Unit | None:
+def unit_of(to: Mapping[str, Any], here: Address, directory: Directory) -> Unit | None:
+    """The unit that is meant by ``{level, division, unit}``, by its id or name; None: none."""
+    named = to.get("unit")
+    if named is None or named in directory.units:
+        return directory.units.get(named or "")
+    place = directory.division(to.get("division") or here.division)
+    if place is None:
+        return None
+    return directory.unit(named, to.get("level") or place.level, place.code)
+
+
+def _unit(to: Mapping[str, Any], here: Address, directory: Directory) -> Unit | None:
+    identity = to.get("unit")
     if identity is None:
         return None
-    unit = directory.units.get(identity)
+    unit = unit_of(to, here, directory)
     if unit is None:
-        near = [item.id for item in directory.units.values() if item.division == here.division]
+        there = to.get("division") or here.division
+        near = [item.id for item in directory.units.values() if item.division == there]
         raise WrongPlace({"to.unit": not_among(identity, sorted(near or directory.units)[:20])})
     return unit
 

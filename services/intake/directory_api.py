@@ -405,11 +405,15 @@ def _places(
 ) -> Iterator[Wanted]:
     """Divisions: new ones below what there is, and other names; where it is stays."""
     for index, said in enumerate(divisions):
-        wrong, before = {}, atlas.directory.divisions.get(said["code"])
+        # A group that no list has is there all the same, and no more to be moved.
+        listed = atlas.directory.divisions.get(said["code"])
+        wrong, before = {}, listed or atlas.directory.division(said["code"])
         above = there.parent(said["code"])
         if above is None or profile_for(atlas.current, above.code, there) is None:
             wrong["parent"] = f"{said['parent']} is in no profile's region: write what is above it"
-        elif before is not None and (before.level, before.parent) != (said["level"], above.code):
+        elif before is not None and (
+            before.parent != above.code or (listed is not None and listed.level != said["level"])
+        ):
             wrong["parent"] = (
                 f"{before.code} is a {before.level} of {before.parent}: divisions move only with "
                 "the profile's folder"

@@ -42,7 +42,7 @@ def give(
     state, known = document["state"], document.get("feedback")
     token = Token.of(state["token"])
     if token.stage != Stage.RESOLVED:
-        if known is not None and all(known[name] == said[name] for name in said):
+        if known is not None and _led_here(known, token) and _same(known, said):
             return Decision(document, answer=document)
         raise Refused(_why_not(document, token), stage=token.stage.word)
     profile = atlas.rules_for(document["facts"])
@@ -66,6 +66,18 @@ def give(
     else:
         follows = model.reopen(document, by, NOT_SATISFIED, why="unsatisfied", atlas=atlas, now=now)
     return Decision(follows.document, [event, *follows.events], follows.answer)
+
+
+def _led_here(known: dict[str, Any], token: Token) -> bool:
+    """Whether it is by this answer that the case is where it is: closed, or in another round.
+
+    The same words of an earlier round were about another resolution: nobody has heard these.
+    """
+    return bool(known["round"] == token.round - (token.stage != Stage.CLOSED))
+
+
+def _same(known: dict[str, Any], said: dict[str, Any]) -> bool:
+    return all(known[name] == said[name] for name in said)
 
 
 def _why_not(document: Document, token: Token) -> str:

@@ -11,8 +11,8 @@ status}``:
   ``Idempotency-Key`` gives the same answer and another report under it is refused;
 - ``under`` are the codes of the case's division, of the one where it is now, and of all above
   them, for queries by subtree;
-- ``reached`` is the furthest ``[round, hop]`` heard of: a case that was resolved from an
-  earlier hop is marked ``late_custody``;
+- ``reached`` is the furthest ``[round, hop]`` heard of, ``holder`` who had it there: a case that
+  another resolved, from an earlier hop, is marked ``late_custody``;
 - ``supervision`` is ``{round, times, last}`` once a case was supervised;
 - ``progress`` is what units that were called to the case did, by the call's id, see
   :mod:`services.grid.whistles`;
@@ -153,6 +153,7 @@ def open_case(
         "under": [above.code for above in atlas.directory.ancestors(place.code)],
         "late_custody": False,
         "reached": [1, 0],
+        "holder": entry.address.as_dict(),
         "supervision": None,
         "status": "reported",
         **({"units": [entry.address.unit]} if entry.address.unit else {}),
@@ -239,6 +240,7 @@ def reopen(
         "reopening": {"by": by, "reason": reason, "round": token.round},
         "late_custody": False,
         "reached": [token.round, 0],
+        "holder": state["address"],
         "status": status(state),
     }
     document = closing.arranged(document, atlas, now)
@@ -402,10 +404,10 @@ def key(event: Event) -> str:
 def merge(document: Document | None, event: Event) -> Document:
     """What the register shows after an event, in whatever order events come."""
     facts, state = event.data["case"], event.data["state"]
-    document = document or _unknown(event)
+    document = {**(document or _unknown(event))}
     token = Token.of(state["token"])
-    reached = max(document["reached"], [token.round, token.hop])
-    document = {**document, "reached": reached}
+    if [token.round, token.hop] >= document["reached"]:
+        document |= {"reached": [token.round, token.hop], "holder": state["address"]}
     if token > Token.of(document["state"]["token"]):
         document |= {"facts": facts, "state": state}
     if event.type == "case.supervised":
@@ -421,7 +423,9 @@ def merge(document: Document | None, event: Event) -> Document:
         document["merged"] = max(known, event.data["merged"], key=lambda item: item["version"])
     document = acting.merge(document, event)
     current = Token.of(document["state"]["token"])
-    moved_on = reached > [current.round, current.hop]
+    # A merge, a migration or an emergency may be a hop to the same holder.
+    stayed = document.get("holder") == document["state"]["address"]
+    moved_on = document["reached"] > [current.round, current.hop] and not stayed
     document["late_custody"] = current.stage >= Stage.RESOLVED and moved_on
     document["status"] = status(document["state"])
     return document

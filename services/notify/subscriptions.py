@@ -47,6 +47,8 @@ More than a process believes what it read of the subscriptions, and than intake 
 MARGIN_SECONDS = 600.0
 """So many real seconds before a pause it is read from when it is resumed: this service may have
 been behind intake. What was sent already is not sent again."""
+AHEAD = 1000
+"""The timeline is read no further while so many cases wait to be sent."""
 _NOTED_SECONDS = 10.0
 
 
@@ -212,14 +214,17 @@ def removed(document: Document | None, real: float) -> Decision:
     return Decision({**_over(kept, "removed", None, real), "secret": None}, answer=True)
 
 
-def read_on(document: Document, *, real: float, until: float) -> Decision:
+def read_on(document: Document, *, real: float, until: float, waiting: int = 0) -> Decision:
     """Takes the reading of the timeline in hand until ``until``, if it is this one's turn.
 
+    :param waiting: how many cases have something that waits to be sent.
     :returns: with where to read from, or none, as the answer.
     """
     reading = document["replay"]
     early = document["status"] == "joining" and real < document["since"] + OVERLAP_SECONDS
-    if document["status"] not in READING or early or reading["until"] > real:
+    # Where the two meet nothing is sent: who waited for room there would wait for ever.
+    full = document["status"] == "replaying" and waiting >= AHEAD
+    if document["status"] not in READING or early or full or reading["until"] > real:
         return Decision(None)
     taken = {**reading, "until": until}
     return Decision({**document, "replay": taken}, answer=taken)

@@ -32,8 +32,6 @@ LEASE_SECONDS = 60.0
 """So long what a process has in hand is nobody else's (real)."""
 PAGE = 200
 """So many entries of the timeline are read at once."""
-AHEAD = 1000
-"""The timeline is read no further while so many cases wait."""
 
 _IDLE_SECONDS = 1.0
 _SOON_SECONDS = 0.05
@@ -294,13 +292,14 @@ class Webhooks:
 
     def _read_for(self, document: Document, ask: Ask, atlas: Atlas) -> bool:
         """Whether there is more to be read at once."""
-        if self.lines.waiting(document["id"], AHEAD) >= AHEAD:
-            return False
         until = self._clock.real() + LEASE_SECONDS
-        taken = self._change(
-            document["id"],
-            lambda known: subscriptions.read_on(known, real=self._clock.real(), until=until),
-        )
+        waiting = self.lines.waiting(document["id"], subscriptions.AHEAD)
+
+        def read_on(known: Document) -> Decision:
+            real = self._clock.real()
+            return subscriptions.read_on(known, real=real, until=until, waiting=waiting)
+
+        taken = self._change(document["id"], read_on)
         if taken is None:
             return False
         types = document["types"] or list(subscriptions.TYPES)

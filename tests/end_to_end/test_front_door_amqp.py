@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import amqp
+import httpx
 import jsonschema_rs
 import pytest
 from kombu.connection import Connection
@@ -182,6 +183,46 @@ def test_what_is_wrong_is_answered_with_every_error(county: County, river: Publi
     assert {wrong["id"], person["id"]} <= {each["event"]["id"] for each in kept}
     assert {each["door"] for each in kept} == {"amqp"}
     assert "13987652222" not in json.dumps(kept)
+
+
+def test_what_is_wrong_in_thousands_of_places_holds_nobody_up(river: Publisher) -> None:
+    wrong = river.event(attachments=[{}] * 12_000)
+    river.send(wrong)
+    told = river.answer("rejected", of(wrong))["data"]["errors"]
+    assert len(told) == 101
+    assert told[-1]["field"] == "more"
+    event = river.event()
+    river.send(event)
+    assert river.answer("accepted", of(event))
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"content_type": b"\xff\xfe"},
+        {"content_type": STRUCTURED, "message_id": b"\xff"},
+        {"content_type": "a\ud800"},
+        {"content_type": PLAIN, "application_headers": {b"\xff": "x", "ce-id": "\ud800"}},
+        {"content_type": PLAIN, "content_encoding": "unicode_escape"},
+    ],
+)
+def test_what_no_library_would_send_ends_nobody(
+    county: County, river: Publisher, properties: dict[str, Any]
+) -> None:
+    before = process_start(county)
+    message = amqp.Message(b"\\ud800", delivery_mode=2, **properties)
+    river.channel.basic_publish_confirm(message, INBOUND, "river_patrol.case.report")
+    assert river.answer("rejected", lambda data: data["id"] is None)
+    event = river.event()
+    river.send(event)
+    assert river.answer("accepted", of(event))
+    assert process_start(county) == before
+
+
+def process_start(county: County) -> list[str]:
+    """When intake's process began, as it says itself."""
+    text = httpx.get(f"{county.about['intake']}/metrics", timeout=30).text
+    return [each for each in text.splitlines() if each.startswith("process_start_time_seconds ")]
 
 
 def test_a_mad_publisher_slows_only_itself(

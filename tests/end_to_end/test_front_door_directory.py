@@ -115,6 +115,10 @@ def test_a_division_is_new_and_called_otherwise_but_never_moves(
         system.post(system.event("directory.division", division={**place, "level": "shire"})), 422
     )
     assert list(wrong) == ["data.division.parent"]
+    # Nor does one that is there by its code alone: a neighbour's group can't be taken away.
+    taken = {**place, "code": "46900210421466"}
+    wrong = errors(system.post(system.event("directory.division", division=taken)), 422)
+    assert "469002104214" in wrong["data.division.parent"]
     fresh = {**place, "code": f"{VILLAGE}78", "level": "shire"}
     wrong = errors(system.post(system.event("directory.division", division=fresh)), 422)
     assert "group" in wrong["data.division.level"]

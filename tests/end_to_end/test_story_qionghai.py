@@ -26,6 +26,7 @@ GROUP_LEAD = "group-46900210421403"  # 党小组长
 BRANCH = "village-469002104214"  # 村党支部
 TEAM = "unit-469002104214-security-night"  # 治安联防队
 TOWN = "township-469002104"  # 镇党委
+PLATFORMS = ("enforcement", "market")  # 综合执法平台, 市场监管平台
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,53 @@ def test_the_township_authorises_the_village_to_settle_it(qionghai: County) -> N
     done(qionghai, "village", case, "resolve", BRANCH, outcome="settled")
     qionghai.settled_everywhere(case)
     assert qionghai.case(case)["authority"] == given
+
+
+def test_a_hotspot_is_settled_by_joint_action_which_the_township_leads(qionghai: County) -> None:
+    """对于热点难点问题，由“云管家”牵头，适时组织相关单位开展专项联动."""
+    case = at_the_village(qionghai, title="夜市占道扰民", category="environment")
+    done(qionghai, "village", case, "escalate", BRANCH, reason="热点难点，需联合处置")
+    qionghai.arrived("township", case)
+    platforms = {f"{TOWNSHIP}-{name}": f"unit-{TOWNSHIP}-{name}" for name in PLATFORMS}
+    blown = done(
+        qionghai,
+        "township",
+        case,
+        "whistle",
+        TOWN,
+        units=[{"unit": "综合执法平台"}, {"unit": "市场监管平台"}],
+        lead="综合执法平台",
+        reason="开展专项联动",
+    )
+    assert {item["unit"]: item["lead"] for item in blown["joined"]} == {
+        f"{TOWNSHIP}-enforcement": True,
+        f"{TOWNSHIP}-market": False,
+    }
+    desk = f"{qionghai.about['desks']['township']}/v1/desks/township/calls"
+    for unit, lead in platforms.items():
+        qionghai.let(lead, "lead", TOWNSHIP, "township", unit)
+
+        def called(lead: str = lead) -> list[dict[str, Any]]:
+            found = qionghai.ask("GET", desk, lead, params={"status": "called"}).json()["calls"]
+            return [item for item in found if item["case"] == case]
+
+        (call,) = eventually(f"{unit} is called", called)
+        for what in ("check-in", "finish"):
+            said = qionghai.ask("POST", f"{desk}/{call['id']}/{what}", lead, json={"note": "到场"})
+            assert said.status_code == 200, said.text
+    # 事不绝、人不撤: who is done stays until the township lets them go.
+    eventually(
+        "the township knows",
+        lambda: all(
+            item["finished"] and item["released"] is None
+            for item in qionghai.latest("township", case).json()["joined"]
+        ),
+    )
+    scores = dict.fromkeys(platforms, 5)
+    done(qionghai, "township", case, "resolve", TOWN, outcome="settled", scores=scores)
+    qionghai.settled_everywhere(case)
+    released = {item["unit"]: item["released"] for item in qionghai.case(case)["joined"]}
+    assert {unit: item["score"] for unit, item in released.items()} == scores
 
 
 def test_a_grave_incident_goes_to_the_township_at_once_and_the_village_is_told(

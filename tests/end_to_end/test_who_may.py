@@ -45,7 +45,8 @@ def ids(answer: httpx.Response) -> set[str]:
 
 
 def test_an_officer_of_another_village_can_do_nothing(people: County) -> None:
-    case = people.report()
+    # There is time for all this, however slow the machine.
+    case = people.report(urgency="calm")
     people.arrived("household", case)
     body: dict[str, dict[str, Any]] = {
         "acknowledge": {},
@@ -164,6 +165,52 @@ def test_more_time_is_granted_by_a_lead_who_reaches_the_desk_that_was_asked(
         "asked",
         "granted",
     ]
+
+
+def test_whom_a_case_has_left_for_another_place_of_the_same_desk_is_told_who_holds_it(
+    people: County,
+) -> None:
+    desk = f"{people.about['desks']['village']}/v1/desks/village/cases"
+    case = people.report(SHAMEI, urgency="calm")
+    own = people.arrived("village", case)
+    moved = people.act(
+        "village", case, "transfer", "v-214", reason="就近", to={"division": ZHAOLIE}
+    )
+    assert moved.status_code == 200, moved.text
+    eventually("it has come", lambda: people.latest("village", case).json()["hop"] == 1)
+    late = people.act("village", case, "acknowledge", "v-214")
+    assert (late.status_code, late.json()["held_by"]["division"]) == (409, ZHAOLIE)
+    seen = people.ask("GET", f"{desk}/{case}", "v-214").json()
+    assert (seen["hop"], seen["address"]) == (0, own["address"])
+    forbidden(people.act("village", case, "acknowledge", "team"))
+    assert people.act("village", case, "acknowledge", "v-205").status_code == 200
+    # So it is for a team whose case has come to the desk above it.
+    teams = people.report(SHAMEI, category="order", urgency="calm")
+    assert people.arrived("village", teams)["address"]["unit"] == "team"
+    people.let("t-1", "lead", SHAMEI, "village", "team")
+    assert (
+        people.act(
+            "village", teams, "transfer", "t-1", reason="归口", to={"division": SHAMEI}
+        ).status_code
+        == 200
+    )
+    eventually("it has come", lambda: people.latest("village", teams).json()["hop"] == 1)
+    late = people.act("village", teams, "resolve", "t-1", outcome="settled")
+    assert (late.status_code, late.json()["held_by"]["unit"]) == (409, None)
+
+
+def test_a_unit_is_supervised_from_its_level_s_desk_and_not_from_within(people: County) -> None:
+    case = people.report(SHAMEI, category="order", urgency="calm")
+    assert people.arrived("village", case)["address"]["unit"] == "team"
+    people.let("t-1", "lead", SHAMEI, "village", "team")
+    url, why = f"{people.about['escalation']}/v1/cases/{case}/supervise", {"reason": "久拖不决"}
+    eventually("the custodian has it", lambda: people.custody(case))
+    inside = forbidden(people.ask("POST", url, "t-1", json=why))
+    assert inside["held_by"]["unit"] == "team"
+    forbidden(people.ask("POST", url, "v-205", json=why))
+    for times, who in enumerate(("v-214", "t-104"), 1):
+        answer = people.ask("POST", url, who, json=why)
+        assert (answer.status_code, answer.json()["supervised"]["times"]) == (200, times)
 
 
 def test_a_lead_reopens_what_was_resolved_within_reach(people: County) -> None:

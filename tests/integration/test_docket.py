@@ -119,6 +119,15 @@ def test_a_case_that_stays_with_its_holder_came_once(docket: Docket) -> None:
     assert (found["arrived"], found["completed"], found["overdue"]) == (4, 1, 1)
 
 
+def test_what_is_settled_in_the_instant_of_such_a_hop_is_settled_in_time(docket: Docket) -> None:
+    here = {"level": "village", "division": VILLAGE, "unit": None}
+    for number, to in enumerate((here, {**here, "division": OTHER})):
+        held = {"token": {"round": 1, "hop": 1, "stage": "held"}, "address": to}
+        fill(docket, {**entry(number, ended="resolved"), "round": 1, "hop": 0, "held": held})
+    found = docket.rates(WHOLE, START, plus(START, 30 * 86400))
+    assert (found["completed"], found["on_time"]) == (2, 1)
+
+
 def test_a_units_queue_by_page(docket: Docket) -> None:
     units = ["team", None, "team", "other", "team"]
     fill(docket, *(entry(number, unit=unit) for number, unit in enumerate(units)))

@@ -14,6 +14,7 @@ from deploy.local.processes import wait_until
 from services.bus import inbound
 from services.bus.inbound import InboundReader, Parcel
 from services.bus.systems import inbound_queue
+from services.bus.topology import INBOUND
 
 PATIENCE = 60.0
 
@@ -40,20 +41,25 @@ class Systems:
     def make(self, name: str) -> None:
         queue = inbound_queue(name)
         arguments = {"x-queue-type": "quorum"}
-        self.at_broker(
-            lambda channel: channel.queue_declare(
-                queue, durable=True, auto_delete=False, arguments=arguments
-            )
-        )
 
-    def send(self, name: str, body: bytes) -> None:
-        message = amqp.Message(body, delivery_mode=2)
+        def declare(channel: Any) -> None:
+            channel.exchange_declare(INBOUND, "topic", durable=True, auto_delete=False)
+            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+            channel.queue_bind(queue, INBOUND, f"{name}.#")
+
+        self.at_broker(declare)
+
+    def publish(self, name: str, body: bytes, **headers: Any) -> None:
+        message = amqp.Message(body, delivery_mode=2, application_headers=headers)
 
         def publish(channel: Any) -> None:
             channel.confirm_select()
-            channel.basic_publish_confirm(message, "", inbound_queue(name))
+            channel.basic_publish_confirm(message, INBOUND, f"{name}.case.report")
 
         self.at_broker(publish)
+
+    def send(self, name: str, body: bytes) -> None:
+        self.publish(name, body)
         wait_until(f"{body!r} came", lambda: (name, body) in self.came, PATIENCE)
 
     def unread(self, name: str) -> bool:
@@ -121,3 +127,13 @@ def test_a_system_that_leaves_and_comes_back_is_read_again(systems: Systems) -> 
         systems.names = ["here"]
         systems.send("here", f"alone {number}".encode())
     wait_until("few channels are open", lambda: systems.channels <= 4, PATIENCE)
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+def test_nobody_sends_under_anothers_name_by_a_copy(systems: Systems, header: str) -> None:
+    systems.make("nowhere")
+    systems.send("nowhere", b"its own")
+    systems.publish("here", b"forged", **{header: ["nowhere.case.report"]})
+    systems.send("nowhere", b"its next")
+    wait_until("the sender's own came", lambda: ("here", b"forged") in systems.came, PATIENCE)
+    assert ("nowhere", b"forged") not in systems.came

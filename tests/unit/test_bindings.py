@@ -62,6 +62,28 @@ def test_the_three_modes_of_http_and_both_of_amqp_say_the_same() -> None:
         assert of_amqp(PLAIN, {**headers, "x-other": [1]}, BODY) == READ
 
 
+@pytest.mark.parametrize(
+    ("content_type", "headers"),
+    [
+        ("a\ud800", {}),
+        ("路", {}),
+        (PLAIN, {"ce-id": "\ud800"}),
+        (PLAIN, {"ce-x": "\udfff"}),
+        (PLAIN, {b"\xff": "x", "ce-id": b"\xff"}),
+    ],
+)
+def test_what_amqp_can_say_and_utf_8_can_not_is_refused_in_words(
+    content_type: str, headers: dict[Any, Any]
+) -> None:
+    read = of_amqp(
+        content_type,
+        {**{f"ce-{name}": EVENT[name] for name in EVENT if name != "data"}, **headers},
+        BODY,
+    )
+    assert isinstance(read, Unread)
+    json.dumps([read.errors, read.id, read.source, read.type], ensure_ascii=False).encode()
+
+
 def test_the_media_type_says_the_mode_and_not_the_header_fields() -> None:
     other = [("ce-id", "b-2"), ("ce-specversion", "0.3")]
     assert one(STRUCTURED, other, json.dumps(EVENT).encode()) == READ

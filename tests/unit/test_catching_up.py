@@ -85,6 +85,15 @@ def test_more_time_that_was_granted_is_given() -> None:
     assert world.due(2)["due"] == plus(before, 24 * HOUR)
 
 
+def test_who_resolved_it_held_it() -> None:
+    world = overtaken("resolve")
+    invariants.all_hold(world)
+    assert (state(world)["token"]["stage"], state(world)["token"]["hop"]) == ("resolved", 0)
+    assert world.held(2)["seen"][-1]["hop"] == 1
+    assert not world.held(2)["late_custody"]
+    assert not world.nodes["intake"].store.documents()["case-2"]["late_custody"]
+
+
 def test_what_was_said_to_another_holder_is_beaten() -> None:
     world = Matter("ordinary", "ordinary")
     level, key = world.entry(2)

@@ -364,8 +364,8 @@ def test_a_granted_request_is_answered_by_the_release_and_stays_so() -> None:
     assert moved["request"]["answer"] == "granted"
     # Sent again over a bad network it is the first answer; anything else is too late.
     assert asking(moved, now=plus(NOW, 60)).events == ()
-    assert model.asked_before(moved, "h-1", "escalate", None, "超出职权")
-    assert not model.asked_before(moved, "h-2", "escalate", None, "超出职权")
+    assert model.asked_before(moved, "h-1", "escalate", None, "超出职权", atlas=ATLAS)
+    assert not model.asked_before(moved, "h-2", "escalate", None, "超出职权", atlas=ATLAS)
     with pytest.raises(Refused, match="group 46900210421403 holds it now"):
         asking(moved, reason="别的原因")
     assert model.merge(moved, refusing(document, "too_late"))["request"]["answer"] == "granted"

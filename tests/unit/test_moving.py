@@ -26,6 +26,20 @@ def meant(action: str, here: Address, **to: Any) -> Address:
         ("delegate", TOWNSHIP, {"division": GRID}, ("household", GRID, None)),
         ("delegate", TOWNSHIP, {"unit": UNIT}, ("township", "469002104", UNIT)),
         ("transfer", TOWNSHIP, {"unit": UNIT}, ("township", "469002104", UNIT)),
+        # By its name: at the holder's place, or at another that is named.
+        ("transfer", TOWNSHIP, {"unit": "综治中心"}, ("township", "469002104", UNIT)),
+        (
+            "transfer",
+            VILLAGE,
+            {"level": "village", "unit": "治安联防队"},
+            ("village", "469002104214", "team"),
+        ),
+        (
+            "delegate",
+            TOWNSHIP,
+            {"division": "469002104214", "unit": "治安联防队"},
+            ("village", "469002104214", "team"),
+        ),
         (
             "transfer",
             TOWNSHIP._replace(unit=UNIT),
@@ -56,6 +70,8 @@ def test_a_unit_or_division_says_the_rest(
         ("delegate", TOWNSHIP, {"division": "469002104999"}, "to.division", "nearest"),
         ("delegate", TOWNSHIP, {"division": "469002"}, "to.level", "not on the case's ladder"),
         ("delegate", TOWNSHIP, {"unit": "center"}, "to.unit", "did you mean centre"),
+        # The same name is each village's own team.
+        ("delegate", TOWNSHIP, {"unit": "治安联防队"}, "to.unit", "is not known"),
         (
             "delegate",
             TOWNSHIP,

@@ -170,6 +170,26 @@ def test_there_is_nothing_to_say_before_it_is_resolved_or_once_it_is_over() -> N
         given(register(world), GOOD)
 
 
+def test_the_same_words_of_an_earlier_round_are_not_taken_for_heard() -> None:
+    world = resolved()
+    assert world.feedback("case-1", satisfied=False)
+    world.settle()
+    said = {name: register(world)["feedback"][name] for name in BAD}
+    # Sent again, for the answer was lost: it is by these words that the case is in this round.
+    assert given(register(world), said).events == ()
+    world.clock.advance(HOUR)
+    assert world.act("household", world.entries("household")[-1], "resolve")
+    world.settle()
+    world.clock.advance(3 * DAY)
+    assert world.close() == 1
+    world.settle()
+    with pytest.raises(Refused, match="nobody had answered in time: a lead or operator"):
+        given(register(world), said)
+    assert world.reopen("case-1")
+    with pytest.raises(Refused, match="not resolved yet"):
+        given(register(world), said)
+
+
 def test_a_closed_case_is_reopened_and_a_withdrawn_one_is_not() -> None:
     world = resolved()
     world.clock.advance(3 * DAY)

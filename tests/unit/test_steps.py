@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from services.bus.errors import Refused
+from services.bus.fold import Record
 from services.dispatch import model as dispatch
 from services.grid import moving
 from services.grid.clock import FrozenClock
 from services.grid.directory import Directory
+from services.grid.events.bindings import Incoming
 from services.grid.preview import preview
 from services.grid.problems import ProfileError
 from services.grid.profile import Profile, load_folder
 from services.grid.tokens import Address
+from services.intake import acting
 from tests.simulator.county import DIVISIONS, GRID, RULES, STEPS, UNITS, atlas
 from tests.simulator.world import Step, World
 
@@ -218,6 +221,42 @@ def test_the_same_note_of_a_step_again_changes_nothing() -> None:
     document = noted(entry(world, "household", key), "proposed")
     again = dispatch.note(document, "officer", "proposed", step="proposed", atlas=ATLAS, now=NOW)
     assert again.events == ()
+
+
+@pytest.mark.parametrize(
+    ("category", "step", "wrong"),
+    [
+        ("facility", "decided2", "did you mean decided"),
+        ("order", "decided", "no procedure binds here"),
+        ("facility", "proposed", None),
+    ],
+)
+def test_a_system_that_names_a_wrong_step_hears_of_it_as_an_officer_does(
+    category: str, step: str, wrong: str | None
+) -> None:
+    world = World(ATLAS)
+    world.report("case-1", category=category)
+    world.settle()
+    # What is a matter of order is the team's at once.
+    for level in ("household", "group") if category == "facility" else ():
+        assert world.act(level, world.entries(level)[-1], "escalate")
+        world.settle()
+    record = world.nodes["intake"].store.documents()["case-1"]
+    assert record["state"]["address"]["unit"] == "team"
+    event = Incoming("e-1", "patrol", "huashi.case.progress.v1", None)
+    said = {"act": "progress", "note": "会上提了", "step": step}
+    team, by = ATLAS.directory.units["team"], {"system": "patrol", "by": "system.patrol"}
+    (asked,) = acting.ask(record, event, "e-1", said, team, **by, atlas=ATLAS, now=NOW).events
+    key = world.entries("village")[-1]
+    work = dispatch.work(asked, "village", ATLAS, NOW)
+    assert work.key == key
+    (*acts, told) = work.change(Record(key, 1, entry(world, "village", key))).events
+    answered = told.data["answered"]
+    if wrong is None:
+        assert ([act.type for act in acts], answered["answer"]) == (["case.noted"], "accepted")
+    else:
+        assert (acts, answered["answer"]) == ([], "refused")
+        assert wrong in answered["errors"]["data.step"]
 
 
 # -- authority -----------------------------------------------------------------------------

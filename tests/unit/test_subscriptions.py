@@ -13,7 +13,7 @@ from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event
 from services.notify import subscriptions
 from services.notify.channels import Sent
-from services.notify.subscriptions import OVERLAP_SECONDS, Told
+from services.notify.subscriptions import AHEAD, OVERLAP_SECONDS, Told
 from tests.unit.test_notify_model import ATLAS, EVENTS
 
 NOW = FrozenClock().now()
@@ -168,6 +168,17 @@ def test_the_timeline_is_read_to_its_end_and_a_little_of_it_once_more() -> None:
     assert document["status"] == "joining"
     document = read(document, NOW, "e3", 60.0, end=True)
     assert (document["status"], document["replay"]) == ("active", None)
+
+
+def test_while_much_waits_no_more_is_read_but_the_end_is_come_to() -> None:
+    document = replayed(made(), plus(NOW, -3600))
+    full = {"until": 99.0, "waiting": AHEAD}
+    assert subscriptions.read_on(document, real=10.0, **full).answer is None
+    joining = read(document, NOW, "e1", 20.0, end=True)
+    assert joining["status"] == "joining"
+    # Nothing is sent meanwhile, so that no less will wait however long one looks.
+    real = 20.0 + OVERLAP_SECONDS
+    assert subscriptions.read_on(joining, real=real, **full).answer is not None
 
 
 def test_it_is_not_read_from_before_where_it_began() -> None:

@@ -193,6 +193,15 @@ def test_each_unit_has_deadlines_of_its_own_that_are_explained() -> None:
     assert event.key.startswith("case.whistled.village.")
 
 
+def test_a_whistle_that_asks_for_something_else_is_not_the_same_again() -> None:
+    document = blown(UNIT, TEAM, lead=TEAM, asked={"check_in": "20m"})
+    for same in ({}, {"asked": {"check_in": "20m"}}, {"lead": TEAM}):
+        assert blow(document, UNIT, TEAM, **same).events == (), same
+    for other in ({"asked": {"check_in": "10m"}}, {"asked": {"finish": "1h"}}, {"lead": UNIT}):
+        with pytest.raises(Refused, match="called already: release it first"):
+            blow(document, UNIT, TEAM, **other)
+
+
 def test_the_same_again_changes_nothing_and_another_is_refused() -> None:
     document = blown(UNIT)
     assert blow(document, UNIT).events == ()

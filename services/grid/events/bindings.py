@@ -32,7 +32,8 @@ _LONGEST = 200
 _HTTP = "ce-"
 _AMQP = ("cloudevents:", "cloudevents_", "ce-")
 _NAME = re.compile(r"[a-z0-9]{1,40}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Halves of surrogate pairs come over AMQP only.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 Errors = dict[str, str]
@@ -99,12 +100,13 @@ def of_amqp(content_type: str | None, headers: Mapping[str, Any], body: bytes) -
     if media_type == BATCH:
         return Unread({"content_type": "a batch goes over HTTP: publish a message for each event"})
     if media_type != PLAIN:
-        return Unread(
-            {"content_type": f"{media_type or 'none'}: write {STRUCTURED}, or {PLAIN} with headers"}
-        )
+        shown = "none" if not media_type else media_type if media_type.isascii() else "not ASCII"
+        return Unread({"content_type": f"{shown}: write {STRUCTURED}, or {PLAIN} with headers"})
     found: dict[str, Any] = {}
     for name, value in headers.items():
-        prefix = next((each for each in _AMQP if name.lower().startswith(each)), None)
+        # A name that is no UTF-8 is bytes.
+        own = isinstance(name, str)
+        prefix = next((each for each in _AMQP if own and name.lower().startswith(each)), None)
         if prefix is not None:
             # AMQP has times of its own.
             time = instant(value.astimezone(UTC)) if isinstance(value, datetime) else value
