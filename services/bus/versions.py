@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from services.bus.errors import Refused
+from services.bus.fold import Decision
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call
 from services.grid import json
@@ -31,3 +33,22 @@ def must_match(call: Call, body: Mapping[str, Any]) -> None:
         return
     detail = "it has changed since you saw it: look at what it is now, and send its ETag"
     raise Problem(412, detail, kind="changed", headers={"ETag": tag}, now=dict(body))
+
+
+def on_what_was_seen(
+    call: Call, seen: Callable[[], Mapping[str, Any]], decide: Callable[[], Decision]
+) -> Decision:
+    """A decision, if it is made on what ``If-Match`` says; the same once more, on anything.
+
+    :param seen: what is shown now of that on which it is made.
+    :raises Problem: a 412 with what it is now.
+    :raises Refused: it is not possible in what the caller has seen either.
+    """
+    try:
+        decision = decide()
+    except Refused:
+        must_match(call, seen())
+        raise
+    if decision.events:
+        must_match(call, seen())
+    return decision

@@ -18,7 +18,7 @@ from services.bus.openapi import Shown
 from services.bus.paging import Cursor, PageQuery
 from services.bus.problems import Problem
 from services.bus.shell import Shell
-from services.bus.versions import must_match, tagged
+from services.bus.versions import on_what_was_seen, tagged
 from services.bus.web import Answer, Call
 from services.dispatch import calls, model
 from services.dispatch.store import Docket
@@ -861,7 +861,7 @@ def answer_call(
         call.guard.must_reach(atlas, whistles.address(document["call"]))
         said = body["note"], body["attachments"]
         decide = partial(act, document, by, *said, atlas=atlas, now=now)
-        return _on_what_was_seen(call, call_shown(document), decide)
+        return on_what_was_seen(call, lambda: call_shown(document), decide)
 
     return tagged(call_shown(desk.act(Work(calls.key(identity), change), call.trail)))
 
@@ -875,21 +875,6 @@ def one_call(desk: Desk, call: Call, level: str, identity: str) -> Answer:
     document = record.document
     call.guard.must_reach(desk.county.atlas(), whistles.address(document["call"]))
     return tagged(call_shown(document))
-
-
-def _on_what_was_seen(call: Call, seen: dict[str, Any], decide: Callable[[], Decision]) -> Decision:
-    """A decision, if it is made on what ``If-Match`` says; the same again, on anything.
-
-    :param seen: what is shown of that now.
-    """
-    try:
-        decision = decide()
-    except Refused:
-        must_match(call, seen)
-        raise
-    if decision.events:
-        must_match(call, seen)
-    return decision
 
 
 def call_shown(document: Document) -> dict[str, Any]:
@@ -957,20 +942,21 @@ def answer_extension(desk: Desk, call: Call, level: str, identity: str, *, grant
     by, body, atlas, now = call.identity.subject, call.body, desk.county.atlas(), desk.now
 
     def change(record: Record) -> Decision:
-        if record.document is None:
+        asked = record.document
+        if asked is None:
             raise Problem(404, f"the {level} desk was not asked for an extension {identity}")
-        call.guard.must_reach(atlas, _asked_of(record.document))
+        call.guard.must_reach(atlas, _asked_of(asked))
         said = body["note"], body["attachments"]
         answer = partial(
             model.answer_extension,
-            record.document,
+            asked,
             by,
             *said,
             granted=granted,
             atlas=atlas,
             now=now,
         )
-        return _on_what_was_seen(call, extension_shown(record.document), answer)
+        return on_what_was_seen(call, lambda: extension_shown(asked), answer)
 
     answered = desk.act(Work(model.extension_key(identity), change), call.trail)
     return tagged(extension_shown(answered))
@@ -1024,7 +1010,7 @@ def _acted(
             raise Refused("this Idempotency-Key was used for another action: use a new key")
         decide = partial(act, found, by, *said, atlas=atlas, now=now, **more)
         try:
-            decision = _on_what_was_seen(call, shown(found), decide)
+            decision = on_what_was_seen(call, lambda: shown(found), decide)
         except (WrongPlace, whistles.WrongCall) as error:
             raise problems.invalid(error.errors) from error
         if key is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Outcome, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.versions import etag, must_match, tagged
+from services.bus.versions import etag, on_what_was_seen, tagged
 from services.bus.web import Answer, Call
 from services.escalation import model
 from services.escalation.firing import Markers
@@ -381,9 +381,8 @@ def supervise(custodian: CustodianShell, call: Call, case: str) -> Answer:
         if not _is_above(call.identity.scope, held_by):
             raise access.forbidden(call.identity, _ABOVE, held_by=held_by)
         return on_what_was_seen(
-            custodian,
             call,
-            document,
+            lambda: shown(custodian, document),
             lambda: model.supervise(document, by, *said, atlas=atlas, now=now, key=key),
         )
 
@@ -397,24 +396,6 @@ def _is_above(scope: Scope, held_by: dict[str, Any]) -> bool:
     """Whether somebody who reaches the holder is above it: a level's desk is above its units."""
     higher = scope.level != held_by["level"] or held_by["unit"] is not None
     return higher and scope.unit is None
-
-
-def on_what_was_seen(
-    custodian: CustodianShell, call: Call, document: Document, decide: Callable[[], Decision]
-) -> Decision:
-    """A decision, if it is made on what the caller has seen of a case; again, on anything.
-
-    :raises Problem: a 412 with what ``GET /v1/cases/{id}/deadlines`` shows now.
-    :raises Refused: it is not possible in what the caller has seen either.
-    """
-    try:
-        decision = decide()
-    except Refused:
-        must_match(call, shown(custodian, document))
-        raise
-    if decision.events:
-        must_match(call, shown(custodian, document))
-    return decision
 
 
 def deadlines(custodian: CustodianShell, call: Call, case: str) -> Answer:

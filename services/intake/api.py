@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import logs, problems
-from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
 from services.bus.problems import Problem
-from services.bus.versions import etag, must_match, tagged
+from services.bus.versions import etag, on_what_was_seen, tagged
 from services.bus.web import Answer, Call
 from services.grid import whistles
 from services.grid.atlas import Atlas
@@ -536,7 +534,7 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
         decide = partial(model.reopen, latest, by, *said, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest, decide, atlas)
+        return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
@@ -551,7 +549,7 @@ def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or {}
         decide = partial(model.watch, latest, by, added, removed, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest, decide, atlas)
+        return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
 
     document = intake.act(Work(case, change), call.trail)
     headers = {"ETag": etag(shown(document, atlas))}
@@ -599,7 +597,7 @@ def _feedback(intake: IntakeShell, call: Call, case: str, by: str) -> Document:
             if by == BY_CODE:
                 # Whoever just knows the code has seen no version of the case, and is shown none.
                 return decide()
-            return on_what_was_seen(call, latest, decide, atlas)
+            return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
 
         return Work(case, change)
 
@@ -621,27 +619,9 @@ def withdraw(intake: IntakeShell, call: Call, case: str) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or {}
         decide = partial(model.withdraw, latest, by, reason, atlas=atlas, now=now)
-        return on_what_was_seen(call, latest, decide, atlas)
+        return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
-
-
-def on_what_was_seen(
-    call: Call, document: Document, decide: Callable[[], Decision], atlas: Atlas
-) -> Decision:
-    """A decision, if it is made on the version that the caller has seen; again, on any.
-
-    :raises Problem: a 412 with what the case is now.
-    :raises Refused: it is not possible in what the caller has seen either.
-    """
-    try:
-        decision = decide()
-    except Refused:
-        must_match(call, shown(document, atlas))
-        raise
-    if decision.events:
-        must_match(call, shown(document, atlas))
-    return decision
 
 
 def _answerable(intake: IntakeShell, call: Call, case: str) -> None:

@@ -11,12 +11,12 @@ from services.bus import problems
 from services.bus.fold import Decision, Record, Work
 from services.bus.openapi import Shown
 from services.bus.problems import Problem
-from services.bus.versions import etag
+from services.bus.versions import etag, on_what_was_seen
 from services.bus.web import Answer, Call
 from services.grid.events.parts import AddressSchema, InstantField, attachments, public_text
 from services.grid.tokens import Address
 from services.intake import duplicates, linking
-from services.intake.api import STATUSES, on_what_was_seen, readable, shown
+from services.intake.api import STATUSES, readable, shown
 from services.intake.shell import IntakeShell
 
 CROWDED = {409: "As many cases as may be are linked with it already."}
@@ -113,7 +113,7 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> Answer:
         latest = record.document or {}
         seen = latest if case == first else document
         decide = partial(linking.link, latest, second, by, on=on, said=said, atlas=atlas, now=now)
-        return on_what_was_seen(call, seen, decide, atlas)
+        return on_what_was_seen(call, lambda: shown(seen, atlas), decide)
 
     decided = intake.act(Work(first, change), call.trail)
     link = decided.get("links", {}).get(second)

@@ -79,7 +79,7 @@ class Subscribers(MongoStore):
     """Subscriptions over HTTP (:mod:`services.notify.subscriptions`), by their ids.
 
     What was read is believed for a second, so in another process a change counts after that; only
-    before something is sent it is read anew.
+    before something is gathered or sent it is read anew.
     """
 
     name = "subscribers"

@@ -95,6 +95,8 @@ class Webhooks:
 
         :raises Retry: it could not be written.
         """
+        # Who subscribed a moment ago, be it at another process, misses nothing.
+        self.subscribers.forget()
         for document in self.subscribers.all():
             if document["status"] in subscriptions.GATHERING:
                 self._put(document, events, atlas)
