@@ -374,9 +374,8 @@ def test_a_slow_sink_holds_up_no_other(county: County, subscribe: Subscribe) -> 
         for _ in range(30):
             county.report(urgency="calm")
         eventually("all at the fast one", lambda: len(fast.taken()) == 30)
-        # The slow one has four places in each of two processes, and has freed none.
-        assert 1 <= len({*asked}) <= 8
-        assert not slow.taken()
+        assert asked
+        assert not slow.taken(), "it has answered nothing yet"
         over.set()
         assert len({got.id for got in fast.got}) == len(fast.got) == 30
 
