@@ -13,15 +13,16 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -136,6 +137,27 @@ def _console() -> Console:
 
 def _print(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def _listed(
+    found: Any, table: Callable[[], RenderableType], nothing: str, *, as_json: bool
+) -> None:
+    """Shows a list as a table, or says that there is ``nothing``."""
+    if as_json:
+        _print(found)
+    elif found:
+        _console().print(table())
+    else:
+        typer.echo(nothing)
+
+
+def _made(found: Any, lines: Callable[[Any], Iterable[str]], *, as_json: bool) -> None:
+    """Shows what was made, with what is not shown again."""
+    if as_json:
+        _print(found)
+        return
+    for line in lines(found):
+        typer.echo(line)
 
 
 def _zone() -> ZoneInfo:
@@ -352,12 +374,12 @@ def desk_list(
         filters = {"division": division, "unit": unit, "status": wanted}
         kept = {name: value for name, value in filters.items() if value}
         found = list(client.docket(context.obj, **kept))
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(render.listing(found, client.stack.clock.now()))
-        else:
-            typer.echo(f"the {context.obj} desk has nothing {status}")
+        _listed(
+            found,
+            lambda: render.listing(found, client.stack.clock.now()),
+            f"the {context.obj} desk has nothing {status}",
+            as_json=as_json,
+        )
 
 
 @desk_app.command("duty")
@@ -372,12 +394,12 @@ def desk_duty(
         zone = _zone()
         filters = {"division": division, **({"at": at} if at else {})}
         found = list(client.duty(context.obj, **filters))
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(desks.on_duty(found, zone))
-        else:
-            typer.echo(f"no place of the {context.obj} desk in {division} has officers")
+        _listed(
+            found,
+            lambda: desks.on_duty(found, zone),
+            f"no place of the {context.obj} desk in {division} has officers",
+            as_json=as_json,
+        )
 
 
 @desk_app.command("rates")
@@ -481,12 +503,12 @@ def desk_extensions(
         filters = {"division": division, "status": "" if status == "all" else status}
         kept = {name: value for name, value in filters.items() if value}
         found = list(client.extensions(context.obj, **kept))
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(desks.extensions(found, _zone()))
-        else:
-            typer.echo(f"nobody asks the {context.obj} desk for more time")
+        _listed(
+            found,
+            lambda: desks.extensions(found, _zone()),
+            f"nobody asks the {context.obj} desk for more time",
+            as_json=as_json,
+        )
 
 
 ExtensionId = Annotated[
@@ -663,12 +685,12 @@ def desk_calls(
         filters = {"division": division, "unit": unit, "status": status}
         kept = {name: value for name, value in filters.items() if value}
         found = list(client.calls(context.obj, **kept))
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(desks.calls(found, client.stack.clock.now()))
-        else:
-            typer.echo(f"no unit of the {context.obj} desk is called to anything")
+        _listed(
+            found,
+            lambda: desks.calls(found, client.stack.clock.now()),
+            f"no unit of the {context.obj} desk is called to anything",
+            as_json=as_json,
+        )
 
 
 CallId = Annotated[str, typer.Argument(help="The call's id, as huashi desk LEVEL calls shows it.")]
@@ -836,12 +858,12 @@ def emergency_list(as_json: AsJson = False) -> None:
     """Which divisions are in emergency mode, and which were."""
     with _client(as_json) as client:
         zone, found = _zone(), client.emergencies()
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(emergencies.listed(found, zone))
-        else:
-            typer.echo("no division was ever in emergency mode")
+        _listed(
+            found,
+            lambda: emergencies.listed(found, zone),
+            "no division was ever in emergency mode",
+            as_json=as_json,
+        )
 
 
 @emergency_app.command("begin")
@@ -987,7 +1009,7 @@ def system_add(  # noqa: PLR0917 - typer reads its options from here
             "rate": rate,
             "open_cases": open_cases,
         }
-        _made(systems.add(client, name, body), as_json=as_json)
+        _made(systems.add(client, name, body), systems.made, as_json=as_json)
 
 
 def _words(text: str) -> list[str]:
@@ -1004,15 +1026,7 @@ def system_rotate(
 ) -> None:
     """A new key and password. The key before stays valid until the next; the password ends."""
     with _client(as_json) as client:
-        _made(systems.rotate(client, name, sole=sole), as_json=as_json)
-
-
-def _made(found: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        _print(found)
-        return
-    for line in systems.made(found):
-        typer.echo(line)
+        _made(systems.rotate(client, name, sole=sole), systems.made, as_json=as_json)
 
 
 @system_app.command("list")
@@ -1020,12 +1034,12 @@ def system_list(as_json: AsJson = False) -> None:
     """The other systems that may come in."""
     with _client(as_json) as client:
         found = client.systems()
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(systems.listed(found, _zone()))
-        else:
-            typer.echo("no other system may come in: huashi system add")
+        _listed(
+            found,
+            lambda: systems.listed(found, _zone()),
+            "no other system may come in: huashi system add",
+            as_json=as_json,
+        )
 
 
 @system_app.command("show")
@@ -1105,12 +1119,7 @@ def system_repair(
     """
     with _client(as_json) as client:
         found = systems.repair(client, names or [])
-        if as_json:
-            _print(found)
-            return
-        for each in found:
-            for line in systems.made(each):
-                typer.echo(line)
+        _made(found, lambda each: chain.from_iterable(map(systems.made, each)), as_json=as_json)
 
 
 @system_app.command("remove")
@@ -1130,12 +1139,9 @@ def system_rejected(
     """What other systems sent in vain, and why; not what was in it."""
     with _client(as_json) as client:
         found = client.rejected(limit, **({"system": name} if name else {}))
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(systems.refused(found, _zone()))
-        else:
-            typer.echo("nothing was refused")
+        _listed(
+            found, lambda: systems.refused(found, _zone()), "nothing was refused", as_json=as_json
+        )
 
 
 SubscriptionId = Annotated[str, typer.Argument(help="The subscription's id.")]
@@ -1161,12 +1167,7 @@ def subscription_add(  # noqa: PLR0917 - typer reads its options from here
             "division": division or None,
             "rate": rate,
         }
-        found = client.add_subscription(body)
-        if as_json:
-            _print(found)
-            return
-        for line in subscriptions.made(found):
-            typer.echo(line)
+        _made(client.add_subscription(body), subscriptions.made, as_json=as_json)
 
 
 @subscription_app.command("list")
@@ -1174,12 +1175,12 @@ def subscription_list(as_json: AsJson = False) -> None:
     """What is sent where, and how that goes."""
     with _client(as_json) as client:
         found = client.subscriptions()
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(subscriptions.listed(found, _zone()))
-        else:
-            typer.echo("there are no subscriptions: huashi subscription add")
+        _listed(
+            found,
+            lambda: subscriptions.listed(found, _zone()),
+            "there are no subscriptions: huashi subscription add",
+            as_json=as_json,
+        )
 
 
 @subscription_app.command("remove")
@@ -1396,12 +1397,12 @@ def audit(  # noqa: PLR0917 - typer reads its options from here
         filters = {"who": who, "case": case, "from": since, "to": to}
         kept = {name: value for name, value in filters.items() if value}
         found = client.audit(limit, **kept)
-        if as_json:
-            _print(found)
-        elif found:
-            _console().print(render.trail(found, _zone()))
-        else:
-            typer.echo("nothing of this is in the audit trails")
+        _listed(
+            found,
+            lambda: render.trail(found, _zone()),
+            "nothing of this is in the audit trails",
+            as_json=as_json,
+        )
 
 
 @stack_app.command("status")
