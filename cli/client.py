@@ -123,11 +123,11 @@ class Client:
         url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/supervise"
         return self._ask("POST", url, ("operator", "officer"), body=body)
 
-    def watch(self, case: str, who: Json, *, away: bool) -> Json:
+    def watch(self, case: str, body: Json, *, away: bool) -> Json:
         """Somebody is told of what happens to a case, or no longer; who all is."""
         url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}"
         action = "unwatch" if away else "watch"
-        return self._ask("POST", f"{url}/{action}", ("operator", "officer"), body=who)
+        return self._ask("POST", f"{url}/{action}", ("operator", "officer"), body=body)
 
     def merge(self, case: str, body: Json) -> Json:
         """Merges a case ``with`` another: which is kept, and which follows it."""

@@ -782,13 +782,15 @@ def watchers(  # noqa: PLR0917 - typer reads its options from here
     level: Annotated[str, typer.Option(help="A desk: its level, ...")] = "",
     division: Annotated[str, typer.Option(help="... and its division.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Tell them no longer.")] = False,
+    note: Note = "",
+    attach: Attach = None,
     as_json: AsJson = False,
 ) -> None:
     """Have somebody told of what happens to a case (关注), or no longer; says who all is."""
     with _client(as_json) as client:
-        said = {"officer": officer, "level": level, "division": division}
-        who = {name: value for name, value in said.items() if value}
-        found = client.watch(case, who, away=remove)
+        said = {"officer": officer, "level": level, "division": division, "note": note}
+        body = {name: value for name, value in said.items() if value} | desks.attached(attach)
+        found = client.watch(case, body, away=remove)
         if as_json:
             _print(found)
         else:

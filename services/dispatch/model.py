@@ -12,6 +12,7 @@ what its officers did adds ``request``, ``notes``, ``extension`` and ``done``:
 - ``request`` is the change of custody that this desk has asked for last, ``{id, action, to, reason,
   by, at, answer}``: ``answer`` none, ``granted``, or ``refused`` with ``why`` and ``held_by``;
 - ``notes`` are the last of those that were written here (the timeline has all);
+- ``attached`` are the attachments with which this desk resolved it;
 - ``done`` is what was done here under an Idempotency-Key, ``{key: digest of the act}``;
 - ``procedure`` is what must be done here before it is resolved (``{rule, title, source, steps}``),
   if the profile has one for such a case; which of its steps were done, the state says;
@@ -297,7 +298,8 @@ def resolve(
     """
     settled = (document["state"] or {}).get("resolution")
     if settled is not None and document["ended"] == "resolved":
-        if (settled["by"], settled["outcome"], settled["note"]) == (by, outcome, note):
+        same = (settled["by"], settled["outcome"], settled["note"]) == (by, outcome, note)
+        if same and document.get("attached", []) == list(attachments):
             return Decision(document, answer=document)
         raise Refused("this desk has resolved the case already", resolution=settled)
     _must_be_live(document)
@@ -314,7 +316,7 @@ def resolve(
     if absent:
         raise whistles.WrongCall(absent)
     said = {"outcome": outcome, "note": note, "by": by, "at": now}
-    document = _settled(document, said, now, scores)
+    document = {**_settled(document, said, now, scores), "attached": list(attachments)}
     event = _event("case.resolved", document, atlas, now, **_attached(attachments))
     return Decision(document, [event], document)
 

@@ -51,7 +51,7 @@ from services.grid.scope import WHOLE
 from services.grid.tokens import Address, Token
 from services.intake import directory, model
 from services.intake.feedback import BY_CODE, give
-from services.intake.linking import linked
+from services.intake.linking import linked, noted
 from services.intake.reporting import known_division, opened, opening
 from services.intake.shell import IntakeShell
 from services.intake.store import phone_digits
@@ -230,6 +230,8 @@ class WatchBody(Schema):
     officer = fields.String(validate=validate.Length(1, 80))
     level = fields.String(validate=WORD)
     division = fields.String(validate=CODE)
+    note = public_text(500, load_default="")
+    attachments = attachments("raise", load_default=list)
 
     @validates_schema
     def _says_who(self, data: dict[str, Any], **_kwargs: Any) -> None:
@@ -545,10 +547,11 @@ def watch(intake: IntakeShell, call: Call, case: str, *, away: bool) -> Answer:
     atlas, now, by = intake.county.atlas(), intake.now, call.identity.subject
     watcher = [_watcher(atlas, call.body, away=away)]
     added, removed = ([], watcher) if away else (watcher, [])
+    said = noted(call.body)
 
     def change(record: Record) -> Decision:
         latest = record.document or {}
-        decide = partial(model.watch, latest, by, added, removed, atlas=atlas, now=now)
+        decide = partial(model.watch, latest, by, added, removed, said=said, atlas=atlas, now=now)
         return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
 
     document = intake.act(Work(case, change), call.trail)

@@ -22,7 +22,12 @@ LINKED = "case.linked"
 MOST_LINKS = 100
 TOLD = ("by", "note", "attachments")
 """What an event says of whoever linked two cases."""
-_NOTHING_SAID: Mapping[str, Any] = MappingProxyType({})
+NOTHING_SAID: Mapping[str, Any] = MappingProxyType({})
+
+
+def noted(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``note`` and ``attachments`` of a body, as far as there are any."""
+    return {name: body[name] for name in ("note", "attachments") if body[name]}
 
 
 def decides(case: str, other: str) -> tuple[str, str]:
@@ -54,7 +59,7 @@ def link(
     on: bool,
     atlas: Atlas,
     now: Instant,
-    said: Mapping[str, Any] = _NOTHING_SAID,
+    said: Mapping[str, Any] = NOTHING_SAID,
 ) -> Decision:
     """Links a case with another, or no longer; again, it changes nothing.
 

@@ -310,12 +310,14 @@ def watch(
     *,
     atlas: Atlas,
     now: Instant,
+    said: Mapping[str, Any] = linking.NOTHING_SAID,
 ) -> Decision:
     """Who wants to be told of what happens to a case; the register alone writes it.
 
     The event carries all of them with a version, of which the greatest counts.
 
     :param added: references, ``officer:<id>`` or ``desk:<level>:<division>``.
+    :param said: a ``note`` and ``attachments``, as far as there are any: kept in the event.
     :raises Refused: there are as many as a case may have.
     """
     known = document.get("watchers") or {"to": [], "version": 0}
@@ -338,6 +340,7 @@ def watch(
         watchers=to,
         version=version,
         by=by,
+        **said,
     )
     return Decision(document, [event], document)
 

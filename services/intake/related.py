@@ -107,7 +107,7 @@ def link(intake: IntakeShell, call: Call, case: str, *, on: bool) -> Answer:
         linking.must_have_room(another, case)
     first, second = linking.decides(case, other)
     atlas, now = intake.county.atlas(), intake.now
-    said = {name: call.body[name] for name in ("note", "attachments") if call.body[name]}
+    said = linking.noted(call.body)
 
     def change(record: Record) -> Decision:
         latest = record.document or {}

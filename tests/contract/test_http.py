@@ -46,6 +46,7 @@ def fields_of(answer: httpx.Response) -> set[str]:
     [
         ({"title": None}, "title"),
         ({"title": ""}, "title"),
+        ({"title": " \u202e\u3000"}, "title"),
         ({"title": "长" * 201}, "title"),
         ({"title": 7}, "title"),
         ({"title": "请打电话 13812345678"}, "title"),

@@ -130,6 +130,15 @@ def test_a_resolution_ends_the_entry_and_counts_once() -> None:
         act(document, "acknowledge")
 
 
+def test_a_resolution_with_other_pictures_is_not_the_same_again() -> None:
+    said: tuple[Any, ...] = ("h-1", "settled", "", [PICTURE])
+    document = ended(model.resolve(entry(), *said, atlas=ATLAS, now=NOW))
+    assert model.resolve(document, *said, atlas=ATLAS, now=NOW).events == ()
+    other = {**PICTURE, "sha256": "1" * 64}
+    with pytest.raises(Refused, match="resolved the case already"):
+        model.resolve(document, "h-1", "settled", "", [other], atlas=ATLAS, now=NOW)
+
+
 def test_a_released_entry_refuses_and_says_who_holds_the_case() -> None:
     document = model.merge(entry(), released())
     assert (document["status"], document["ended"]) == ("ended", "custody")

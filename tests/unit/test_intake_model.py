@@ -242,7 +242,9 @@ def test_who_watches_a_case_is_told_with_a_version() -> None:
     assert first.events[0].data["watchers"] == ["officer:v-1"]
     assert model.watch(first.document, "operator", ["officer:v-1"], **at).events == ()
     second = model.watch(first.document, "operator", ["desk:village:469002104214"], **at)
-    gone = model.watch(second.document, "operator", [], ["officer:v-1"], **at)
+    said = {"note": "不再需要"}
+    gone = model.watch(second.document, "operator", [], ["officer:v-1"], said=said, **at)
+    assert gone.events[0].data["note"] == "不再需要"
     assert gone.events[0].data["watchers"] == ["desk:village:469002104214"]
     assert [decision.events[0].data["version"] for decision in (first, second, gone)] == [1, 2, 3]
     many = [f"officer:{number}" for number in range(model.MOST_WATCHERS + 1)]

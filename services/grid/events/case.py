@@ -140,6 +140,8 @@ class WatchedSchema(CaseSchema):
     watchers = fields.List(fields.String(validate=validate.Length(1, 200)), required=True)
     version = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
     by = fields.String(required=True)
+    note = public_text(500, load_default="")
+    attachments = attachments()
 
 
 class UpdateSchema(Kept):

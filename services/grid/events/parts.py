@@ -73,6 +73,12 @@ class Number(fields.Float):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+def readable(text: str) -> None:
+    """Refuses text of nothing but spaces and marks that nobody sees (Unicode's Z and C)."""
+    if not any(unicodedata.category(sign)[0] not in "ZC" for sign in text):
+        raise ValidationError("Write something that can be read.")
+
+
 def plain(text: str) -> None:
     """Refuses control characters: they would act on the terminal of whoever reads them."""
     if _CONTROL.search(text):
@@ -108,6 +114,7 @@ def public_text(
             validate.Length(shortest, longest),
             plain_lines if lines else plain,
             no_personal_number,
+            *([readable] if shortest else []),
         ],
         **kwargs,
     )
