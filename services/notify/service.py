@@ -77,7 +77,7 @@ class Service(Operations):
         touches=Touches.CASES,
         answers=subscribing.SubscriptionWithSecret(),
         status=201,
-        problems={409: "There are too many subscriptions."},
+        problems={409: "Too many subscriptions, or the key made another one."},
         repeatable=True,
     )
     def subscribe(self, call: Call) -> Answer:

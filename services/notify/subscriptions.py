@@ -50,6 +50,7 @@ been behind intake. What was sent already is not sent again."""
 AHEAD = 1000
 """The timeline is read no further while so many cases wait to be sent."""
 _NOTED_SECONDS = 10.0
+_WANTED = ("types", "level", "division", "sink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def made(
         "id": identity,
         "by": by,
         "made": now,
-        **{name: body[name] for name in ("types", "level", "division", "sink")},
+        **{name: body[name] for name in _WANTED},
         "secret": sealed,
         "asked": body["rate"],
         "rate": rate,
@@ -88,6 +89,12 @@ def made(
         "replay": None,
         "replays": 0,
     }
+
+
+def asks_the_same(document: Document, body: dict[str, Any]) -> bool:
+    """Whether it is still there and was made with just this body; its secret is not compared."""
+    wanted = {name: document[name] for name in _WANTED} | {"rate": document["asked"]}
+    return document["status"] != "removed" and wanted == {name: body[name] for name in wanted}
 
 
 def wants(document: Document, event: Event, atlas: Atlas) -> bool:

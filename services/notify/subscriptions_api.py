@@ -160,6 +160,9 @@ def subscribe(notify: NotifyShell, call: Call) -> Answer:
     identity = _identity(call)
     known = notify.webhooks.subscribers.read([identity]).get(identity)
     if known is not None and known.document is not None:
+        if not subscriptions.asks_the_same(known.document, body):
+            why = "this Idempotency-Key made another subscription, or one that was removed"
+            raise Refused(f"{why}: use a new key")
         return _answer(notify, known.document, None)
     notify.webhooks.subscribers.forget()
     if len(notify.webhooks.subscribers.all()) >= subscriptions.MOST:

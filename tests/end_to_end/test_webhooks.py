@@ -486,10 +486,12 @@ def test_a_key_repeats_and_the_secret_is_shown_once(county: County, sink: Sink) 
     assert again.json()["secret"] is None
     assert first.json()["id"] == again.json()["id"]
     assert first.headers["Location"] == f"/v1/subscriptions/{first.json()['id']}"
+    assert post(county, {**body, "types": ["case.resolved"]}, **key).status_code == 409
     listed = county.ask("GET", url(county)).text
     assert "QUJD" not in listed
     assert county.ask("DELETE", url(county, first.json()["id"])).json()["status"] == "removed"
     assert county.ask("GET", url(county, first.json()["id"])).status_code == 404
+    assert post(county, body, **key).status_code == 409
     for wrong, field in (
         ({"secret": "short"}, "secret"),
         ({"types": ["case.opened"]}, "types.0"),
