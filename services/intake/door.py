@@ -346,10 +346,15 @@ class FrontDoor:
                 results[place] = Result(event, refusal=_refusal(error))
 
     def _told(self, system: Document, found: Sequence[Result], door: str) -> None:
-        """Keeps and counts what became of a system's events."""
+        """Keeps and counts what became of a system's events.
+
+        Here what costs more than another also takes more of the system's rate.
+        """
         self._keep(system, [each for each in found if each.refusal is not None], door)
         for each in found:
             kind = TYPES.get(each.event.type or "")
+            if kind is not None and kind.counts > 1:
+                self.rates.spend(system, kind.counts - 1)
             word = "accepted" if each.refusal is None else "rejected"
             metrics.INBOUND.labels(door, kind.name if kind else "unknown", word).inc()
 

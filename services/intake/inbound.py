@@ -394,13 +394,15 @@ class Basis:
 class InboundType:
     """A type that other systems may send; ``handle`` is told the system and the loaded data.
 
-    ``schema`` has an ``example`` and a ``minimal`` one.
+    ``schema`` has an ``example`` and a ``minimal`` one. ``counts`` is as how many events one of it
+    counts for its system's rate.
     """
 
     name: str
     meaning: str
     schema: type[Schema]
     handle: Callable[[Basis, Incoming, dict[str, Any]], Task]
+    counts: int = 1
 
     @cached_property
     def loader(self) -> Schema:
@@ -629,6 +631,9 @@ def _none(_record: Record) -> Decision:
     return Decision(None)
 
 
+# With each, the whole directory is checked and made anew: some ten times the work of a report.
+_WHOLE = 10
+
 TYPES: dict[str, InboundType] = {
     kind.full_name: kind
     for kind in (
@@ -656,16 +661,30 @@ TYPES: dict[str, InboundType] = {
             "A division is new, or is called otherwise (区划).",
             DivisionData,
             _entry("division"),
+            counts=_WHOLE,
         ),
-        InboundType("directory.unit", "A unit as it is now (单位).", UnitData, _entry("unit")),
+        InboundType(
+            "directory.unit",
+            "A unit as it is now (单位).",
+            UnitData,
+            _entry("unit"),
+            counts=_WHOLE,
+        ),
         InboundType(
             "directory.officer",
             "An officer as they are now (人员).",
             OfficerData,
             _entry("officer"),
+            counts=_WHOLE,
         ),
         InboundType("sensor.reading", "A sensor measured something (监测).", ReadingData, _reading),
-        InboundType("directory.duty", "An officer's duty (值班).", DutyData, _entry("duty")),
+        InboundType(
+            "directory.duty",
+            "An officer's duty (值班).",
+            DutyData,
+            _entry("duty"),
+            counts=_WHOLE,
+        ),
     )
 }
 """By full name, ``huashi.case.report.v1``."""

@@ -157,3 +157,14 @@ def test_an_operator_adds_a_division_in_the_same_way(county: County) -> None:
     assert answer.json()["entries"] == [{"id": f"division:{VILLAGE}79", "change": "new"}]
     answer = county.ask("POST", url, json={"divisions": [{**place, "parent": TOWN}]})
     assert list(errors(answer, 422)) == ["divisions.0.parent"]
+
+
+def test_a_change_of_the_directory_takes_as_much_of_the_rate_as_ten_reports(county: County) -> None:
+    key = told(county, "add", "slow_hr", "--may", MAY, "--division", TOWN, "--rate", "1")["key"]
+    system = System(county, "slow_hr", key)
+    # A hundred may come at once.
+    batch = [system.event("directory.officer", retire=f"nobody-{each}") for each in range(20)]
+    assert system.post(batch, BATCH).status_code == 202
+    answer = system.post(batch[0])
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) > 50
