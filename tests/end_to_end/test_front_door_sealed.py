@@ -110,6 +110,11 @@ def test_open_personal_data_goes_by_http_only(
     publisher.send(event)
     (wrong,) = publisher.answer("rejected", of(event))["data"]["errors"]
     assert (wrong["field"], "sealed_reporter" in wrong["detail"]) == ("data.reporter", True)
+    for name in ("description", "address"):
+        event = publisher.event(**{name: "来电 139-8765-0101, 三组"})
+        publisher.send(event)
+        (wrong,) = publisher.answer("rejected", of(event))["data"]["errors"]
+        assert wrong["field"] == f"data.{name}"
     case = system.accepted(system.event(reporter=PERSON))["case"]
     found = reporter(county, case)
     assert PERSON.items() <= {**found, **found.get("reporter", {})}.items()

@@ -91,11 +91,16 @@ def plain_lines(text: str) -> None:
         raise ValidationError("Leave out control characters.")
 
 
-def no_personal_number(text: str) -> None:
-    """Refuses text that goes over the bus and holds a phone or identity number."""
+def has_personal_number(text: str) -> bool:
+    """Whether a text holds a phone or identity number (GB 11643)."""
     # Full-width digits and hyphens become the plain ones, and 138 0013 8000 one number.
     joined = _BETWEEN_DIGITS.sub("", unicodedata.normalize("NFKC", text))
-    if _PERSONAL_NUMBER.search(joined):
+    return _PERSONAL_NUMBER.search(joined) is not None
+
+
+def no_personal_number(text: str) -> None:
+    """Refuses text that goes over the bus and holds a phone or identity number."""
+    if has_personal_number(text):
         raise ValidationError(
             "This text is shown to others: leave out phone and identity numbers "
             "(a reporter's belong into reporter)."
