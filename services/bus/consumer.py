@@ -13,12 +13,10 @@ the message that causes it is parked; the others go on.
 
 from __future__ import annotations
 
-import random
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Event as Flag
 from typing import Any, TypeVar
 
 import eventlet
@@ -26,22 +24,19 @@ from eventlet.event import Event as GreenEvent
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint, SharedExtension
 
-from services.bus import logs, metrics, wire
+from services.bus import logs, metrics
 from services.bus.alarm import hand_over
 from services.bus.errors import BrokerAway, Collision, DatabaseAway, Defer, Reject, Retry
 from services.bus.fold import Outcome
 from services.bus.publisher import CONNECTION_ERRORS, ConfirmingPublisher
+from services.bus.reading import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Reading, jittered
 from services.bus.topology import again, instance
 from services.grid.clock import ScaledClock, monotonic
 from services.grid.events import Event, InvalidEvent
 
 log = logs.get(__name__)
 
-_HEARTBEAT_SECONDS = 60
-_TICK_SECONDS = 1.0
 _GLANCE_SECONDS = 0.01
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_REASON = 500
 _AGAIN = again("")
 _SINCE = "x-since"
@@ -112,11 +107,8 @@ class _Received:
         return bool(self.message.delivery_info["redelivered"])
 
 
-class BatchReader:
+class BatchReader(Reading):
     """Reads one queue and hands its messages to ``handle`` in batches.
-
-    It knows nothing of nameko and runs in any thread: :meth:`run` returns some time after
-    :meth:`stop`.
 
     :param size: most messages a batch; twice as many are fetched ahead.
     :param linger: real seconds to wait for more after the first message of a batch.
@@ -136,20 +128,16 @@ class BatchReader:
         linger: float = 0.02,
         patience: float = 3600.0,
     ) -> None:
+        super().__init__(uri, queue)
         self.queue = queue
-        self._uri = uri
         self._handle = handle
         self._publisher = publisher
         self._service = service
         self._size = size
         self._linger = linger
         self._patience = patience
-        self._stopping = Flag()
-        self._stopped = Flag()
         self._well = False
         self._full = False
-        self._connection: Any = None
-        self._channel: Any = None
         self._buffer: deque[_Received] = deque()
 
     def ready(self) -> bool:
@@ -160,57 +148,16 @@ class BatchReader:
         """Whether more is waiting in its queue than it can take at once, or it can't go on."""
         return self._full or not self._well
 
-    def stop(self) -> None:
-        """Tells it to finish the batch in hand and to leave the rest to redelivery."""
-        self._stopping.set()
-
-    def join(self) -> None:
-        """Returns when it has stopped."""
-        self._stopped.wait()
-
-    def run(self) -> None:
-        """Reads until it is stopped; connects again whenever the broker is away."""
-        pause = _FIRST_PAUSE_SECONDS
-        try:
-            while not self._stopping.is_set():
-                try:
-                    self._connect()
-                    pause = _FIRST_PAUSE_SECONDS
-                    while not self._stopping.is_set():
-                        self._serve()
-                except CONNECTION_ERRORS as error:
-                    metrics.RETRIES.labels("broker").inc()
-                    log.warning("reading is interrupted", queue=self.queue, why=str(error))
-                finally:
-                    self._disconnect()
-                if self._stopping.wait(_jittered(pause)):
-                    return
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        finally:
-            self._stopped.set()
-
-    def _connect(self) -> None:
-        # What is in it belongs to a connection that is gone, and comes again.
+    def _begin(self) -> None:
         self._buffer.clear()
-        self._connection = wire.connection(
-            self._uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10
-        )
-        self._connection.connect()
-        self._channel = self._connection.default_channel
-        self._channel.basic_qos(0, 2 * self._size, False)
-        self._channel.basic_consume(self.queue, callback=self._receive)
+        channel = self._connection.default_channel
+        channel.basic_qos(0, 2 * self._size, False)
+        channel.basic_consume(self.queue, callback=self._receive)
         self._well = True
-        metrics.CONNECTED.labels(self.queue).set(1)
 
     def _disconnect(self) -> None:
         self._well = False
-        metrics.CONNECTED.labels(self.queue).set(0)
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            try:
-                connection.release()
-            except CONNECTION_ERRORS as error:
-                log.debug("a broken connection could not be closed", why=str(error))
+        super()._disconnect()
 
     def _receive(self, message: Any) -> None:
         received = _Received(message)
@@ -219,14 +166,6 @@ class BatchReader:
         except InvalidEvent as error:
             received.reject = Reject("invalid_event", str(error))
         self._buffer.append(received)
-
-    def _drain(self, seconds: float) -> None:
-        """Reads what has come, or waits for it for ``seconds``; keeps the heartbeat."""
-        self._connection.heartbeat_check()
-        try:
-            self._connection.drain_events(timeout=max(seconds, 0.001))
-        except TimeoutError:
-            return
 
     def read_on(self) -> bool:
         """Reads what has come while a batch is in hand; False if the next is here already.
@@ -241,9 +180,9 @@ class BatchReader:
             return True
         return True
 
-    def _serve(self) -> None:
+    def _turn(self) -> None:
         if not self._buffer:
-            self._drain(_TICK_SECONDS)
+            self._drain()
             self._full = self._full and bool(self._buffer)
             return
         until = monotonic() + self._linger
@@ -259,7 +198,7 @@ class BatchReader:
     def _may_go_on(self, received: _Received) -> bool:
         """Waits before an event that was put off is tried again; False if it is to stop."""
         waited = received.waited
-        return waited is None or self._pause(min(max(1.0, waited / 2), _LONGEST_PAUSE_SECONDS))
+        return waited is None or self._pause(min(max(1.0, waited / 2), LONGEST_PAUSE_SECONDS))
 
     def _next(self) -> list[_Received]:
         """The next batch; a message that was delivered before is one by itself."""
@@ -281,7 +220,7 @@ class BatchReader:
 
         False if it is to stop before that: the batch is left to redelivery.
         """
-        pause = _FIRST_PAUSE_SECONDS
+        pause = FIRST_PAUSE_SECONDS
         while True:
             attempt = _Attempt(self, batch)
             try:
@@ -306,21 +245,11 @@ class BatchReader:
                     log.exception("a message can't be handled", queue=self.queue, **_ids(batch[0]))
                 continue
             self._well = False
-            if not self._pause(_jittered(pause)):
+            if not self._pause(jittered(pause)):
                 return False
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         self._well = True
         return True
-
-    def _pause(self, seconds: float) -> bool:
-        """Waits with the heartbeat kept; False if it is to stop."""
-        until = monotonic() + seconds
-        while not self._stopping.is_set():
-            left = until - monotonic()
-            if left <= 0:
-                return True
-            self._drain(min(left, _TICK_SECONDS))
-        return False
 
     def park(self, received: _Received, reject: Reject) -> None:
         """Publishes a message that can't be processed as a dead letter, and waits for it.
@@ -535,11 +464,6 @@ def events(purpose: str) -> Callable[[Method], Method]:
     """Makes a method the handler of this service's queue for ``purpose`` (events, directory)."""
     decorate: Callable[[Method], Method] = Events.decorator(purpose)
     return decorate
-
-
-def _jittered(seconds: float) -> float:
-    # Replicas that lost the same server must not come back at the same moment.
-    return seconds * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _as_reject(error: Exception) -> Reject:

@@ -14,12 +14,10 @@ rest waits in its own queue, and when that is full the broker takes no more from
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event as Flag
 from typing import Any, Protocol, TypeVar
 
 import amqp
@@ -27,10 +25,11 @@ from eventlet.event import Event as GreenEvent
 from nameko.exceptions import ContainerBeingKilled
 from nameko.extensions import Entrypoint
 
-from services.bus import logs, metrics, wire
+from services.bus import logs, metrics
 from services.bus.alarm import hand_over
 from services.bus.errors import Retry
 from services.bus.publisher import CONNECTION_ERRORS
+from services.bus.reading import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Reading
 from services.bus.systems import inbound_queue
 from services.grid.clock import monotonic
 
@@ -38,13 +37,9 @@ log = logs.get(__name__)
 
 SIZE = 100
 """Most messages of one system that are taken together, and fetched ahead."""
-_HEARTBEAT_SECONDS = 60
-_TICK_SECONDS = 0.5
 _LINGER_SECONDS = 0.02
 _REFRESH_SECONDS = 1.0
 _ABSENT_SECONDS = 5.0
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Rooms(Protocol):
@@ -118,72 +113,26 @@ def _halves(parts: list[_Taken]) -> list[list[_Taken]] | None:
     return [[_Taken(part.system, part.lane, part.channel, half)] for half in halves]
 
 
-class InboundReader:
+class InboundReader(Reading):
     """Reads the queues of all systems over one connection, each on a channel of its own."""
 
     def __init__(self, uri: str, rooms: Rooms, handle: Callable[[Sequence[Parcel]], None]) -> None:
-        self._uri = uri
+        super().__init__(uri, "inbound")
         self._rooms = rooms
         self._handle = handle
-        self._stopping = Flag()
-        self._stopped = Flag()
-        self._connection: Any = None
         self._lanes: dict[str, _Lane] = {}
         self._refreshed = float("-inf")
         self._room: dict[str, float] = {}
 
-    def stop(self) -> None:
-        """Tells it to finish the parcel in hand and to leave the rest to redelivery."""
-        self._stopping.set()
-
-    def join(self) -> None:
-        """Returns when it has stopped."""
-        self._stopped.wait()
-
-    def run(self) -> None:
-        """Reads until it is stopped; connects again whenever the broker is away."""
-        pause = _FIRST_PAUSE_SECONDS
-        try:
-            while not self._stopping.is_set():
-                try:
-                    self._connect()
-                    pause = _FIRST_PAUSE_SECONDS
-                    while not self._stopping.is_set():
-                        self._turn()
-                except CONNECTION_ERRORS as error:
-                    metrics.RETRIES.labels("broker").inc()
-                    log.warning("reading other systems is interrupted", why=str(error))
-                finally:
-                    self._disconnect()
-                if self._stopping.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311
-                    return
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        finally:
-            self._stopped.set()
-
-    def _connect(self) -> None:
+    def _begin(self) -> None:
         self._lanes.clear()
         self._refreshed = float("-inf")
-        self._connection = wire.connection(
-            self._uri, heartbeat=_HEARTBEAT_SECONDS, connect_timeout=10
-        )
-        self._connection.connect()
-        metrics.CONNECTED.labels("inbound").set(1)
-
-    def _disconnect(self) -> None:
-        metrics.CONNECTED.labels("inbound").set(0)
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.release()
-            except CONNECTION_ERRORS as error:
-                log.debug("a broken connection could not be closed", why=str(error))
 
     def _turn(self) -> None:
         """Takes what each system has sent, as far as it may, all of it together."""
         self._look()
         if not self._waiting():
-            self._drain(_TICK_SECONDS)
+            self._drain()
         self._fill()
         together: list[_Taken] = []
         for name, lane in list(self._lanes.items()):
@@ -279,7 +228,7 @@ class InboundReader:
 
     def _process(self, parts: list[_Taken]) -> None:
         """Handles messages until they are acknowledged; backs off while something is away."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause = FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
             try:
                 self._handle([part.parcel() for part in parts])
@@ -302,18 +251,8 @@ class InboundReader:
                 for part in parts:
                     part.acknowledge()
                 return
-            until = monotonic() + pause
-            while (left := until - monotonic()) > 0 and not self._stopping.is_set():
-                self._drain(min(left, _TICK_SECONDS))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    def _drain(self, seconds: float) -> None:
-        """Reads what has come, or waits for it for ``seconds``; keeps the heartbeat."""
-        self._connection.heartbeat_check()
-        try:
-            self._connection.drain_events(timeout=max(seconds, 0.001))
-        except TimeoutError:
-            return
+            self._pause(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _close(channel: Any) -> None:

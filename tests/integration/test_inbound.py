@@ -11,7 +11,7 @@ import pytest
 from kombu.connection import Connection
 
 from deploy.local.processes import wait_until
-from services.bus import inbound
+from services.bus import inbound, reading
 from services.bus.inbound import InboundReader, Parcel
 from services.bus.systems import inbound_queue
 from services.bus.topology import INBOUND
@@ -76,7 +76,7 @@ class Systems:
 def systems(vhost_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systems]:
     monkeypatch.setattr(inbound, "_ABSENT_SECONDS", 0.02)
     monkeypatch.setattr(inbound, "_REFRESH_SECONDS", 0.02)
-    monkeypatch.setattr(inbound, "_TICK_SECONDS", 0.02)
+    monkeypatch.setattr(reading, "TICK_SECONDS", 0.02)
     found = Systems(vhost_uri)
     found.make("here")
     thread = threading.Thread(target=found.reader.run, daemon=True)
