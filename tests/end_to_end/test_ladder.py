@@ -30,18 +30,23 @@ def test_a_case_that_nobody_answers_climbs_all_levels_and_is_supervised(county: 
     fired = [row for row in rows if row["status"] == "fired"]
     assert [row["level"] for row in fired[:4]] == list(LEVELS)
     assert all(row["fired_at"] >= row["due"] for row in fired)
-    # The repeat is armed, and comes.
-    again = eventually(
-        "a second supervision", lambda: len(county.timeline(case, "case.supervised")) >= 2
-    )
-    assert again
-    supervised = county.timeline(case, "case.supervised")
-    assert [event["data"]["times"] for event in supervised[:2]] == [1, 2]
-    assert supervised[0]["data"]["tell"] == ["469002"]
+    told = eventually("it is told", lambda: county.timeline(case, "case.supervised"))
+    (supervised,) = told
+    assert supervised["data"]["tell"] == ["469002"]
     county.settled_everywhere(case)
     kinds = Counter(event["type"] for event in county.timeline(case))
     assert kinds["case.escalated"] == 3
     assert kinds["case.released"] == 3
+
+
+def test_supervision_is_repeated_until_the_case_is_settled(county: County) -> None:
+    case = county.report(urgency="urgent")
+    eventually(
+        "a second supervision", lambda: len(county.timeline(case, "case.supervised")) >= 2, 90
+    )
+    supervised = county.timeline(case, "case.supervised")
+    assert [event["data"]["times"] for event in supervised[:2]] == [1, 2]
+    assert county.act("township", case, "resolve", outcome="settled").status_code == 200
 
 
 def test_an_acknowledged_case_stays_until_its_resolve_deadline(county: County) -> None:
