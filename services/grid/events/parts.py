@@ -74,8 +74,11 @@ class Number(fields.Float):
 
 
 def readable(text: str) -> None:
-    """Refuses text of nothing but spaces and marks that nobody sees (Unicode's Z and C)."""
-    if not any(unicodedata.category(sign)[0] not in "ZC" for sign in text):
+    """Refuses text of nothing but spaces and marks that nobody sees (Unicode's Z and C).
+
+    That a text is empty its length says.
+    """
+    if text and not any(unicodedata.category(sign)[0] not in "ZC" for sign in text):
         raise ValidationError("Write something that can be read.")
 
 
