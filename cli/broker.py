@@ -36,6 +36,13 @@ class Broker:
         """Ends the connections."""
         self._http.close()
 
+    def must_answer(self) -> None:
+        """That it is there, and knows who asks.
+
+        :raises Failure: it is not, or does not.
+        """
+        self._ask("GET", "whoami")
+
     def has(self, name: str) -> bool:
         """Whether a system has its user."""
         return self._ask("GET", f"users/{systems.user_of(name)}", missing=True).status_code == 200

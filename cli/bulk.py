@@ -46,6 +46,8 @@ def run(
         size = path.stat().st_size if str(path) != "-" else None
         out: TextIO | None = None
         if results is not None:
+            if results.exists() and path.exists() and results.samefile(path):
+                raise Failure(Exit.USAGE, f"{results} is what is imported: write another file")
             try:
                 out = stack.enter_context(results.open("w", encoding="utf-8"))
             except OSError as error:

@@ -1130,6 +1130,9 @@ def system_remove(name: SystemName, as_json: AsJson = False) -> None:
     with _client(as_json) as client:
         found = systems.remove(client, name)
         _print(found) if as_json else typer.echo(f"{name} is removed")
+        if found["amqp"] is None:
+            said = "its broker user, if it has one, stays: set HUASHI_BROKER and remove it again"
+            typer.echo(said, err=True)
 
 
 @system_app.command("rejected")

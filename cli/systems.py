@@ -19,7 +19,7 @@ from cli.broker import Broker
 from cli.client import Client, Waiting
 from cli.failures import Exit, Failure
 from cli.render import local
-from services.bus.systems import events_queue, replies_queue, user_of
+from services.bus.systems import NAME, events_queue, replies_queue, user_of
 
 Json = dict[str, Any]
 
@@ -31,6 +31,8 @@ def _broker(client: Client) -> Iterator[Broker | None]:
         return
     broker = Broker(client.stack.broker, client.stack.vhost)
     try:
+        # Before anything is changed at intake: a new key would be gone unseen.
+        broker.must_answer()
         yield broker
     finally:
         broker.close()
@@ -52,12 +54,20 @@ def rotate(client: Client, name: str, *, sole: bool) -> Json:
 
 
 def remove(client: Client, name: str) -> Json:
-    """Takes a system away at both."""
+    """Takes a system away at both; ``amqp`` is None if its broker user, if it has one, stays."""
     with _broker(client) as broker:
-        found = client.remove_system(name)
-        if broker is not None:
-            broker.remove(name)
-        return found
+        try:
+            found = client.remove_system(name)
+        except Failure as failure:
+            # The last time may have ended in between: then the user is there still, and reads.
+            gone = failure.code is Exit.NOT_FOUND and NAME.fullmatch(name)
+            if not gone or broker is None or not broker.has(name):
+                raise
+            found = {"name": name, "removed": True}
+        if broker is None:
+            return {**found, "amqp": None}
+        broker.remove(name)
+        return {**found, "amqp": {"user": user_of(name)}}
 
 
 def subscribe(client: Client, name: str, body: Json) -> Json:

@@ -21,19 +21,24 @@ from kombu.transport import pyamqp
 _CHUNK = 1 << 16
 _HEADER = struct.Struct(">BHI")
 _FRAME_END = 0xCE
+_UNREADABLE = (
+    *(ValueError, ArithmeticError, OSError, LookupError, RecursionError),
+    *(struct.error, FrameSyntaxError),
+)
 
 
 class Received(basic_message.Message):
     """A message as it came; one with properties that can't be read comes without any.
 
-    RabbitMQ takes a content type that is no UTF-8 and a time in the year 292277026596. py-amqp
-    raises what ends its reader, before anybody could refuse the message: it would come again.
+    RabbitMQ takes a content type that is no UTF-8, a time in the year 292277026596, and a header
+    with a thousand lists in each other. py-amqp raises what ends its reader, before anybody could
+    refuse the message: it would come again.
     """
 
     def _load_properties(self, class_id: int, buf: bytes, offset: int) -> int:
         try:
             found: int = super()._load_properties(class_id, buf, offset)
-        except (ValueError, ArithmeticError, OSError, LookupError, struct.error, FrameSyntaxError):
+        except _UNREADABLE:
             self.properties: dict[str, Any] = {}
             return offset
         return found

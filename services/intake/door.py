@@ -447,14 +447,14 @@ class FrontDoor:
             self._intake.publisher.reply(told)
 
     def _run(self, tasks: Mapping[Place, Task]) -> dict[Place, Outcome]:
-        """All in one step; if a code or reference is taken, each by itself."""
+        """All in one step; each by itself if a code or reference is taken, or one can't be kept."""
         if not tasks:
             return {}
         fold = self._intake.fold
         try:
             outcomes = fold.run([task.attempt(0) for task in tasks.values()])
             return dict(zip(tasks, outcomes, strict=True))
-        except Collision:
+        except (Collision, Reject):
             return {index: self._alone(task) for index, task in tasks.items()}
 
     def _alone(self, task: Task) -> Outcome:

@@ -77,6 +77,8 @@ Loaded = tuple[Incoming, dict[str, Any]]
 """An event with its loaded data."""
 
 PREFIX, VERSION = "huashi.", ".v1"
+_WITHDRAWALS = 100
+"""So many of a case are remembered."""
 _CASE = "5f0e6a52-6e0f-5d3f-8f1b-0f4f6a3b2c1d"
 _PICTURE = {"url": "https://files.example.cn/lamp-2.jpg", "sha256": "6f" * 32}
 _REFERENCE: list[Callable[[Any], Any]] = [validate.Length(1, 100), plain]
@@ -471,12 +473,21 @@ def _update(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
     return Task(case, Work(case, change), reference=data.get("reference"))
 
 
-def _withdraw(basis: Basis, _event: Incoming, data: dict[str, Any]) -> Task:
+def _withdraw(basis: Basis, event: Incoming, data: dict[str, Any]) -> Task:
     case, by = basis.own(data), basis.by
+    identity = event_id(event.source, event.id, event.type)
     atlas, now = basis.intake.county.atlas(), basis.intake.now
 
     def change(record: Record) -> Decision:
-        return model.withdraw(_there(record), by, data["reason"], atlas=atlas, now=now)
+        document = _there(record)
+        heard = document.get("withdrawn_by", [])
+        if identity in heard:
+            # It may have been reopened since: what comes once more takes back no later round.
+            return Decision(document, answer=document)
+        made = model.withdraw(document, by, data["reason"], atlas=atlas, now=now)
+        kept = [*heard, identity][-_WITHDRAWALS:]
+        document = {**(made.document or document), "withdrawn_by": kept}
+        return Decision(document, made.events, document)
 
     return Task(case, Work(case, change), reference=data.get("reference"))
 

@@ -22,7 +22,7 @@ status}``:
 - ``merged`` is who follows the case (并案), ``{followers, version}``; ``links`` is explained in
   ``linking.py``;
 - ``inbound`` is ``<system>:<reference>`` of a case that another system reported, ``updates``
-  what such a system added later;
+  what such a system added later, ``withdrawn_by`` the events with which it took the report back;
 - ``asks`` and ``units`` are explained in ``acting.py``;
 - ``closing``, ``close_due`` and ``closed`` are explained in ``closing.py``, ``feedback`` in
   ``feedback.py``.

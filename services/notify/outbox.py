@@ -113,6 +113,9 @@ def told(document: Document, what: Told, *, now: float) -> Decision:
     arrived = set(what.arrived)
     left = [item for item in document["waiting"] if item["id"] not in arrived]
     known = [item["id"] for item in document["waiting"] if item["id"] in arrived]
+    if not known and what.failed not in {item["id"] for item in left}:
+        # It is written down already, and somebody else may have what is left in hand.
+        return Decision(None)
     line = {**document, "done": [*document["done"], *known][-KNOWN:]}
     if known:
         line = {**line, "tries": 0, "failing": None}

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from services.bus.dialect import loaded, pairs
 from services.bus.problems import Problem
 from services.grid.atlas import Atlas
+from services.grid.events.case import UpdateSchema
 from services.grid.profile import load_folder
 from services.intake.api import ReportBody
 from services.intake.open311.requests import _as_sent, _body, period
 from services.intake.open311.schemas import RequestBody, RequestsQuery, UpdateBody
+from services.intake.open311.updates import _text
 from services.intake.open311.wire import OPEN311, write
 from tests.end_to_end.county import GRID, QUICK
 
@@ -66,6 +68,27 @@ def test_a_form_is_a_report_or_an_error_with_its_fields(
     report.pop("media")
     # What a report of ours is: nothing more gets in this way.
     assert ReportBody().validate({k: v for k, v in report.items() if v not in (None, [], "")}) == {}
+
+
+LINK = "https://files.example.cn/"
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.tuples(NAMES, TEXTS), max_size=6))
+@example([("description", "好"), ("media_url", LINK + "灯" * 1900), ("media_url", LINK + "2")])
+@example([("description", "好"), ("media_url", f"{LINK}13800138000.jpg")])
+@example([("description", "\u200b")])
+def test_a_form_is_an_update_that_all_may_be_told_or_an_error(
+    fields: list[tuple[str, str]],
+) -> None:
+    raw = sent([("service_request_id", "c-1"), ("update_id", "1"), *fields])
+    try:
+        text = _text(loaded(pairs(raw), UpdateBody()))
+    except Problem as problem:
+        assert problem.status in (400, 422)
+        assert OPEN311.errors(problem)["errors"]
+        return
+    assert UpdateSchema(only=("text",)).validate({"text": text}) == {}
 
 
 @settings(max_examples=500, deadline=None)

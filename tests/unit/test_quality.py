@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,8 +15,10 @@ from services.escalation import model as escalation
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event
+from services.grid.events.bindings import Incoming
 from services.grid.profile import Profile, ProfileError, load_folder
 from services.intake import closing, feedback, model
+from services.intake.inbound import TYPES, Basis
 from tests.simulator.county import GRID, LEVELS, SHORTER, atlas
 from tests.simulator.world import World
 
@@ -242,6 +245,34 @@ def test_a_resolution_that_was_on_its_way_wins_over_a_withdrawal() -> None:
     assert (same.events, same.answer) == ((), document)
     with pytest.raises(Refused, match="withdrawn by portal already"):
         model.withdraw(document, "op", "重复", atlas=ATLAS, now=START)
+
+
+def test_a_withdrawal_that_comes_once_more_takes_back_no_later_round() -> None:
+    """As over AMQP, where what was not acknowledged comes again."""
+    intake = SimpleNamespace(county=SimpleNamespace(atlas=lambda: ATLAS), now=START)
+    basis = Basis(cast("Any", intake), {"name": "portal"}, {}, {"portal:r-1": "case-1"})
+    kind, said = TYPES["huashi.case.withdraw.v1"], {"reference": "r-1", "reason": "自己修好了"}
+    event = Incoming("e-1", "portal", kind.full_name, said)
+
+    def sent(document: Document) -> Decision:
+        work = kind.handle(basis, event, said).work
+        assert work is not None
+        return work.change(Record("case-1", 1, document))
+
+    world = World(ATLAS)
+    world.report("case-1")
+    world.settle()
+    first = sent(register(world))
+    assert types(first) == ["case.withdrawn"]
+    # A resolution was on its way, and the reporter is not satisfied.
+    assert world.act("household", world.entries("household")[0], "resolve")
+    world.settle()
+    late = {name: register(world)[name] for name in ("state", "status")}
+    again = model.reopen({**(first.document or {}), **late}, "op", "又坏了", atlas=ATLAS, now=START)
+    document = again.document or {}
+    token = document["state"]["token"]
+    assert (token["round"], token["stage"]) == (2, "held")
+    assert sent(document) == Decision(document, answer=document)
 
 
 def test_a_resolved_case_is_not_withdrawn() -> None:

@@ -14,7 +14,19 @@ from services.bus import wire
 _BASIC = 60
 _HEADERS = 0x2000
 _TIME = b"\x04ce-tT" + struct.pack(">Q", 2**62)
-_TABLE = struct.pack(">HI", _HEADERS, len(_TIME)) + _TIME
+
+
+def table(entries: bytes) -> bytes:
+    """Properties with nothing but headers."""
+    return struct.pack(">HI", _HEADERS, len(entries)) + entries
+
+
+def nested(levels: int) -> bytes:
+    """A header that is a list in a list in a list."""
+    inner = b""
+    for _ in range(levels):
+        inner = b"A" + struct.pack(">I", len(inner)) + inner
+    return b"\x04ce-x" + inner
 
 
 def received(properties: bytes) -> Any:
@@ -28,7 +40,8 @@ def received(properties: bytes) -> Any:
     [
         Message(b"", content_type=b"\xff\xfe")._serialize_properties(),
         Message(b"", content_type="x", message_id=b"\xff")._serialize_properties(),
-        _TABLE,
+        table(_TIME),
+        table(nested(5000)),
     ],
 )
 def test_properties_that_can_not_be_read_end_no_reader(properties: bytes) -> None:

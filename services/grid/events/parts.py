@@ -16,7 +16,7 @@ from services.grid.tokens import STAGES
 # A mobile number with or without the country's, a landline with its area code, or an 18-digit
 # resident identity number (GB 11643), standing by itself, as it is once separators are out.
 _PERSONAL_NUMBER = re.compile(
-    r"(?<!\d)(?:(?:\+?86)?1[3-9]\d{9}|0\d{2,3}[2-9]\d{6,7}|[1-9]\d{5}(?:18|19|20)\d{9}[\dXx])(?!\d)",
+    r"(?<!\d)(?:(?:\+?86|0086)?1[3-9]\d{9}|0\d{2,3}[2-9]\d{6,7}|[1-9]\d{5}(?:18|19|20)\d{9}[\dXx])(?!\d)",
     re.ASCII,
 )
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s.·()-]{1,3}(?=\d)", re.ASCII)
@@ -74,8 +74,11 @@ class Number(fields.Float):
 
 
 def readable(text: str) -> None:
-    """Refuses text of nothing but spaces and marks that nobody sees (Unicode's Z and C)."""
-    if not any(unicodedata.category(sign)[0] not in "ZC" for sign in text):
+    """Refuses text of nothing but spaces and marks that nobody sees (Unicode's Z and C).
+
+    That a text is empty its length says.
+    """
+    if text and not any(unicodedata.category(sign)[0] not in "ZC" for sign in text):
         raise ValidationError("Write something that can be read.")
 
 
@@ -93,9 +96,11 @@ def plain_lines(text: str) -> None:
 
 def has_personal_number(text: str) -> bool:
     """Whether a text holds a phone or identity number (GB 11643)."""
-    # Full-width digits and hyphens become the plain ones, and 138 0013 8000 one number.
-    joined = _BETWEEN_DIGITS.sub("", unicodedata.normalize("NFKC", text))
-    return _PERSONAL_NUMBER.search(joined) is not None
+    # Full-width digits and hyphens become the plain ones, and 138 0013 8000 one number. As it
+    # stands it is looked at as well: joined with the number beside it, one is no longer found.
+    plainly = unicodedata.normalize("NFKC", text)
+    joined = _BETWEEN_DIGITS.sub("", plainly)
+    return any(map(_PERSONAL_NUMBER.search, (plainly, joined)))
 
 
 def no_personal_number(text: str) -> None:

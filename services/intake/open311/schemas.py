@@ -19,6 +19,7 @@ from services.grid.events.parts import (
     plain,
     plain_lines,
     public_text,
+    readable,
 )
 
 MOST = 1000
@@ -230,7 +231,8 @@ class UpdateBody(PersonBody):
     )
     updated_datetime = Time(load_default=None)
     description = Text(
-        required=True, validate=[validate.Length(1, 1500), plain_lines, no_personal_number]
+        required=True,
+        validate=[validate.Length(1, 1500), plain_lines, no_personal_number, readable],
     )
     service_code = fields.String(validate=_ID)
     service_request_id_ext = fields.String(validate=_ID)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from marshmallow import ValidationError
+
+from services.bus import problems
 from services.bus.auth import ANONYMOUS
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.problems import Problem
 from services.bus.web import Answer, Call
 from services.grid.atlas import Atlas
+from services.grid.events.case import UpdateSchema
 from services.grid.events.envelope import event_id
 from services.grid.profile import Profile
 from services.grid.tokens import Address
@@ -29,6 +33,7 @@ from services.intake.open311.schemas import CLOSED
 from services.intake.store import ENDED, Listing
 from services.intake.updates import update
 
+_TOLD = UpdateSchema(only=("text",))
 _UNCHANGED = ("OPEN", "UNCHANGED")
 _WORDS = {
     "case.acknowledged": "{step}已接单",
@@ -120,7 +125,18 @@ def post(intake: DoorShell, call: Call) -> Answer:
 
 
 def _text(sent: Mapping[str, Any]) -> str:
-    """What is kept: the text, with what the sender calls the status if that is news, and links."""
+    """What is kept: the text, with what the sender calls the status if that is news, and links.
+
+    :raises Problem: a 422; with its links it is nothing that an event may carry.
+    """
     status, links = sent["status"].upper(), sent["media_url"]
     marked = "" if status in _UNCHANGED else f"[{status}] "
-    return "\n".join([f"{marked}{sent['description']}", *links])
+    text = "\n".join([f"{marked}{sent['description']}", *links])
+    try:
+        _TOLD.load({"text": text})
+    except ValidationError as error:
+        # By itself the description may be told.
+        why = " ".join(error.messages_dict["text"])
+        said = f"{why} The links are told with the description: send fewer, shorter or others."
+        raise problems.invalid({"media_url": said}) from error
+    return text
