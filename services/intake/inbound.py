@@ -396,15 +396,15 @@ class Basis:
 class InboundType:
     """A type that other systems may send; ``handle`` is told the system and the loaded data.
 
-    ``schema`` has an ``example`` and a ``minimal`` one. ``counts`` is as how many events one of it
-    counts for its system's rate.
+    ``schema`` has an ``example`` and a ``minimal`` one. With one of a type that is ``whole`` the
+    directory is checked and made anew as a whole.
     """
 
     name: str
     meaning: str
     schema: type[Schema]
     handle: Callable[[Basis, Incoming, dict[str, Any]], Task]
-    counts: int = 1
+    whole: bool = False
 
     @cached_property
     def loader(self) -> Schema:
@@ -642,9 +642,6 @@ def _none(_record: Record) -> Decision:
     return Decision(None)
 
 
-# With each, the whole directory is checked and made anew: some ten times the work of a report.
-_WHOLE = 10
-
 TYPES: dict[str, InboundType] = {
     kind.full_name: kind
     for kind in (
@@ -672,21 +669,21 @@ TYPES: dict[str, InboundType] = {
             "A division is new, or is called otherwise (区划).",
             DivisionData,
             _entry("division"),
-            counts=_WHOLE,
+            whole=True,
         ),
         InboundType(
             "directory.unit",
             "A unit as it is now (单位).",
             UnitData,
             _entry("unit"),
-            counts=_WHOLE,
+            whole=True,
         ),
         InboundType(
             "directory.officer",
             "An officer as they are now (人员).",
             OfficerData,
             _entry("officer"),
-            counts=_WHOLE,
+            whole=True,
         ),
         InboundType("sensor.reading", "A sensor measured something (监测).", ReadingData, _reading),
         InboundType(
@@ -694,7 +691,7 @@ TYPES: dict[str, InboundType] = {
             "An officer's duty (值班).",
             DutyData,
             _entry("duty"),
-            counts=_WHOLE,
+            whole=True,
         ),
     )
 }
