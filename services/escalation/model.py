@@ -712,19 +712,36 @@ class _Decider:
         if inherited:
             state["inherited"] = list(inherited)
         found = deadlines.of_state(self.profile, self.document["facts"], state, self.atlas.holidays)
-        fired = {item["deadline"]["kind"] for item in self._history()}
-        kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
+        kept = [item for item in found if not self._is_over(item, on["level"]["started_at"])]
         supervision = self.document["supervision"]
         self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
         # What passed on the case's own clock does not begin anew: nor does its supervision end.
         if not again or inherited is not None or len(kept) < len(found):
             self.document["supervision"] = supervision
 
+    def _is_over(self, deadline: Mapping[str, Any], began: Instant) -> bool:
+        """Whether one of its kind has fired since the level's clock ``began``, or since its time.
+
+        It may be many hops ago: those of a merge, a migration or an emergency are all one stay.
+        What is over can be no reason to stay where the ladder goes on now.
+        """
+        goes_on = deadline["kind"] != "remind" and self._above() is not None
+        if deadline["due"] > self.now or goes_on:
+            return False
+        return any(
+            item["deadline"]["kind"] == deadline["kind"]
+            and item["fired_at"] >= min(began, deadline["due"])
+            for item in self._history()
+        )
+
     def _history(self) -> list[dict[str, Any]]:
-        """What fired in the present hop."""
-        hop = _hop(self.token)
+        """What has fired since the case came to who holds it."""
+        hops, (round_, first) = self._hops(), _hop(self.token)
+        here = self.document["state"]["address"]
+        while first - 1 in hops and hops[first - 1]["address"] == here:
+            first -= 1
         history = self.document["history"]
-        return [item for item in history if (item["round"], item["hop"]) == hop]
+        return [item for item in history if item["round"] == round_ and item["hop"] >= first]
 
     def supervise(self, deadline: dict[str, Any]) -> None:
         """The last level is told upwards (督办); repeats that were missed count as one."""
