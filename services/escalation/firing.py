@@ -10,6 +10,7 @@ markers alone: those of a clock that runs ahead or behind would say something el
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import cast
 
 from eventlet.event import Event as GreenEvent
@@ -148,6 +149,7 @@ def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
     clock, shards = custodian.clock, custodian.shards[lane::LANES]
     horizon = markers.horizon(custodian.custodians.reached(markers.by))
     if horizon is None or not shards:
+        _wait(custodian, lane, shards)
         return _IDLE_SECONDS
     fresh = plus(horizon, -FRESH_SECONDS / clock.real_seconds(1))
     cases = custodian.store.due(horizon, BATCH, shards, fresh)
@@ -158,16 +160,21 @@ def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
             return custodian.knowing(lambda atlas: model.due_work(case, atlas, now, horizon), atlas)
 
         _written(custodian, [fires(case) for case in cases])
-    if len(cases) == BATCH:
-        return 0.0
-    due = custodian.store.next_due(shards)
-    overdue = metrics.DEADLINES_OVERDUE.labels(str(lane))
-    if due is None:
-        overdue.set(0)
-        return _IDLE_SECONDS
-    wait = clock.real_seconds(seconds_between(clock.now(), due))
-    overdue.set(max(0.0, -wait))
-    return max(_BLOCKED_SECONDS, wait)
+    wait = _wait(custodian, lane, shards)
+    return 0.0 if len(cases) == BATCH else max(_BLOCKED_SECONDS, wait)
+
+
+def _wait(custodian: CustodianShell, lane: int, shards: Sequence[int]) -> float:
+    """Real seconds until the next of these is due; measures for how long one is overdue.
+
+    Also in a storm, and while nothing may fire: there it counts.
+    """
+    due, clock = custodian.store.next_due(shards), custodian.clock
+    wait = _IDLE_SECONDS
+    if due is not None:
+        wait = clock.real_seconds(seconds_between(clock.now(), due))
+    metrics.DEADLINES_OVERDUE.labels(str(lane)).set(max(0.0, -wait))
+    return wait
 
 
 def _written(custodian: CustodianShell, works: list[Work]) -> None:
