@@ -1367,22 +1367,32 @@ def _previewed(loaded: profiles.Loaded, reported: dict[str, Any], at: str) -> Pr
         ("urgency", profile.urgencies),
         ("source", profile.sources),
     ):
-        if reported.get(name) not in known:
+        if reported.get(name) not in tuple(known):
             said = not_among(reported.get(name), tuple(known))
             raise Failure(Exit.REFUSED, f"{name}: {said}")
     try:
         when = parse(at) if at else ScaledClock().now()
+    except ValueError as error:
+        raise Failure(Exit.USAGE, f"--at: {error}") from error
+    facts = {**reported, "reported_at": when}
+    try:
+        if reported.get("respond_by") is not None:
+            # What another system promises with its report.
+            facts["respond_by"] = parse(str(reported["respond_by"]))
+    except ValueError as error:
+        raise Failure(Exit.REFUSED, f"respond_by: {error}") from error
+    try:
         place = (
             reported.get("division")
             or loaded.directory.locate(
                 str(reported.get("address") or ""), profile.region
             ).division.code
         )
-        return preview(loaded, reported, str(place), when)
+        return preview(loaded, facts, str(place), when)
     except DivisionError as error:
         raise Failure(Exit.REFUSED, f"division: {error}") from error
-    except ValueError as error:
-        raise Failure(Exit.USAGE, f"--at: {error}") from error
+    except OverflowError as error:
+        raise Failure(Exit.USAGE, f"--at: {at} lies too far ahead") from error
 
 
 @app.command()

@@ -674,6 +674,8 @@ def test_preview_shows_the_whole_ladder_and_warns(tmp_path: Path) -> None:
     [
         ({"category": "加急"}, "category: '加急' is not known: write one of facility,"),
         ({"urgency": None}, "urgency: None is not known"),
+        ({"category": {"a": 1}}, "category: {'a': 1} is not known"),
+        ({"respond_by": "soon"}, "respond_by: not a time"),
         ({"division": "46900210421400"}, "division: 46900210421400 is not in the directory"),
     ],
 )
@@ -686,6 +688,20 @@ def test_preview_names_what_is_wrong(tmp_path: Path, changed: dict[str, Any], sa
     assert said in found.stderr
     wrong = run("profile", "preview", str(QIONGHAI), "--report", str(report), "--at", "yesterday")
     assert wrong.exit_code in (1, 2)
+
+
+def test_preview_counts_what_another_system_promised_and_can_not_go_beyond_time(
+    tmp_path: Path,
+) -> None:
+    report = tmp_path / "report.json"
+    whole = {"division": "469002104", "category": "other", "urgency": "urgent", "source": "app"}
+    report.write_text(json.dumps({**whole, "respond_by": "2026-11-26T12:00:00+08:00"}))
+    arguments = ["profile", "preview", str(QIONGHAI), "--report", str(report), "--json", "--at"]
+    first, *_others = json.loads(run(*arguments, "2026-11-26T09:00:00+08:00").stdout)["steps"]
+    (resolve,) = [item for item in first["deadlines"] if item["kind"] == "resolve"]
+    assert (resolve["rule"], resolve["due"]) == ("respond_by", "2026-11-26T04:00:00.000Z")
+    late = run(*arguments, "9999-12-31T09:00:00+08:00")
+    assert (late.exit_code, "lies too far ahead" in late.stderr) == (2, True)
 
 
 # -- recorded cases ------------------------------------------------------------------------
