@@ -9,7 +9,8 @@ late_custody, next_due, rank, shard}``:
   ahead, released, deadlines, open}``: each that is not the current one gets its release;
   ``ahead`` is by how many seconds its clock started ahead of ours (a fast clock elsewhere),
   ``deadlines`` are all that the hop ever had, with the last act after which it still had them
-  (``last_seq``), ``open`` the marks of those that its latest state still has;
+  (``last_seq``), ``open`` the marks of those that its latest state still has, ``over`` of those
+  that fired before a hop to the same holder;
   ``how`` is the event by which the custodian sent it there, ``sender`` the hop to which it can be
   returned, none if nobody sent it, ``granted`` the id of the request by which it left;
 - ``received_at`` is when the custodian heard of, or decided, the present custody;
@@ -265,6 +266,9 @@ def explain(document: Document) -> list[dict[str, Any]]:
         for known in item["deadlines"]:
             deadline = {name: known[name] for name in known if name != "last_seq"}
             mark = deadlines.mark(deadline)
+            if mark in item.get("over", ()):
+                # It fired in a hop before.
+                continue
             row = {"round": item["round"], "hop": item["hop"], **item["address"], **deadline}
             row["profile"] = item.get("profile", document["facts"]["profile"])
             row["emergency"] = item.get("emergency")
@@ -712,9 +716,11 @@ class _Decider:
         if inherited:
             state["inherited"] = list(inherited)
         found = deadlines.of_state(self.profile, self.document["facts"], state, self.atlas.holidays)
-        kept = [item for item in found if not self._is_over(item, on["level"]["started_at"])]
+        over = [item for item in found if self._is_over(item, on["level"]["started_at"])]
+        kept = [item for item in found if item not in over]
         supervision = self.document["supervision"]
         self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
+        self.document["seen"] = _with_over(self.document, [*map(deadlines.mark, over)])
         # What passed on the case's own clock does not begin anew: nor does its supervision end.
         if not again or inherited is not None or len(kept) < len(found):
             self.document["supervision"] = supervision
@@ -1054,6 +1060,15 @@ def _seen(
     return sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
 
 
+def _with_over(document: Document, over: list[str]) -> list[dict[str, Any]]:
+    """What was seen, with the marks of what had fired before the present hop began."""
+    hop = _hop(Token.of(document["state"]["token"]))
+    return [
+        {**item, "over": over} if over and (item["round"], item["hop"]) == hop else item
+        for item in document["seen"]
+    ]
+
+
 def _ahead(document: Document) -> float:
     """By how many seconds the clock of the present hop started ahead of the custodian's."""
     hop = _hop(Token.of(document["state"]["token"]))
@@ -1107,10 +1122,11 @@ def _why_released(item: dict[str, Any], current: Token, seen: list[dict[str, Any
 
 def _pending(document: Document) -> list[dict[str, Any]]:
     """The deadlines of the present hop that have not fired, earliest first."""
-    token = Token.of(document["state"]["token"])
-    marks = {
-        item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
-    }
+    hop = _hop(Token.of(document["state"]["token"]))
+    marks = {item["mark"] for item in document["history"] if (item["round"], item["hop"]) == hop}
+    for item in document["seen"]:
+        if (item["round"], item["hop"]) == hop:
+            marks.update(item.get("over", ()))
     # A newer publisher may know kinds that nothing here acts upon.
     pending = [
         item

@@ -9,6 +9,7 @@ import pytest
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Unpublished
+from services.dispatch import model as dispatch
 from services.escalation import model
 from services.escalation.firing import SLACK_SECONDS, Markers
 from services.grid.atlas import Atlas
@@ -478,6 +479,24 @@ def test_what_fired_fires_no_more_however_often_a_case_is_migrated() -> None:
     document, said = all_fired(document, now)
     assert said.count("deadline_passed") == 2
     assert to_and_fro(document, NEW, now) == []
+
+
+def test_what_fired_before_a_migration_fires_no_more_when_the_desk_counts_anew() -> None:
+    document, came = at_the_top()
+    now = plus(came, 8 * 24 * HOUR)
+    document, _said = all_fired(document, now)
+    moved = model.migrate(record(document), VERSION, NEW, now)
+    entry = dispatch.decide(dispatch.merge(None, moved.events[0]), NEW, now).document
+    assert entry is not None
+    act = dispatch.suspend(entry, "t-1", "waiting", "", atlas=NEW, now=now)
+    assert "resolve" in {item["kind"] for item in act.events[0].data["state"]["deadlines"]}
+    now = plus(now, 12 * 60)
+    document = done(model.decide(model.merge(done(moved), act.events[0], now), NEW, now))
+    document, said = all_fired(document, now)
+    assert said == []
+    fires = [row["kind"] for row in model.explain(document) if row["hop"] == 3]
+    assert fires.count("resolve") == 1
+    assert {row["status"] for row in model.explain(document) if row["hop"] == 4} == {"armed"}
 
 
 def test_a_reminder_is_one_reminder_however_often_a_case_is_migrated() -> None:
