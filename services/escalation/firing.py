@@ -43,16 +43,28 @@ _BLOCKED_SECONDS = 0.05
 
 
 class Markers:
-    """How far the custodians' queue was read, by this process's own clock."""
+    """How far the custodians' queue was read, by this process's own clock.
+
+    Once that was set back, what its markers said lies ahead, and nothing would fire until then:
+    the process goes on under another name, for which nobody has read anything yet.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
         self.by = str(uuid.uuid4())
         self._caught_up: Instant | None = None
+        self._sent: Instant | None = None
 
     def next(self) -> Event:
         """The marker to send now."""
         now = self._clock.now()
+        if self._sent is not None and now < self._sent:
+            log.warning("the clock was set back", before=self._sent, now=now)
+            self._begin()
+        self._sent = now
         return Event(
             id=str(uuid.uuid4()),
             type=MARKER,

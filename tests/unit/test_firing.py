@@ -74,6 +74,25 @@ def test_it_waits_until_the_next_is_due() -> None:
     assert overdue() == 0
 
 
+def test_when_its_clock_was_set_back_it_goes_on_with_its_next_marker() -> None:
+    clock = FrozenClock()
+    markers = Markers(clock)
+    clock.advance(7200)
+    old = markers.next()
+    markers.came_back(old)
+    clock.advance(-3600)
+    now = clock.advance(1)
+    read = markers.next()
+    # The one that read the queue keeps the furthest of each name: of this one it has heard nothing.
+    assert (read.subject == markers.by, read.subject == old.subject) == (True, False)
+    assert markers.horizon(None) is None
+    markers.came_back(read)
+    assert markers.horizon(None) == now
+    # An ordinary second later it is still the same.
+    clock.advance(1)
+    assert markers.next().subject == read.subject
+
+
 def test_it_says_how_long_one_is_overdue_also_in_a_storm_and_while_nothing_may_fire() -> None:
     clock = FrozenClock()
     due = [plus(START, second) for second in range(2 * BATCH)]
