@@ -19,7 +19,7 @@ late_custody, next_due, rank, shard}``:
   everybody who wanted it (``key`` instead of ``hop`` if it came with an Idempotency-Key), and it
   goes on whoever holds the case;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
-  by which a deadline fires once;
+  by which a deadline fires once; of repeated supervisions the last hundred;
 - ``followers``, ``following`` and ``lead`` are explained in ``merging.py``;
 - ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
   most urgent; ``shard`` says which replica does;
@@ -210,6 +210,7 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
     document = record.document
     if document is None or not _held(document) or record.custody_unpublished:
         return Decision(document)
+    document = {**document, "history": _remembered(document["history"])}
     before = len(document["history"])
     decider = _Decider(document, atlas, now)
     floor = decider.floor(record.confirmed)
@@ -1074,6 +1075,13 @@ def _ahead(document: Document) -> float:
     hop = _hop(Token.of(document["state"]["token"]))
     known = (item["ahead"] for item in document["seen"] if (item["round"], item["hop"]) == hop)
     return float(next(known, 0.0))
+
+
+def _remembered(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What fired, of repeated supervisions the last ones: they come as long as a case is open."""
+    repeats = [item for item in history if item["deadline"]["kind"] == "supervise"]
+    forgotten = repeats[:-_REMEMBERED]
+    return [item for item in history if item not in forgotten] if forgotten else history
 
 
 def _taken_back(state: dict[str, Any], ahead: float) -> list[dict[str, Any]]:

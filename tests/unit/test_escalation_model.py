@@ -191,6 +191,22 @@ def test_the_last_level_is_supervised_and_missed_repeats_are_one() -> None:
     assert now < due
 
 
+def test_a_case_that_stays_open_for_years_does_not_grow_with_each_supervision() -> None:
+    document, _now = at_the_top()
+    sizes = []
+    for _ in range(300):
+        decision = fired(document, document["next_due"])
+        document = done(decision)
+        assert [item["fired_at"] for item in decision.answer] == [document["supervision"]["last"]]
+        sizes.append(len(document["history"]))
+        assert types(decision)[-1] == "supervised"
+    assert sizes[-1] == sizes[-100] < 120
+    rows = model.explain(document)
+    fired_at = [row["due"] for row in rows if row["status"] == "fired"]
+    assert {"acknowledge", "resolve"} <= {row["kind"] for row in rows if row["status"] == "fired"}
+    assert max(fired_at) == document["supervision"]["last"]
+
+
 def test_supervision_of_a_missed_acknowledgement_ends_with_the_acknowledgement() -> None:
     document, _now = at_the_top()
     resolve_due = max(item["due"] for item in document["state"]["deadlines"])
