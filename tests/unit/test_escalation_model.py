@@ -497,6 +497,15 @@ def test_what_fired_fires_no_more_however_often_a_case_is_migrated() -> None:
     assert to_and_fro(document, NEW, now) == []
 
 
+def test_what_another_custodian_fired_by_a_faster_clock_fires_no_more() -> None:
+    document, _came = at_the_top()
+    passes = max(item["due"] for item in document["state"]["deadlines"])
+    document, said = all_fired(document, passes)
+    assert said.count("deadline_passed") == 2
+    document = done(model.migrate(record(document), VERSION, NEW, plus(passes, -20)))
+    assert all_fired(document, plus(passes, HOUR))[1] == []
+
+
 def test_what_fired_before_a_migration_fires_no_more_when_the_desk_counts_anew() -> None:
     document, came = at_the_top()
     now = plus(came, 8 * 24 * HOUR)
