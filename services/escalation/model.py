@@ -736,8 +736,10 @@ class _Decider:
             return False
         kind, due = deadline["kind"], deadline["due"]
         fired = [item["fired_at"] for item in self._history() if item["deadline"]["kind"] == kind]
-        # A custodian whose clock runs ahead may have fired what lies ahead of ours.
-        return any(at >= due or (due <= self.now and at >= began) for at in fired)
+        # A custodian whose clock runs ahead may have fired what lies ahead of ours. Of what counts
+        # from the last act, one that fired says nothing of the next.
+        once = kind != deadlines.PROGRESS and due <= self.now
+        return any(at >= due or (once and at >= began) for at in fired)
 
     def _history(self) -> list[dict[str, Any]]:
         """What has fired since the case came to who holds it."""
