@@ -35,6 +35,7 @@ from cli import emergency as emergencies
 from cli.client import Client
 from cli.failures import Exit, Failure
 from cli.stack import find_stack
+from services.grid import deadlines as deadline_rules
 from services.grid import json as strict_json
 from services.grid import profile as profiles
 from services.grid.calendars import local_date
@@ -1230,6 +1231,7 @@ def check(
             "add holidays.csv when they are published"
             for name, year in loaded.profile.years_unknown(loaded.holidays, ahead)
         ]
+        warnings += deadline_rules.told_once(loaded.profile)
         found = {
             "profile": loaded.profile.name,
             "version": loaded.profile.id,

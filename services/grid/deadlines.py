@@ -553,6 +553,23 @@ def own_time(
     return min(item.least for terms in found.values() for item in terms)
 
 
+def told_once(profile: Profile) -> list[str]:
+    """The lines by which what passes at the end of a ladder is told once, and never again."""
+    ends = dict.fromkeys((steps[-1].level, steps[-1].unit) for steps in profile.ladders.values())
+    rules = {
+        rule.name: level
+        for level, unit in ends
+        for rule in profile.deadlines[level]
+        # What a unit lets pass goes on to the desk after it.
+        if rule.then is None and (unit is not None or UNIT not in rule.when.values)
+    }
+    return [
+        f"{name}: what {level}, the end of a ladder, lets pass is told once and never again: "
+        "add then: {supervise: ..., tell: [...]}"
+        for name, level in rules.items()
+    ]
+
+
 def then(profile: Profile, facts: Mapping[str, Any], address: Address) -> Then | None:
     """What follows when the deadline passes at the last level; None: supervised just once."""
     return _rule(profile, facts, address).then

@@ -399,6 +399,25 @@ def test_an_answer_that_is_not_ours(services: Services) -> None:
     assert "does not answer as Huashi does" in result.stderr
 
 
+def test_an_end_of_a_ladder_that_is_told_only_once_is_warned_of(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(QIONGHAI, tmp_path / "county"))
+    rules = folder / "profile.yaml"
+    text = rules.read_text(encoding="utf-8")
+    found = json.loads(run("profile", "check", str(folder), "--json").stdout)
+    assert not [item for item in found["warnings"] if "told once" in item]
+    rules.write_text(
+        text.replace(', then: {supervise: 2h, tell: ["469002"]}', ""), encoding="utf-8"
+    )
+    found = json.loads(run("profile", "check", str(folder), "--json").stdout)
+    (warning,) = [item for item in found["warnings"] if "told once" in item]
+    assert warning.startswith("profile.yaml deadlines[8]: what township, the end of a ladder, lets")
+    # Where a unit has a step before the desk, its line needs none.
+    other = json.loads(
+        run("profile", "check", str(QIONGHAI.parent / "dachengqiao"), "--json").stdout
+    )
+    assert not [item for item in other["warnings"] if "told once" in item]
+
+
 def test_a_profile_is_checked_without_a_stack(tmp_path: Path) -> None:
     result = run("profile", "check", str(REPORTS.parent), "--json")
     assert json.loads(result.stdout)["levels"] == list(LADDER)
