@@ -35,6 +35,7 @@ from cli import emergency as emergencies
 from cli.client import Client
 from cli.failures import Exit, Failure
 from cli.stack import find_stack
+from services.grid import deadlines as deadline_rules
 from services.grid import json as strict_json
 from services.grid import profile as profiles
 from services.grid.calendars import local_date
@@ -1233,6 +1234,7 @@ def check(
             "add holidays.csv when they are published"
             for name, year in loaded.profile.years_unknown(loaded.holidays, ahead)
         ]
+        warnings += deadline_rules.told_once(loaded.profile)
         found = {
             "profile": loaded.profile.name,
             "version": loaded.profile.id,
@@ -1370,22 +1372,32 @@ def _previewed(loaded: profiles.Loaded, reported: dict[str, Any], at: str) -> Pr
         ("urgency", profile.urgencies),
         ("source", profile.sources),
     ):
-        if reported.get(name) not in known:
+        if reported.get(name) not in tuple(known):
             said = not_among(reported.get(name), tuple(known))
             raise Failure(Exit.REFUSED, f"{name}: {said}")
     try:
         when = parse(at) if at else ScaledClock().now()
+    except ValueError as error:
+        raise Failure(Exit.USAGE, f"--at: {error}") from error
+    facts = {**reported, "reported_at": when}
+    try:
+        if reported.get("respond_by") is not None:
+            # What another system promises with its report.
+            facts["respond_by"] = parse(str(reported["respond_by"]))
+    except ValueError as error:
+        raise Failure(Exit.REFUSED, f"respond_by: {error}") from error
+    try:
         place = (
             reported.get("division")
             or loaded.directory.locate(
                 str(reported.get("address") or ""), profile.region
             ).division.code
         )
-        return preview(loaded, reported, str(place), when)
+        return preview(loaded, facts, str(place), when)
     except DivisionError as error:
         raise Failure(Exit.REFUSED, f"division: {error}") from error
-    except ValueError as error:
-        raise Failure(Exit.USAGE, f"--at: {error}") from error
+    except OverflowError as error:
+        raise Failure(Exit.USAGE, f"--at: {at} lies too far ahead") from error
 
 
 @app.command()

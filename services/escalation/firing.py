@@ -10,6 +10,7 @@ markers alone: those of a clock that runs ahead or behind would say something el
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import cast
 
 from eventlet.event import Event as GreenEvent
@@ -42,16 +43,28 @@ _BLOCKED_SECONDS = 0.05
 
 
 class Markers:
-    """How far the custodians' queue was read, by this process's own clock."""
+    """How far the custodians' queue was read, by this process's own clock.
+
+    Once that was set back, what its markers said lies ahead, and nothing would fire until then:
+    the process goes on under another name, for which nobody has read anything yet.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
         self.by = str(uuid.uuid4())
         self._caught_up: Instant | None = None
+        self._sent: Instant | None = None
 
     def next(self) -> Event:
         """The marker to send now."""
         now = self._clock.now()
+        if self._sent is not None and now < self._sent:
+            log.warning("the clock was set back", before=self._sent, now=now)
+            self._begin()
+        self._sent = now
         return Event(
             id=str(uuid.uuid4()),
             type=MARKER,
@@ -148,6 +161,7 @@ def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
     clock, shards = custodian.clock, custodian.shards[lane::LANES]
     horizon = markers.horizon(custodian.custodians.reached(markers.by))
     if horizon is None or not shards:
+        _wait(custodian, lane, shards)
         return _IDLE_SECONDS
     fresh = plus(horizon, -FRESH_SECONDS / clock.real_seconds(1))
     cases = custodian.store.due(horizon, BATCH, shards, fresh)
@@ -158,16 +172,21 @@ def fire(custodian: CustodianShell, markers: Markers, lane: int) -> float:
             return custodian.knowing(lambda atlas: model.due_work(case, atlas, now, horizon), atlas)
 
         _written(custodian, [fires(case) for case in cases])
-    if len(cases) == BATCH:
-        return 0.0
-    due = custodian.store.next_due(shards)
-    overdue = metrics.DEADLINES_OVERDUE.labels(str(lane))
-    if due is None:
-        overdue.set(0)
-        return _IDLE_SECONDS
-    wait = clock.real_seconds(seconds_between(clock.now(), due))
-    overdue.set(max(0.0, -wait))
-    return max(_BLOCKED_SECONDS, wait)
+    wait = _wait(custodian, lane, shards)
+    return 0.0 if len(cases) == BATCH else max(_BLOCKED_SECONDS, wait)
+
+
+def _wait(custodian: CustodianShell, lane: int, shards: Sequence[int]) -> float:
+    """Real seconds until the next of these is due; measures for how long one is overdue.
+
+    Also in a storm, and while nothing may fire: there it counts.
+    """
+    due, clock = custodian.store.next_due(shards), custodian.clock
+    wait = _IDLE_SECONDS
+    if due is not None:
+        wait = clock.real_seconds(seconds_between(clock.now(), due))
+    metrics.DEADLINES_OVERDUE.labels(str(lane)).set(max(0.0, -wait))
+    return wait
 
 
 def _written(custodian: CustodianShell, works: list[Work]) -> None:

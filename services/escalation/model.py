@@ -9,7 +9,8 @@ late_custody, next_due, rank, shard}``:
   ahead, released, deadlines, open}``: each that is not the current one gets its release;
   ``ahead`` is by how many seconds its clock started ahead of ours (a fast clock elsewhere),
   ``deadlines`` are all that the hop ever had, with the last act after which it still had them
-  (``last_seq``), ``open`` the marks of those that its latest state still has;
+  (``last_seq``), ``open`` the marks of those that its latest state still has, ``over`` of those
+  that fired before a hop to the same holder;
   ``how`` is the event by which the custodian sent it there, ``sender`` the hop to which it can be
   returned, none if nobody sent it, ``granted`` the id of the request by which it left;
 - ``received_at`` is when the custodian heard of, or decided, the present custody;
@@ -18,7 +19,7 @@ late_custody, next_due, rank, shard}``:
   everybody who wanted it (``key`` instead of ``hop`` if it came with an Idempotency-Key), and it
   goes on whoever holds the case;
 - ``history`` has what fired, ``{round, hop, address, mark, deadline, fired_at}``: the marks
-  by which a deadline fires once;
+  by which a deadline fires once; of repeated supervisions the last hundred;
 - ``followers``, ``following`` and ``lead`` are explained in ``merging.py``;
 - ``next_due`` is when to look at the case again, or none; ``rank`` in which order, 0 being the
   most urgent; ``shard`` says which replica does;
@@ -209,6 +210,7 @@ def fire(record: Record, atlas: Atlas, now: Instant, horizon: Instant) -> Decisi
     document = record.document
     if document is None or not _held(document) or record.custody_unpublished:
         return Decision(document)
+    document = {**document, "history": _remembered(document["history"])}
     before = len(document["history"])
     decider = _Decider(document, atlas, now)
     floor = decider.floor(record.confirmed)
@@ -265,6 +267,9 @@ def explain(document: Document) -> list[dict[str, Any]]:
         for known in item["deadlines"]:
             deadline = {name: known[name] for name in known if name != "last_seq"}
             mark = deadlines.mark(deadline)
+            if mark in item.get("over", ()):
+                # It fired in a hop before.
+                continue
             row = {"round": item["round"], "hop": item["hop"], **item["address"], **deadline}
             row["profile"] = item.get("profile", document["facts"]["profile"])
             row["emergency"] = item.get("emergency")
@@ -712,19 +717,38 @@ class _Decider:
         if inherited:
             state["inherited"] = list(inherited)
         found = deadlines.of_state(self.profile, self.document["facts"], state, self.atlas.holidays)
-        fired = {item["deadline"]["kind"] for item in self._history()}
-        kept = [item for item in found if item["kind"] not in fired or item["due"] > self.now]
+        over = [item for item in found if self._is_over(item, on["level"]["started_at"])]
+        kept = [item for item in found if item not in over]
         supervision = self.document["supervision"]
         self._hop({**state, "deadlines": kept}, reason, kind="case.transferred")
+        self.document["seen"] = _with_over(self.document, [*map(deadlines.mark, over)])
         # What passed on the case's own clock does not begin anew: nor does its supervision end.
         if not again or inherited is not None or len(kept) < len(found):
             self.document["supervision"] = supervision
 
+    def _is_over(self, deadline: Mapping[str, Any], began: Instant) -> bool:
+        """Whether one of its kind has fired since the level's clock ``began``, or since its time.
+
+        It may be many hops ago: those of a merge, a migration or an emergency are all one stay.
+        What is over can be no reason to stay where the ladder goes on now.
+        """
+        if deadline["kind"] != "remind" and self._above() is not None:
+            return False
+        kind, due = deadline["kind"], deadline["due"]
+        fired = [item["fired_at"] for item in self._history() if item["deadline"]["kind"] == kind]
+        # A custodian whose clock runs ahead may have fired what lies ahead of ours. Of what counts
+        # from the last act, one that fired says nothing of the next.
+        once = kind != deadlines.PROGRESS and due <= self.now
+        return any(at >= due or (once and at >= began) for at in fired)
+
     def _history(self) -> list[dict[str, Any]]:
-        """What fired in the present hop."""
-        hop = _hop(self.token)
+        """What has fired since the case came to who holds it."""
+        hops, (round_, first) = self._hops(), _hop(self.token)
+        here = self.document["state"]["address"]
+        while first - 1 in hops and hops[first - 1]["address"] == here:
+            first -= 1
         history = self.document["history"]
-        return [item for item in history if (item["round"], item["hop"]) == hop]
+        return [item for item in history if item["round"] == round_ and item["hop"] >= first]
 
     def supervise(self, deadline: dict[str, Any]) -> None:
         """The last level is told upwards (督办); repeats that were missed count as one."""
@@ -1037,11 +1061,27 @@ def _seen(
     return sorted([*others, item], key=lambda other: (other["round"], other["hop"]))
 
 
+def _with_over(document: Document, over: list[str]) -> list[dict[str, Any]]:
+    """What was seen, with the marks of what had fired before the present hop began."""
+    hop = _hop(Token.of(document["state"]["token"]))
+    return [
+        {**item, "over": over} if over and (item["round"], item["hop"]) == hop else item
+        for item in document["seen"]
+    ]
+
+
 def _ahead(document: Document) -> float:
     """By how many seconds the clock of the present hop started ahead of the custodian's."""
     hop = _hop(Token.of(document["state"]["token"]))
     known = (item["ahead"] for item in document["seen"] if (item["round"], item["hop"]) == hop)
     return float(next(known, 0.0))
+
+
+def _remembered(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What fired, of repeated supervisions the last ones: they come as long as a case is open."""
+    repeats = [item for item in history if item["deadline"]["kind"] == "supervise"]
+    forgotten = repeats[:-_REMEMBERED]
+    return [item for item in history if item not in forgotten] if forgotten else history
 
 
 def _taken_back(state: dict[str, Any], ahead: float) -> list[dict[str, Any]]:
@@ -1090,10 +1130,11 @@ def _why_released(item: dict[str, Any], current: Token, seen: list[dict[str, Any
 
 def _pending(document: Document) -> list[dict[str, Any]]:
     """The deadlines of the present hop that have not fired, earliest first."""
-    token = Token.of(document["state"]["token"])
-    marks = {
-        item["mark"] for item in document["history"] if (item["round"], item["hop"]) == _hop(token)
-    }
+    hop = _hop(Token.of(document["state"]["token"]))
+    marks = {item["mark"] for item in document["history"] if (item["round"], item["hop"]) == hop}
+    for item in document["seen"]:
+        if (item["round"], item["hop"]) == hop:
+            marks.update(item.get("over", ()))
     # A newer publisher may know kinds that nothing here acts upon.
     pending = [
         item

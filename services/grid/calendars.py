@@ -9,6 +9,7 @@ beginning and the last for an end.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class Hours(NamedTuple):
 
     starts: time
     ends: time | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it is, on a day on which no clock is changed."""
+        ends = 86400 if self.ends is None else self.ends.hour * 3600 + self.ends.minute * 60
+        return float(ends - self.starts.hour * 3600 - self.starts.minute * 60)
 
     def __str__(self) -> str:
         ends = "24:00" if self.ends is None else f"{self.ends:%H:%M}"
@@ -192,23 +199,28 @@ class Office:
         """The ``count`` working days after the day of ``started``, which does not count.
 
         Civil Code (民法典), article 201: the first day is not counted. A day whose business
-        ends in a pause is not counted either.
+        ends in a pause is not counted either. If ten years have too few (holidays without an
+        end), each day after them counts: a case must not wait for ever.
         """
         day = local_date(started, self.zone)
         found: list[date] = []
-        for _ in range(_LONGEST_DAYS):
+        for number in itertools.count(1):
             day += timedelta(days=1)
-            if self.works(day) and not self._stands(self.closes(day)):
+            counts = self.works(day) or number > _LONGEST_DAYS
+            if counts and not self._stands(self.closes(day)):
                 found.append(day)
                 if len(found) == count:
                     break
         return found
 
     def stretches(self, started: Instant) -> Iterator[tuple[Instant, Instant]]:
-        """The working hours from ``started`` on, without what lies before it, or in a pause."""
+        """The working hours from ``started`` on, without what lies before it, or in a pause.
+
+        After ten years each day has them, see :meth:`working_days`.
+        """
         day = local_date(started, self.zone)
-        for _ in range(_LONGEST_DAYS):
-            if self.works(day):
+        for number in itertools.count():
+            if self.works(day) or number > _LONGEST_DAYS:
                 for opens, closes in self._hours(day):
                     opens = max(opens, started)  # noqa: PLW2901
                     yield from self._without_pauses(opens, closes)

@@ -51,6 +51,7 @@ EVERY_DAY = Calendar("every_day", frozenset(range(7)), ALL_DAY, None)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _LONGEST = 3660 * 86400
+_LONGEST_OFFICE_DAYS = 8 * 366
 _PERCENT = re.compile(r"([1-9][0-9]?)%", re.ASCII)
 _RELATIVE = re.compile(r"([0-9]{1,9}[smhd]) (before|after)", re.ASCII)
 _DURATION_CURE = "a duration such as 90s, 10m, 2h or 1d"
@@ -136,6 +137,7 @@ def _working_days(count: int, started: Instant, office: Office) -> Due:
 def _working_time(seconds: float, started: Instant, office: Office) -> Due:
     counted: list[str] = []
     days: list[date] = []
+    ends = started
     for opens, closes in office.stretches(started):
         stretch = min(seconds, seconds_between(opens, closes))
         seconds -= stretch
@@ -143,9 +145,8 @@ def _working_time(seconds: float, started: Instant, office: Office) -> Due:
         counted.append(_shown(opens, ends, office.zone))
         days.append(local_date(opens, office.zone))
         if seconds <= 0:
-            return Due(ends, (*counted, *_unknown(office, days)))
-    # A calendar has a working day at least, and a profile no more than a year of hours.
-    raise AssertionError(f"{office.calendar.name} has no working hours")
+            break
+    return Due(ends, (*counted, *_unknown(office, days)))
 
 
 def _monthly_window(window: tuple[int, int], started: Instant, office: Office) -> Due:
@@ -303,6 +304,14 @@ class Term:
     def least(self) -> float:
         """The least number of seconds that it gives; the case's own clock gives a level none."""
         return self.form.least(self.value)
+
+
+def ends_with(item: Term, calendar: Calendar) -> bool:
+    """Whether a term of working days or hours is over within eight years of its calendar."""
+    days = item.least / 86400
+    if item.form.name == "working_time":
+        days = item.least / sum(hours.seconds for hours in calendar.hours)
+    return days * 7 <= _LONGEST_OFFICE_DAYS * len(calendar.days)
 
 
 def percentage(text: str) -> int:
@@ -542,6 +551,23 @@ def own_time(
     """The level's own time in seconds: the least that it has to acknowledge or resolve."""
     found = _terms(profile, _rule(profile, facts, address), round_)
     return min(item.least for terms in found.values() for item in terms)
+
+
+def told_once(profile: Profile) -> list[str]:
+    """The lines by which what passes at the end of a ladder is told once, and never again."""
+    ends = dict.fromkeys((steps[-1].level, steps[-1].unit) for steps in profile.ladders.values())
+    rules = {
+        rule.name: level
+        for level, unit in ends
+        for rule in profile.deadlines[level]
+        # What a unit lets pass goes on to the desk after it.
+        if rule.then is None and (unit is not None or UNIT not in rule.when.values)
+    }
+    return [
+        f"{name}: what {level}, the end of a ladder, lets pass is told once and never again: "
+        "add then: {supervise: ..., tell: [...]}"
+        for name, level in rules.items()
+    ]
 
 
 def then(profile: Profile, facts: Mapping[str, Any], address: Address) -> Then | None:

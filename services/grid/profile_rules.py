@@ -614,7 +614,13 @@ class _Reader:
         name = self.choice((*place, "calendar"), line["calendar"], tuple(self.calendars))
         if not self.calendars:
             self.problem((*place, "calendar"), "there are no calendars: add the part calendars")
-        return self.calendars.get(name)
+        found = self.calendars.get(name)
+        for item in by_office:
+            if found and found.days and not deadlines.ends_with(item, found):
+                self.problem(
+                    place, f"{item.text!r} takes {name} more than eight years: write less of it"
+                )
+        return found
 
     def then(self, place: Place, value: Any, level: str, source: str) -> Then:
         lasts = {steps[-1].level: None for steps in self.ladders.values() if steps}

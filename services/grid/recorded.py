@@ -13,6 +13,7 @@ A line is one round of a case::
 A stay is one level's time with the case; it ends when the next one begins. ``left`` says why:
 :data:`PASSED`, :data:`REQUESTED`, :data:`UNSTAFFED` or :data:`MOVED`; a last stay has none. A
 round that nobody resolved has ``recorded_at``, up to when the record goes, or ``withdrawn_at``.
+``respond_by`` is what another system had promised, which holds whatever the rules say.
 Nothing says what the matter was, or who reported it.
 """
 
@@ -46,7 +47,7 @@ LEFT = (PASSED, REQUESTED, UNSTAFFED, MOVED)
 """Why a stay ended before the case did."""
 
 _REQUIRED = ("id", "division", "category", "urgency", "source", "reported_at", "stays")
-_CASE = (*_REQUIRED, "round", "recorded_at", "withdrawn_at")
+_CASE = (*_REQUIRED, "round", "respond_by", "recorded_at", "withdrawn_at")
 _STAY = ("level", "unit", "arrived_at", "acknowledged_at", "resolved_at", "left", "passed")
 _PASSING = ("kind", "due", "rule", "source")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -209,12 +210,16 @@ class _Reader:
             name: self._like(found, name, _WORD, "a lower-case word such as facility")
             for name in ("category", "urgency", "source")
         }
+        reported = self._at(found, "reported_at") or Instant("")
+        promised = self._at(found, "respond_by")
+        if promised is not None:
+            facts |= {"reported_at": reported, "respond_by": promised}
         case = RecordedCase(
             id=self._text(found, "id"),
             round=self._round(found),
             facts=facts,
             division=self._like(found, "division", _CODE, "a division code, 6 digits or more"),
-            reported=self._at(found, "reported_at") or Instant(""),
+            reported=reported,
             recorded=self._at(found, "recorded_at"),
             withdrawn=self._at(found, "withdrawn_at"),
             stays=self._stays(found),
@@ -426,6 +431,8 @@ def _line(
         **{name: case[name] for name in ("category", "urgency", "source", "reported_at")},
         "stays": stays,
     }
+    if case.get("respond_by") is not None:
+        line["respond_by"] = case["respond_by"]
     if withdrawn and not resolved:
         line["withdrawn_at"] = min(withdrawn)
     elif not resolved:

@@ -37,11 +37,15 @@ def lived(random: Random, how: str) -> World:
     """Cases without delays of ours: everything is delivered, and fires, before anybody acts."""
     world = World(ATLASES[how])
     for step in range(random.randint(1, 150)):
+        # What is reported, and so due, is so in whole seconds, and what is done half a second
+        # later: never in the instant in which something is due, for a record can't tell which was
+        # first.
+        seconds = random.choice([7, 601, 1799, 7200]) - (0.5 if step else 0)
+        wait(world, plus(world.clock.now(), seconds))
         if step == 0 or random.random() < 0.02:
             category = random.choice(["facility", "order"])
             world.report(f"case-{step}", random.choice(["ordinary", "urgent"]), category=category)
-        wait(world, plus(world.clock.now(), random.choice([7, 601, 1799, 7200])))
-        # Never in the very instant in which something is due: a record can't tell which was first.
+            world.settle()
         world.clock.advance(0.5)
         level = random.choice(LEVELS)
         entries = world.entries(level)

@@ -27,6 +27,7 @@ def all_hold(world: World) -> None:
     assigned_once(world)
     assigned_to_who_was_on_duty(world)
     fired_once(world)
+    told_once_to_each_holder(world)
     moved_once(world)
     requests_are_answered(world)
     not_returned_for_ever(world)
@@ -189,6 +190,38 @@ def fired_once(world: World) -> None:
         passed[event.subject, token.round, token.hop, *what].add((event.id, event.time))
     for where, effects in passed.items():
         assert len(effects) == 1, where
+
+
+def told_once_to_each_holder(world: World) -> None:
+    """What has fired fires no more after a hop that left the case with who held it.
+
+    Unless it then climbs: its ladder goes on, where it had ended.
+    """
+    began: dict[tuple[str, int, int], int] = {}
+    climbed: set[tuple[str, int, int]] = set()
+    custody = {(event.id, event.type): event for event in _events(world) if event.custody}
+    for event in sorted(custody.values(), key=_hop_of):
+        case, round_, hop = _hop_of(event)
+        stays = event.data.get("previous") == event.data["state"]["address"]
+        began[case, round_, hop] = began.get((case, round_, hop - 1), hop) if stays else hop
+        if event.type == "case.escalated":
+            climbed.add((case, round_, hop - 1))
+    told: dict[Any, set[str]] = defaultdict(set)
+    for event in _events(world):
+        where = _hop_of(event) if "passed" in event.data else None
+        if where is None or event.type not in ("case.deadline_passed", "case.reminded"):
+            continue
+        if event.type == "case.reminded" or where not in climbed:
+            passed = event.data["passed"]
+            what = tuple(passed.get(name) for name in ("kind", "of", "at", "due"))
+            told[where[0], where[1], began.get(where, where[2]), *what].add(event.id)
+    for what, ids in told.items():
+        assert len(ids) == 1, what
+
+
+def _hop_of(event: Event) -> tuple[str, int, int]:
+    token = Token.of(event.data["state"]["token"])
+    return event.subject, token.round, token.hop
 
 
 def moved_once(world: World) -> None:

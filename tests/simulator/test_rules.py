@@ -7,6 +7,7 @@ A rule is taken out of the real functions for the length of a test. The historie
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from services.escalation.firing import Markers
 from services.grid.events import making
 from services.grid.tokens import Token
 from services.intake import model as intake
+from tests.simulator import invariants
 from tests.simulator.county import LEVELS
 from tests.simulator.history import ATLAS, Broken, of_seed, play
 from tests.simulator.shrinking import shortest
@@ -251,3 +253,29 @@ def test_an_answer_in_time_counts_because_of_the_marker(
     world.settle()
     moved = [sent for sent in world.published if sent.event.type == "case.escalated"]
     assert bool(moved) is not by_marker
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_what_fired_is_told_once_however_often_the_case_is_migrated(
+    over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.6: what fired is marked, and a hop to the same holder is none to another."""
+    if not over:
+        monkeypatch.setattr(escalation._Decider, "_is_over", lambda *_arguments: False)
+    world = World(ATLAS)
+    world.report("case-1")
+    for _ in range(2 * len(LEVELS)):
+        world.settle()
+        world.clock.advance(8 * 86400)
+        world.second()
+    invariants.all_hold(world)
+    for _ in range(2):
+        held = world.nodes["escalation"].store.documents()["case-1"]["facts"]["profile"]
+        (other,) = set(ATLAS.profiles) - {held}
+        assert world.migrate("case-1", other)
+        world.settle()
+        world.clock.advance(3600)
+        world.second()
+        world.settle()
+    with nullcontext() if over else pytest.raises(AssertionError):
+        invariants.told_once_to_each_holder(world)

@@ -399,6 +399,25 @@ def test_an_answer_that_is_not_ours(services: Services) -> None:
     assert "does not answer as Huashi does" in result.stderr
 
 
+def test_an_end_of_a_ladder_that_is_told_only_once_is_warned_of(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(QIONGHAI, tmp_path / "county"))
+    rules = folder / "profile.yaml"
+    text = rules.read_text(encoding="utf-8")
+    found = json.loads(run("profile", "check", str(folder), "--json").stdout)
+    assert not [item for item in found["warnings"] if "told once" in item]
+    rules.write_text(
+        text.replace(', then: {supervise: 2h, tell: ["469002"]}', ""), encoding="utf-8"
+    )
+    found = json.loads(run("profile", "check", str(folder), "--json").stdout)
+    (warning,) = [item for item in found["warnings"] if "told once" in item]
+    assert warning.startswith("profile.yaml deadlines[8]: what township, the end of a ladder, lets")
+    # Where a unit has a step before the desk, its line needs none.
+    other = json.loads(
+        run("profile", "check", str(QIONGHAI.parent / "dachengqiao"), "--json").stdout
+    )
+    assert not [item for item in other["warnings"] if "told once" in item]
+
+
 def test_a_profile_is_checked_without_a_stack(tmp_path: Path) -> None:
     result = run("profile", "check", str(REPORTS.parent), "--json")
     assert json.loads(result.stdout)["levels"] == list(LADDER)
@@ -674,6 +693,8 @@ def test_preview_shows_the_whole_ladder_and_warns(tmp_path: Path) -> None:
     [
         ({"category": "加急"}, "category: '加急' is not known: write one of facility,"),
         ({"urgency": None}, "urgency: None is not known"),
+        ({"category": {"a": 1}}, "category: {'a': 1} is not known"),
+        ({"respond_by": "soon"}, "respond_by: not a time"),
         ({"division": "46900210421400"}, "division: 46900210421400 is not in the directory"),
     ],
 )
@@ -686,6 +707,20 @@ def test_preview_names_what_is_wrong(tmp_path: Path, changed: dict[str, Any], sa
     assert said in found.stderr
     wrong = run("profile", "preview", str(QIONGHAI), "--report", str(report), "--at", "yesterday")
     assert wrong.exit_code in (1, 2)
+
+
+def test_preview_counts_what_another_system_promised_and_can_not_go_beyond_time(
+    tmp_path: Path,
+) -> None:
+    report = tmp_path / "report.json"
+    whole = {"division": "469002104", "category": "other", "urgency": "urgent", "source": "app"}
+    report.write_text(json.dumps({**whole, "respond_by": "2026-11-26T12:00:00+08:00"}))
+    arguments = ["profile", "preview", str(QIONGHAI), "--report", str(report), "--json", "--at"]
+    first, *_others = json.loads(run(*arguments, "2026-11-26T09:00:00+08:00").stdout)["steps"]
+    (resolve,) = [item for item in first["deadlines"] if item["kind"] == "resolve"]
+    assert (resolve["rule"], resolve["due"]) == ("respond_by", "2026-11-26T04:00:00.000Z")
+    late = run(*arguments, "9999-12-31T09:00:00+08:00")
+    assert (late.exit_code, "lies too far ahead" in late.stderr) == (2, True)
 
 
 # -- recorded cases ------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.grid import deadlines
-from services.grid.calendars import Holidays, Office, Pause
+from services.grid.calendars import OFF, Holidays, Office, Pause
 from services.grid.clock import Instant, instant, plus
 from services.grid.deadlines import Start
 from services.grid.events.parts import DeadlineSchema
+from services.grid.problems import ProfileError
 from services.grid.profile import Profile
 from services.grid.tokens import Address
 
@@ -265,6 +266,44 @@ def test_a_year_whose_holidays_nobody_knows_counts_the_plain_week_and_says_so() 
         "2031-01-03",
         "2031: the holidays are not known, the plain week counts",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "due_at"),
+    [
+        ("2 working days", "2036-12-04T09:30:00.000Z"),
+        ("7 working hours", "2036-12-04T01:00:00.000Z"),
+    ],
+)
+def test_holidays_without_an_end_are_no_crash_and_no_wait_for_ever(text: str, due_at: str) -> None:
+    started = Instant("2026-11-25T02:00:00.000Z")
+    off = {date(2026, 11, 25) + timedelta(number): OFF for number in range(12 * 366)}
+    rules = profile({"resolve": text, "remind": ["50%"], "calendar": "office"})
+    start = Start(started, started)
+    found = deadlines.for_level(rules, {}, VILLAGE, start, Holidays({"cn": off}))
+    assert found[-1]["due"] == due_at
+
+
+@pytest.mark.parametrize(
+    ("days", "hours", "text", "allowed"),
+    [
+        ("Mon-Fri", "08:30-08:45", "2000 working hours", False),
+        ("Wed", "08:30-09:30", "2000 working hours", False),
+        ("Wed", "08:30-09:30", "366 working days", True),
+        ("Wed", "00:00-24:00", "2000 working hours", True),
+    ],
+)
+def test_what_its_calendar_can_never_give_is_refused(
+    days: str, hours: str, text: str, *, allowed: bool
+) -> None:
+    office = {"days": days, "hours": [hours]}
+    line = {"level": "village", "resolve": text, "calendar": "office", "source": "assumption"}
+    rules = {**profile({"resolve": "1d"}).rules, "calendars": {"office": office}}
+    if allowed:
+        assert Profile.parse({**rules, "deadlines": [line]})
+        return
+    with pytest.raises(ProfileError, match=f"'{text}' takes office more than eight years"):
+        Profile.parse({**rules, "deadlines": [line]})
 
 
 @given(

@@ -9,11 +9,13 @@ import pytest
 
 from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Unpublished
+from services.dispatch import model as dispatch
 from services.escalation import model
 from services.escalation.firing import SLACK_SECONDS, Markers
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant, plus
 from services.grid.events import Event
+from services.grid.profile import Profile
 from services.grid.tokens import Address, Token
 from tests.simulator.county import atlas, with_successor
 from tests.simulator.world import World
@@ -187,6 +189,22 @@ def test_the_last_level_is_supervised_and_missed_repeats_are_one() -> None:
     assert (told["times"], told["passed"]["count"]) == (4, 3)
     assert done(decision)["next_due"] == plus(due, 24 * HOUR * 4)
     assert now < due
+
+
+def test_a_case_that_stays_open_for_years_does_not_grow_with_each_supervision() -> None:
+    document, _now = at_the_top()
+    sizes = []
+    for _ in range(300):
+        decision = fired(document, document["next_due"])
+        document = done(decision)
+        assert [item["fired_at"] for item in decision.answer] == [document["supervision"]["last"]]
+        sizes.append(len(document["history"]))
+        assert types(decision)[-1] == "supervised"
+    assert sizes[-1] == sizes[-100] < 120
+    rows = model.explain(document)
+    fired_at = [row["due"] for row in rows if row["status"] == "fired"]
+    assert {"acknowledge", "resolve"} <= {row["kind"] for row in rows if row["status"] == "fired"}
+    assert max(fired_at) == document["supervision"]["last"]
 
 
 def test_supervision_of_a_missed_acknowledgement_ends_with_the_acknowledgement() -> None:
@@ -449,6 +467,87 @@ def test_a_migrated_case_whose_level_is_gone_enters_the_new_ladder() -> None:
     assert done(decision)["state"]["address"]["level"] == "village"
     assert decision.answer["before"]["address"]["level"] == "group"
     assert done(decision)["state"]["clocks"]["level"] == {"started_at": plus(START, 3 * HOUR)}
+
+
+def all_fired(document: Document, now: Instant, county: Atlas = NEW) -> tuple[Document, list[str]]:
+    """A case when all that was due has fired, and what was said of it."""
+    said: list[str] = []
+    while found := types(decision := model.fire(record(document), county, now, now)):
+        document, said = done(decision), said + found
+    return done(decision), said
+
+
+def to_and_fro(document: Document, county: Atlas, now: Instant) -> list[str]:
+    """What is said of a case that is migrated three times, with time to fire after each."""
+    said: list[str] = []
+    for _ in range(3):
+        (other,) = set(county.profiles) - {document["facts"]["profile"]}
+        document = done(model.migrate(record(document), other, county, now))
+        now = plus(now, 12 * 60)
+        document, more = all_fired(document, now, county)
+        said += more
+    return said
+
+
+def test_what_fired_fires_no_more_however_often_a_case_is_migrated() -> None:
+    document, came = at_the_top()
+    now = plus(came, 8 * 24 * HOUR)
+    document, said = all_fired(document, now)
+    assert said.count("deadline_passed") == 2
+    assert to_and_fro(document, NEW, now) == []
+
+
+def test_what_another_custodian_fired_by_a_faster_clock_fires_no_more() -> None:
+    document, _came = at_the_top()
+    passes = max(item["due"] for item in document["state"]["deadlines"])
+    document, said = all_fired(document, passes)
+    assert said.count("deadline_passed") == 2
+    document = done(model.migrate(record(document), VERSION, NEW, plus(passes, -20)))
+    assert all_fired(document, plus(passes, HOUR))[1] == []
+
+
+def test_what_fired_before_a_migration_fires_no_more_when_the_desk_counts_anew() -> None:
+    document, came = at_the_top()
+    now = plus(came, 8 * 24 * HOUR)
+    document, _said = all_fired(document, now)
+    moved = model.migrate(record(document), VERSION, NEW, now)
+    entry = dispatch.decide(dispatch.merge(None, moved.events[0]), NEW, now).document
+    assert entry is not None
+    act = dispatch.suspend(entry, "t-1", "waiting", "", atlas=NEW, now=now)
+    assert "resolve" in {item["kind"] for item in act.events[0].data["state"]["deadlines"]}
+    now = plus(now, 12 * 60)
+    document = done(model.decide(model.merge(done(moved), act.events[0], now), NEW, now))
+    document, said = all_fired(document, now)
+    assert said == []
+    fires = [row["kind"] for row in model.explain(document) if row["hop"] == 3]
+    assert fires.count("resolve") == 1
+    assert {row["status"] for row in model.explain(document) if row["hop"] == 4} == {"armed"}
+
+
+def test_a_reminder_is_one_reminder_however_often_a_case_is_migrated() -> None:
+    (held,) = ATLAS.current
+    first, *others = held.rules["deadlines"]
+    county = with_successor(atlas(deadlines=[{**first, "remind": ["10m after"]}, *others]))
+    now = plus(START, 12 * 60)
+    document, said = all_fired(custody(county=county), now, county)
+    assert said == ["reminded"]
+    assert to_and_fro(document, county, now) == []
+
+
+def test_what_passed_at_the_end_of_a_ladder_is_no_reason_to_stay_when_it_goes_on() -> None:
+    (held,) = ATLAS.current
+    ladder = [*held.rules["ladders"]["default"], {"level": "county", "title": "county"}]
+    *lines, last = held.rules["deadlines"]
+    lines += [{**last, "level": "county"}, {name: last[name] for name in last if name != "then"}]
+    longer = Profile.parse({**held.rules, "ladders": {"default": ladder}, "deadlines": lines})
+    county = Atlas(ATLAS.directory, {held.id: held, longer.id: longer}, [longer.id])
+    document, came = at_the_top()
+    now = plus(came, 8 * 24 * HOUR)
+    document, _said = all_fired(document, now)
+    document = done(model.migrate(record(document), longer.id, county, now))
+    document, said = all_fired(document, plus(now, HOUR), county)
+    assert said == ["deadline_passed", "escalated", "released"]
+    assert document["state"]["address"]["level"] == "county"
 
 
 def test_an_armed_deadline_says_whom_it_would_reach() -> None:

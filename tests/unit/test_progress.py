@@ -13,7 +13,7 @@ from services.grid.calendars import Holidays
 from services.grid.clock import Instant, plus
 from services.grid.problems import ProfileError
 from services.grid.profile import Profile
-from tests.simulator.county import RULES, atlas
+from tests.simulator.county import RULES, atlas, with_successor
 from tests.simulator.world import World
 
 HOUR, DAY = 3600, 86400
@@ -148,6 +148,20 @@ def test_at_the_last_level_it_is_supervised_until_something_is_done() -> None:
     assert len(happened(world, "case.supervised")) == 2
     pass_time(world, 12 * HOUR)
     assert [item["times"] for item in happened(world, "case.supervised")] == [1, 2, 3]
+
+
+def test_that_it_lapsed_once_says_nothing_of_the_next_time_after_a_migration() -> None:
+    world, _at = accepted(with_successor(county("township")), "township")
+    pass_time(world, DAY)
+    act(world, "suspend", "township")
+    act(world, "resume", "township")
+    # Ours was away, and a migration comes before it has looked.
+    world.clock.advance(DAY + 60)
+    (other,) = set(world.atlas.profiles) - {held(world)["facts"]["profile"]}
+    assert world.migrate("case-1", other)
+    pass_time(world, HOUR)
+    kinds = [item["passed"]["kind"] for item in happened(world, "case.deadline_passed")]
+    assert kinds == ["progress", "progress"]
 
 
 def test_what_only_the_end_ends_is_supervised_though_something_is_done() -> None:

@@ -399,6 +399,44 @@ def test_clocks_that_differ_a_little_are_no_mistake() -> None:
     assert skewed.conduct["household", None].acknowledges == 0
 
 
+def test_what_another_system_promised_holds_under_every_profile() -> None:
+    # One on the case's own clock has passed for every level above as well.
+    broken = (
+        stay("household", 0, "passed", acknowledged=0.5),
+        stay("group", 1, "passed"),
+        stay("village", 1, "passed"),
+        stay("township", 1, acknowledged=1.25, resolved=1.5),
+    )
+    told = replay(county(), case(*broken, respond_by=at(1)))
+    assert path(told) == [
+        ("household", 1, "passed"),
+        ("group", 1, "passed"),
+        ("village", 1, "passed"),
+        ("township", 1.5, "resolved"),
+    ]
+    assert (told.assumed, told.supervised) == (False, True)
+    assert {(item.fired.kind, item.fired.rule) for item in told.stays if item.fired} == {
+        ("resolve", "respond_by")
+    }
+
+
+def test_a_promise_is_recorded() -> None:
+    facts = {name: line()[name] for name in ("id", "category", "urgency", "source", "reported_at")}
+    state = {
+        "token": {"round": 1, "stage": "held", "hop": 0, "seq": 0},
+        "address": {"level": "household", "division": GRID, "unit": None},
+        "acknowledged": None,
+        "clocks": {"level": {"started_at": BEGAN}, "case": {"started_at": BEGAN}},
+        "resolution": None,
+    }
+    register = {**facts, "division": GRID, "respond_by": at(5), **state}
+    (found,) = of_timeline(register, [], at(3))
+    assert found["respond_by"] == at(5)
+    assert read_case(json.dumps(found)).facts["respond_by"] == at(5)
+    (found,) = of_timeline({**register, "respond_by": None}, [], at(3))
+    assert "respond_by" not in found
+
+
 def test_a_timeline_that_is_not_complete_counts_with_the_register() -> None:
     """The events are still on their way: the register's own state is one more."""
     state = {
