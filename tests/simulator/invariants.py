@@ -724,6 +724,9 @@ def systems_are_answered(world: World) -> None:
             notes[event.data["note"]["text"]].add(event.id)
         elif event.type in ("case.acknowledged", "case.resolved", "case.checked_in"):
             done.add((event.subject, event.type))
+        elif event.type == "case.reopened" and event.data["state"]["acknowledged"] is not None:
+            # Reopened to who resolved it, it is theirs from the beginning.
+            done.add((event.subject, "case.acknowledged"))
     acts = {"acknowledge": "acknowledged", "resolve": "resolved", "check_in": "checked_in"}
     for case, record in world.nodes["intake"].store.documents().items():
         for identity, ask in record.get("asks", {}).items():
