@@ -51,7 +51,7 @@ from services.grid.events.parts import (
 )
 from services.grid.moving import WrongPlace
 from services.grid.problems import not_among
-from services.grid.profile import Profile, profile_for
+from services.grid.profile import Profile, profile_at
 from services.grid.roster import roster
 from services.grid.scope import Scope
 from services.grid.tokens import Address
@@ -635,6 +635,12 @@ def duty(desk: Desk, call: Call, level: str) -> dict[str, Any]:
     if place is not None:
         # A place that has no officers at all is shown too: somebody may stand in.
         places = [item for item in places if item[0] == root] or [(root, None)]
+    if atlas.current:
+        led = [item for item in places if profile_at(atlas.current, level, item[0], directory)]
+        if places and not led:
+            said = f"no profile's ladder leads to the {level} of {division}: write another division"
+            raise problems.invalid({"division": said})
+        places = led
     cursor: Cursor | None = query["cursor"]
     if cursor is not None:
         after = (cursor.value, cursor.key)
@@ -647,7 +653,7 @@ def duty(desk: Desk, call: Call, level: str) -> dict[str, Any]:
 
 def _place_shown(address: Address, atlas: Atlas, at: Instant) -> dict[str, Any]:
     directory, unit = atlas.directory, atlas.directory.units.get(address.unit or "")
-    profile = profile_for(atlas.current, address.division, directory)
+    profile = profile_at(atlas.current, address.level, address.division, directory)
     if profile is None:
         raise Retry("the profile of this place has not arrived yet")
     emergency = atlas.emergency_at(profile, address.division)
