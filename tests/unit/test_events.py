@@ -118,7 +118,7 @@ def test_an_event_waits_in_a_document_as_it_is() -> None:
 
 @given(
     subject=SUBJECTS,
-    title=st.text(alphabet='路灯不亮 a"\\/é😀', min_size=1, max_size=200),
+    title=st.text(alphabet='路灯不亮 a"\\/é😀', min_size=1, max_size=200).filter(str.strip),
     token=st.builds(
         Token,
         st.integers(1, 10_000),
