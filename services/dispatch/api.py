@@ -929,7 +929,8 @@ def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
         if more.least > most.least:
             raise problems.invalid({"by": f"the profile allows {most.text} at once"})
     said = more.text, body["reason"], body["attachments"]
-    return _acted(desk, call, record, model.ask_extension, *said)
+    another = {"another": True} if call.idempotency_key is not None else {}
+    return _acted(desk, call, record, model.ask_extension, *said, **another)
 
 
 def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:

@@ -675,21 +675,27 @@ def ask_extension(
     *,
     atlas: Atlas,
     now: Instant,
+    another: bool = False,
 ) -> Decision:
     """Asks the level above for more time to resolve the case (延期); the clock runs meanwhile.
 
+    The same again changes nothing, even once it was granted; what was refused is asked anew.
+
     :param more: how much, such as ``2d`` or ``3 working days``, checked already.
+    :param another: it is known not to be what was granted, though it may say the same.
     :raises Refused: the desk no longer holds the case, it has asked or was granted as often as
         it may, or there is no level above.
     """
     _must_be_live(document)
     state, facts = document["state"], document["facts"]
     profile, last = atlas.rules_for(facts), document.get("extension")
-    if last is not None and last["answer"] is None:
-        said = (by, more, reason, list(attachments))
-        if (last["asked_by"], last["by"], last["reason"], last.get("attachments", [])) == said:
+    if last is not None and last["answer"] != "refused":
+        waits = last["answer"] is None
+        known = last["asked_by"], last["by"], last["reason"], last.get("attachments", [])
+        if known == (by, more, reason, list(attachments)) and (waits or not another):
             return Decision(document, answer=document)
-        raise Refused("more time was asked for already, and not answered yet", extension=last)
+        if waits:
+            raise Refused("more time was asked for already, and not answered yet", extension=last)
     granted = state.get("extensions", [])
     most = profile.extension.times if profile.extension is not None else 0
     if len(granted) >= most:
