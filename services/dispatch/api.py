@@ -261,6 +261,9 @@ class CallBody(ActBody):
 
     example: ClassVar[dict[str, Any]] = {"note": "两名执法队员已到现场"}
 
+    # The holder is told what all units said at once: twenty, each twice.
+    note = public_text(500, lines=True, load_default="")
+
 
 class CallsQuery(PageQuery):
     """Filters of ``GET /v1/desks/{level}/calls``."""
