@@ -1021,6 +1021,10 @@ def _acted(
         decide = partial(act, found, by, *said, atlas=atlas, now=now, **more)
         try:
             decision = on_what_was_seen(call, lambda: shown(found), decide)
+        except Refused as error:
+            # Whatever stands against it, it is said who holds the case.
+            holds = found["held"] or found["state"]
+            raise error.saying(held_by=holds["address"]) from error
         except (WrongPlace, whistles.WrongCall) as error:
             raise problems.invalid(error.errors) from error
         if key is None:

@@ -401,8 +401,12 @@ def supervise(
     :param key: the Idempotency-Key; without it, the same reason is once more in the same hop.
     :raises Refused: the case has ended.
     """
-    if document is None or not _held(document):
-        raise Refused("the case has ended: there is nothing to supervise")
+    if document is None:
+        raise Refused("there is no such case")
+    if not _held(document):
+        state = document["state"]
+        ended = {"stage": state["token"]["stage"], "held_by": state["address"]}
+        raise Refused("the case has ended: there is nothing to supervise", **ended)
     decider = _Decider(document, atlas, now)
     if _wanted(decider.token, by, reason, key) in (document["supervision"] or {}).get("asked", ()):
         return Decision(document, answer=document)
