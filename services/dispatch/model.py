@@ -292,7 +292,7 @@ def resolve(
 
     :param outcome: one of the profile's.
     :param scores: how these units did, by their id; one that is not in it is not scored.
-    :raises WrongCall: a unit that is scored is not there.
+    :raises WrongCall: a unit that is scored is not there, or is who holds the case.
     :raises Refused: the desk no longer holds the case, it was resolved otherwise, or steps of its
         procedure are missing.
     """
@@ -309,7 +309,8 @@ def resolve(
         title = document["procedure"]["title"]["zh"]
         wrong = f"{title}: not done yet: {names}; note each with its step"
         raise Refused(wrong, missing=missing)
-    there = sorted({item["unit"] for item in whistles.standing(document["state"])})
+    own = document["state"]["address"].get("unit")
+    there = sorted({item["unit"] for item in whistles.standing(document["state"])} - {own})
     absent = {
         f"scores.{unit}": not_among(unit, there) for unit in scores or () if unit not in there
     }
@@ -435,8 +436,9 @@ def release(
 ) -> Decision:
     """The holder lets a unit leave, and scores it (评价); the same again changes nothing.
 
-    :param score: 1 to 5, 5 being the best; only a unit that never came may go without.
-    :raises WrongCall: it came, and has no score.
+    :param score: 1 to 5, 5 being the best; only a unit that never came may go without, and one
+        that was given the case does, for none scores itself.
+    :raises WrongCall: it came, and has no score; or it has one and is who holds the case.
     :raises Refused: the desk no longer holds the case, the unit was never called, or it was
         released otherwise.
     """
@@ -452,7 +454,11 @@ def release(
             return Decision(document, answer=document)
         raise Refused(f"{known['by']} has released {unit} already", released=known)
     progress = document.get("progress", {}).get(call["id"], whistles.NOTHING)
-    if score is None and whistles.met("check_in", progress):
+    own = unit == state["address"].get("unit")
+    if own and score is not None:
+        wrong = f"{unit} holds the case now, and no unit scores itself: leave it out"
+        raise whistles.WrongCall({"score": wrong})
+    if score is None and whistles.met("check_in", progress) and not own:
         raise whistles.WrongCall({"score": f"{unit} came: write how it did, 1 to 5 (5 is best)"})
     told = {"by": by, "at": now, "score": score, "note": note}
     joined = [

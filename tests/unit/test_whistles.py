@@ -356,6 +356,22 @@ def test_a_resolution_releases_whoever_is_there_and_may_score_them() -> None:
     assert scores == {UNIT: None, TEAM: 5}
 
 
+def test_a_unit_that_was_given_the_case_does_not_score_itself() -> None:
+    document = blown(UNIT, TEAM)
+    state = document["state"]
+    own = {**document, "state": {**state, "address": {**state["address"], "unit": TEAM}}}
+    came = {"checked_in": {"by": "d-1", "at": NOW, "note": ""}}
+    own["progress"] = {call["id"]: {**whistles.NOTHING, **came} for call in joined(own)}
+    with pytest.raises(whistles.WrongCall, match="no unit scores itself"):
+        release(own, TEAM, by="d-1", score=5)
+    left = release(own, TEAM, by="d-1", score=None).document
+    assert left is not None
+    assert [item["released"] is None for item in joined(left)] == [True, False]
+    with pytest.raises(whistles.WrongCall, match=f"scores.{TEAM}"):
+        dispatch.resolve(own, "d-1", "settled", "", atlas=COUNTY, now=NOW, scores={TEAM: 5})
+    assert dispatch.resolve(own, "d-1", "settled", "", atlas=COUNTY, now=NOW, scores={UNIT: 3})
+
+
 def test_who_holds_the_case_no_longer_calls_and_releases_nobody() -> None:
     document = {**blown(UNIT), "status": "ended", "ended": "custody"}
     for act in (lambda: blow(document, TEAM), lambda: release(document)):
