@@ -489,7 +489,8 @@ def extend(  # noqa: PLR0917 - typer reads its options from here
     as_json: AsJson = False,
 ) -> None:
     """Ask the step above for more time (延期); the clock runs until it is granted."""
-    _act(context.obj, case, "extend", {"by": by, "reason": reason}, attach, as_json=as_json)
+    body = {"by": by, "reason": reason}
+    _act(context.obj, case, "extend", body, attach, as_json=as_json, key=str(uuid.uuid4()))
 
 
 @desk_app.command("extensions")

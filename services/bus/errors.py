@@ -54,6 +54,10 @@ class Refused(Exception):
         self.detail = detail
         self.facts = facts
 
+    def saying(self, **facts: object) -> Refused:
+        """The same with further facts, unless it tells these itself."""
+        return Refused(self.detail, **{**facts, **self.facts})
+
 
 class Collision(Exception):
     """Another document has this value of a field that must be unique; nothing was written."""

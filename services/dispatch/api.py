@@ -51,7 +51,7 @@ from services.grid.events.parts import (
 )
 from services.grid.moving import WrongPlace
 from services.grid.problems import not_among
-from services.grid.profile import Profile, profile_for
+from services.grid.profile import Profile, profile_at
 from services.grid.roster import roster
 from services.grid.scope import Scope
 from services.grid.tokens import Address
@@ -260,6 +260,9 @@ class CallBody(ActBody):
     """Body of ``POST /v1/desks/{level}/calls/{id}/check-in`` (报到) and ``…/finish``."""
 
     example: ClassVar[dict[str, Any]] = {"note": "两名执法队员已到现场"}
+
+    # The holder is told what all units said at once: twenty, each twice.
+    note = public_text(500, lines=True, load_default="")
 
 
 class CallsQuery(PageQuery):
@@ -635,6 +638,12 @@ def duty(desk: Desk, call: Call, level: str) -> dict[str, Any]:
     if place is not None:
         # A place that has no officers at all is shown too: somebody may stand in.
         places = [item for item in places if item[0] == root] or [(root, None)]
+    if atlas.current:
+        led = [item for item in places if profile_at(atlas.current, level, item[0], directory)]
+        if places and not led:
+            said = f"no profile's ladder leads to the {level} of {division}: write another division"
+            raise problems.invalid({"division": said})
+        places = led
     cursor: Cursor | None = query["cursor"]
     if cursor is not None:
         after = (cursor.value, cursor.key)
@@ -647,7 +656,7 @@ def duty(desk: Desk, call: Call, level: str) -> dict[str, Any]:
 
 def _place_shown(address: Address, atlas: Atlas, at: Instant) -> dict[str, Any]:
     directory, unit = atlas.directory, atlas.directory.units.get(address.unit or "")
-    profile = profile_for(atlas.current, address.division, directory)
+    profile = profile_at(atlas.current, address.level, address.division, directory)
     if profile is None:
         raise Retry("the profile of this place has not arrived yet")
     emergency = atlas.emergency_at(profile, address.division)
@@ -923,7 +932,8 @@ def extend(desk: Desk, call: Call, level: str, case: str) -> Answer:
         if more.least > most.least:
             raise problems.invalid({"by": f"the profile allows {most.text} at once"})
     said = more.text, body["reason"], body["attachments"]
-    return _acted(desk, call, record, model.ask_extension, *said)
+    another = {"another": True} if call.idempotency_key is not None else {}
+    return _acted(desk, call, record, model.ask_extension, *said, **another)
 
 
 def extensions(desk: Desk, call: Call, level: str) -> dict[str, Any]:
@@ -1011,6 +1021,10 @@ def _acted(
         decide = partial(act, found, by, *said, atlas=atlas, now=now, **more)
         try:
             decision = on_what_was_seen(call, lambda: shown(found), decide)
+        except Refused as error:
+            # Whatever stands against it, it is said who holds the case.
+            holds = found["held"] or found["state"]
+            raise error.saying(held_by=holds["address"]) from error
         except (WrongPlace, whistles.WrongCall) as error:
             raise problems.invalid(error.errors) from error
         if key is None:

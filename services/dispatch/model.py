@@ -292,7 +292,7 @@ def resolve(
 
     :param outcome: one of the profile's.
     :param scores: how these units did, by their id; one that is not in it is not scored.
-    :raises WrongCall: a unit that is scored is not there.
+    :raises WrongCall: a unit that is scored is not there, or is who holds the case.
     :raises Refused: the desk no longer holds the case, it was resolved otherwise, or steps of its
         procedure are missing.
     """
@@ -309,7 +309,8 @@ def resolve(
         title = document["procedure"]["title"]["zh"]
         wrong = f"{title}: not done yet: {names}; note each with its step"
         raise Refused(wrong, missing=missing)
-    there = sorted({item["unit"] for item in whistles.standing(document["state"])})
+    own = document["state"]["address"].get("unit")
+    there = sorted({item["unit"] for item in whistles.standing(document["state"])} - {own})
     absent = {
         f"scores.{unit}": not_among(unit, there) for unit in scores or () if unit not in there
     }
@@ -435,8 +436,9 @@ def release(
 ) -> Decision:
     """The holder lets a unit leave, and scores it (评价); the same again changes nothing.
 
-    :param score: 1 to 5, 5 being the best; only a unit that never came may go without.
-    :raises WrongCall: it came, and has no score.
+    :param score: 1 to 5, 5 being the best; only a unit that never came may go without, and one
+        that was given the case does, for none scores itself.
+    :raises WrongCall: it came, and has no score; or it has one and is who holds the case.
     :raises Refused: the desk no longer holds the case, the unit was never called, or it was
         released otherwise.
     """
@@ -452,7 +454,11 @@ def release(
             return Decision(document, answer=document)
         raise Refused(f"{known['by']} has released {unit} already", released=known)
     progress = document.get("progress", {}).get(call["id"], whistles.NOTHING)
-    if score is None and whistles.met("check_in", progress):
+    own = unit == state["address"].get("unit")
+    if own and score is not None:
+        wrong = f"{unit} holds the case now, and no unit scores itself: leave it out"
+        raise whistles.WrongCall({"score": wrong})
+    if score is None and whistles.met("check_in", progress) and not own:
         raise whistles.WrongCall({"score": f"{unit} came: write how it did, 1 to 5 (5 is best)"})
     told = {"by": by, "at": now, "score": score, "note": note}
     joined = [
@@ -675,21 +681,27 @@ def ask_extension(
     *,
     atlas: Atlas,
     now: Instant,
+    another: bool = False,
 ) -> Decision:
     """Asks the level above for more time to resolve the case (延期); the clock runs meanwhile.
 
+    The same again changes nothing, even once it was granted; what was refused is asked anew.
+
     :param more: how much, such as ``2d`` or ``3 working days``, checked already.
+    :param another: it is known not to be what was granted, though it may say the same.
     :raises Refused: the desk no longer holds the case, it has asked or was granted as often as
         it may, or there is no level above.
     """
     _must_be_live(document)
     state, facts = document["state"], document["facts"]
     profile, last = atlas.rules_for(facts), document.get("extension")
-    if last is not None and last["answer"] is None:
-        said = (by, more, reason, list(attachments))
-        if (last["asked_by"], last["by"], last["reason"], last.get("attachments", [])) == said:
+    if last is not None and last["answer"] != "refused":
+        waits = last["answer"] is None
+        known = last["asked_by"], last["by"], last["reason"], last.get("attachments", [])
+        if known == (by, more, reason, list(attachments)) and (waits or not another):
             return Decision(document, answer=document)
-        raise Refused("more time was asked for already, and not answered yet", extension=last)
+        if waits:
+            raise Refused("more time was asked for already, and not answered yet", extension=last)
     granted = state.get("extensions", [])
     most = profile.extension.times if profile.extension is not None else 0
     if len(granted) >= most:

@@ -53,9 +53,11 @@ class Docket(MongoStore):
 
     def of_case(self, case: str) -> list[Record]:
         """The entries of each time that a case came to this desk, the latest last."""
-        # Keys begin with the case (entry_key), and ";" comes right after ":".
+        # Keys begin with the case (entry_key), and ";" comes right after ":". What else is kept
+        # here begins with words that anybody may write for a case: "call", "extension".
+        where = {"_id": {"$gte": f"{case}:", "$lt": f"{case};"}, "document.case": case}
         with database_errors():
-            raws = list(self.collection.find({"_id": {"$gte": f"{case}:", "$lt": f"{case};"}}))
+            raws = list(self.collection.find(where))
         return [record_of(raw) for raw in sorted(raws, key=lambda raw: _when(raw["document"]))]
 
     def entries(

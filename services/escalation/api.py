@@ -41,7 +41,7 @@ READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
 SUPERVISORS = ("officer", "lead", "operator")
-ENDED = {409: "The case has ended."}
+ENDED = {409: "The case has ended, or the Idempotency-Key was used for another reason."}
 _ABOVE = (
     "a case is supervised from above who holds it: from a higher level, or of a unit from its "
     "level's desk"

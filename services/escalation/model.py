@@ -404,13 +404,20 @@ def supervise(
     it then, until it has ended.
 
     :param key: the Idempotency-Key; without it, the same reason is once more in the same hop.
-    :raises Refused: the case has ended.
+    :raises Refused: the case has ended, or the key was used for another reason.
     """
-    if document is None or not _held(document):
-        raise Refused("the case has ended: there is nothing to supervise")
+    if document is None:
+        raise Refused("there is no such case")
+    if not _held(document):
+        state = document["state"]
+        ended = {"stage": state["token"]["stage"], "held_by": state["address"]}
+        raise Refused("the case has ended: there is nothing to supervise", **ended)
     decider = _Decider(document, atlas, now)
-    if _wanted(decider.token, by, reason, key) in (document["supervision"] or {}).get("asked", ()):
+    asked = (document["supervision"] or {}).get("asked", ())
+    if _wanted(decider.token, by, reason, key) in asked:
         return Decision(document, answer=document)
+    if key is not None and any((item["by"], item.get("key")) == (by, key) for item in asked):
+        raise Refused("this Idempotency-Key was used for another reason: use a new key")
     decider.supervise_now("asked", by, reason, key, attachments)
     decision = decider.decision()
     return replace(decision, answer=decision.document)

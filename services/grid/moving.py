@@ -47,7 +47,7 @@ def target(
     place = directory.division(code)
     if place is None:
         raise WrongPlace({"to.division": str(directory.check_code(code))})
-    if not directory.within(code, profile.region):
+    if not profile.reaches(code, directory):
         said = f"{code} is outside of {profile.region}, the region of the case's profile"
         raise WrongPlace({"to.division": said})
     level = to.get("level") or (unit.level if unit is not None else place.level)

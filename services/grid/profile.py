@@ -64,6 +64,7 @@ __all__ = [
     "Template",
     "load",
     "load_folder",
+    "profile_at",
     "profile_for",
 ]
 
@@ -147,6 +148,10 @@ class Profile(Rules):
             if officers or lead is not None:
                 return officers or tuple(filter(None, (lead,))), "deputy"
         return (), "nobody on duty"
+
+    def reaches(self, division: str, directory: Directory) -> bool:
+        """Whether a case under these rules may go there: in the region, or right above it."""
+        return directory.within(division, self.region) or directory.within(self.region, division)
 
     def enter(self, facts: Mapping[str, Any], division: str, directory: Directory) -> Entry:
         """Where a case with these facts, reported at ``division``, begins.
@@ -443,6 +448,22 @@ def profile_for(profiles: Iterable[Profile], division: str, directory: Directory
         if place.code in by_region:
             return by_region[place.code]
     return None
+
+
+def profile_at(
+    profiles: Iterable[Profile], level: str, division: str, directory: Directory
+) -> Profile | None:
+    """The profile by whose rules somebody answers at a place of a level, or None.
+
+    It is the place's own; of one above all regions one of those whose ladders lead up there, such
+    as a county's command above the township that has the profile.
+    """
+    known = tuple(profiles)
+    leading = (
+        item for item in known if level in item.levels and directory.within(item.region, division)
+    )
+    own = profile_for(known, division, directory)
+    return own or min(leading, key=lambda item: (item.region, item.id), default=None)
 
 
 @lru_cache(maxsize=64)

@@ -208,7 +208,7 @@ def _why_not(
         wanted, is_ = said.get(name), getattr(unit, name)
         if wanted is not None and wanted != is_:
             return f"{unit.id} is at the {unit.level} {unit.division}: write these, or leave them"
-    if not directory.within(unit.division, profile.region):
+    if not profile.reaches(unit.division, directory):
         return f"{unit.id} is outside of {profile.region}, the region of the case's profile"
     if unit.level not in profile.levels:
         return f"no desk serves {unit.id}: its level {unit.level} is on no ladder of the profile"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from services.bus import logs, problems
+from services.bus.errors import Refused
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import PageQuery
@@ -536,7 +538,7 @@ def reopen(intake: IntakeShell, call: Call, case: str) -> Answer:
         latest = record.document or document
         call.guard.must_reach(atlas, Address.of(latest["state"]["address"]))
         decide = partial(model.reopen, latest, by, *said, atlas=atlas, now=now)
-        return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
+        return _on_what_was_seen(call, latest, atlas, decide)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
 
@@ -600,7 +602,7 @@ def _feedback(intake: IntakeShell, call: Call, case: str, by: str) -> Document:
             if by == BY_CODE:
                 # Whoever just knows the code has seen no version of the case, and is shown none.
                 return decide()
-            return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
+            return _on_what_was_seen(call, latest, atlas, decide)
 
         return Work(case, change)
 
@@ -622,9 +624,19 @@ def withdraw(intake: IntakeShell, call: Call, case: str) -> Answer:
     def change(record: Record) -> Decision:
         latest = record.document or {}
         decide = partial(model.withdraw, latest, by, reason, atlas=atlas, now=now)
-        return on_what_was_seen(call, lambda: shown(latest, atlas), decide)
+        return _on_what_was_seen(call, latest, atlas, decide)
 
     return tagged(shown(intake.act(Work(case, change), call.trail), atlas))
+
+
+def _on_what_was_seen(
+    call: Call, document: Document, atlas: Atlas, decide: Callable[[], Decision]
+) -> Decision:
+    """A decision on a case; whatever stands against it, it is said who holds the case."""
+    try:
+        return on_what_was_seen(call, lambda: shown(document, atlas), decide)
+    except Refused as error:
+        raise error.saying(held_by=document["state"]["address"]) from error
 
 
 def _answerable(intake: IntakeShell, call: Call, case: str) -> None:

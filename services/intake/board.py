@@ -2,7 +2,7 @@
 
 Which cases are shown, and whether any are, the division's present profile says (its part
 ``public``). Nothing on it points to a person: no title, no text, no place below a village, no time
-of day.
+of day; nor does its cursor.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from datetime import date
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from marshmallow import fields, validate
+from marshmallow import Schema, fields, validate
 
 from services.bus import problems
 from services.bus.fold import Document
 from services.bus.openapi import Shown
-from services.bus.paging import PageQuery
+from services.bus.paging import Cursor
 from services.bus.problems import Problem
 from services.bus.versions import tagged
 from services.bus.web import Answer, Call
@@ -37,12 +37,17 @@ _VILLAGE_DIGITS = 12
 _DAY_SECONDS = 86400.0
 
 
-class BoardQuery(PageQuery):
+class BoardQuery(Schema):
     """Query of ``GET /v1/public/cases``."""
 
     division = fields.String(required=True, validate=CODE)
     category = fields.String(validate=WORD, load_default=None)
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 100))
+    cursor = fields.String(
+        load_default=None,
+        validate=validate.Length(1, 400),
+        metadata={"description": "`next` of the page before, as it is"},
+    )
 
     example: ClassVar[dict[str, Any]] = {
         "division": "469002104214",
@@ -104,7 +109,8 @@ def board(intake: IntakeShell, call: Call) -> Answer:
         categories = (query["category"],)
     where = filter_of(atlas, profile, rule, query["division"], intake.now)
     where = where._replace(categories=categories)
-    records, following = intake.store.ended(where, query["cursor"], query["limit"])
+    cursor = None if query["cursor"] is None else _cursor(intake, query["cursor"])
+    records, following = intake.store.ended(where, cursor, query["limit"])
     documents = [record.document or {} for record in records]
     # What happened elsewhere and was only sent here is on the board of where it happened.
     cases = [
@@ -112,7 +118,17 @@ def board(intake: IntakeShell, call: Call) -> Answer:
         for document in documents
         if atlas.directory.within(document["facts"]["division"], query["division"])
     ]
-    return tagged({"division": _place(query["division"], atlas), "cases": cases, "next": following})
+    sealed = intake.cursors.text(following)
+    return tagged({"division": _place(query["division"], atlas), "cases": cases, "next": sealed})
+
+
+def _cursor(intake: IntakeShell, text: str) -> Cursor:
+    """The cursor that an earlier page handed out."""
+    try:
+        return intake.cursors.read(text)
+    except ValueError as error:
+        said = f"{error}: use next of an earlier answer as it is, or leave it out"
+        raise problems.invalid({"cursor": said}) from error
 
 
 def _opened(atlas: Atlas, code: str) -> tuple[Profile, Board]:

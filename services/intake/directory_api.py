@@ -33,7 +33,7 @@ from services.grid.events.directory import (
 )
 from services.grid.events.parts import CODE, Flag, InstantField, public_text
 from services.grid.problems import not_among
-from services.grid.profile import profile_for
+from services.grid.profile import profile_at, profile_for
 from services.intake.directory import OPERATOR, Wanted, names, wanted_work
 from services.intake.shell import IntakeShell
 
@@ -441,7 +441,7 @@ def _people(
     for kind, made, listed in (("unit", Unit, "units"), ("officer", Officer, "officers")):
         for index, entry in enumerate(body[listed]):
             place = f"{listed}.{index}"
-            profile = profile_for(atlas.current, entry["division"], there)
+            profile = profile_at(atlas.current, entry["level"], entry["division"], there)
             levels = profile.levels if profile is not None else ()
             item = made(**entry)
             wrong = dict(misplaced(item, there, levels))
@@ -500,9 +500,13 @@ def _duties(
                 errors[f"{place}.{field}"] = f"{deputy} can't take over for {deputy}"
             elif deputy is not None and deputy not in there.officers:
                 errors[f"{place}.{field}"] = f"{deputy!r} is no officer of the directory"
-        profile = profile_for(atlas.current, officer.division, there) if officer else None
-        if officer is None or profile is None:
+        if officer is None:
             errors[f"{place}.officer"] = f"{said['officer']!r} is no officer of the directory"
+            continue
+        profile = profile_at(atlas.current, officer.level, officer.division, there)
+        if profile is None:
+            where = f"{officer.level} {officer.division}"
+            errors[f"{place}.officer"] = f"no profile's ladder leads to {said['officer']} ({where})"
             continue
         lists = {
             name: [

@@ -171,6 +171,9 @@ class CheckInData(AcknowledgeData):
 
     example: ClassVar[dict[str, Any]] = {**AcknowledgeData.example, "note": "两名队员已到现场"}
 
+    # As at the unit's desk.
+    note = public_text(500, lines=True, load_default="")
+
 
 class ProgressData(AcknowledgeData):
     """``case.progress`` (进展): how far the unit is; ``step`` of its procedure was done with it."""

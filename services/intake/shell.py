@@ -18,6 +18,7 @@ from services.grid.clock import plus, seconds_between
 from services.grid.events import Event
 from services.grid.profile import Loaded, load_folder
 from services.intake import closing, directory, model
+from services.intake.cursors import SealedCursors
 from services.intake.sensing import Sensors
 from services.intake.store import Happenings, Register, Rejected, Reporters, Timeline
 from services.intake.systems import Registrar, Systems
@@ -42,6 +43,7 @@ class IntakeShell(Shell[Register]):
         self.timeline = Timeline(self.database[Timeline.name])
         self.happenings = Happenings(self.database[Happenings.name])
         self.reporters = Reporters(self.database[Reporters.name], config.seal_key)
+        self.cursors = SealedCursors(config.seal_key)
         self.unsealer = Unsealer(config.unseal_keys)
         self.rejected = Rejected(self.database[Rejected.name])
         self.systems = Systems(self.database[Systems.name])

@@ -60,7 +60,7 @@ ACTIONS: dict[str, Callable[..., Decision]] = {
         entry, by, _uncalled(entry), f"联合处置 {_acts(entry)}", **at
     ),
     "release": lambda entry, by, **at: dispatch.release(
-        entry, by, _longest_there(entry), 4, "来得快", **at
+        entry, by, *_longest_there(entry), "来得快", **at
     ),
 }
 """What an officer of a desk can do, by name: ``(entry, by, *, atlas, now) -> Decision``."""
@@ -114,9 +114,11 @@ def _uncalled(entry: Document) -> list[str]:
     return others[: 1 + _acts(entry) % 2] or [UNIT]
 
 
-def _longest_there(entry: Document) -> str:
-    """Whom to release; who was never called if nobody is there."""
-    return next((str(item["unit"]) for item in whistles.standing(entry["state"])), UNIT)
+def _longest_there(entry: Document) -> tuple[str, int | None]:
+    """Whom to release, and how it did; who was never called if nobody is there."""
+    state = entry["state"]
+    unit = next((str(item["unit"]) for item in whistles.standing(state)), UNIT)
+    return unit, None if unit == state["address"].get("unit") else 4
 
 
 class Sent(NamedTuple):

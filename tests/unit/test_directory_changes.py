@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from cli import directory as cli_directory
 from services.bus.errors import Refused
 from services.bus.fold import Document, Record
 from services.grid.clock import Instant
 from services.grid.directory import Officer
 from services.grid.profile import Loaded, load_folder
-from services.intake import directory
+from services.intake import directory, directory_api
 from services.intake.directory import Wanted
 
 QUICK = Path(__file__).parents[1] / "end_to_end" / "quick"
@@ -127,3 +128,15 @@ def test_entries_of_before_this_was_kept_are_taken_for_the_folders_word(entries:
         del document["folder"]
     assert entries.start(load_folder(QUICK)) == []
     assert entries.start(changed(name="符网格长")) == [KEY]
+
+
+def test_the_roster_that_the_documents_show_can_be_applied(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operating" / "directory.md").read_text("utf-8")
+    _before, _, rest = page.partition("    # roster.yaml")
+    shown, _, _after = rest.partition("\n\n")
+    path = tmp_path / "roster.yaml"
+    path.write_text(f"#{shown}".replace("\n    ", "\n"), encoding="utf-8")
+    body = directory_api.DirectoryBody().load(cli_directory.read(path))
+    (duty,) = body["duties"]
+    assert duty["shifts"][0]["days"] == ["Mon", "Tue", "Wed", "Thu", "Fri"]
+    assert body["officers"][0]["name"] == "符网格员"

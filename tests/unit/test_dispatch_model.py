@@ -227,6 +227,25 @@ def test_after_its_longest_time_a_case_waits_no_more_and_resuming_changes_nothin
     assert model.resume(document, "h-1", "", atlas=ATLAS, now=late).events == ()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_extension_that_is_sent_again_once_it_was_granted_asks_for_no_more(times: int) -> None:
+    county = atlas(extension={"longest": "1d", "times": times, "source": "assumption"})
+    asked = model.ask_extension(entry(county), "h-1", "1d", "路远", atlas=county, now=NOW)
+    above = ended(model.decide(model.merge(None, asked.events[0]), county, NOW))
+    granted = model.answer_extension(above, "g-1", "", granted=True, atlas=county, now=NOW)
+    applied = ended(model.decide(model.merge(ended(asked), granted.events[0]), county, NOW))
+    said, later = ("h-1", "1d", "路远"), {"atlas": county, "now": plus(NOW, 60)}
+    again = model.ask_extension(applied, *said, **later)
+    assert (again.events, again.answer) == ((), applied)
+    if times == 1:
+        with pytest.raises(Refused, match="the profile allows 1"):
+            model.ask_extension(applied, *said, **later, another=True)
+    else:
+        (anew,) = model.ask_extension(applied, *said, **later, another=True).events
+        assert anew.type == "case.extension_requested"
+        assert anew.data["extension"]["id"] != applied["extension"]["id"]
+
+
 def test_an_extension_is_asked_once_answered_once_and_applied_once() -> None:
     asked = model.ask_extension(entry(), "h-1", "1d", "路远", atlas=ATLAS, now=NOW)
     (request,) = asked.events

@@ -781,6 +781,9 @@ def test_who_supervises_again_says_so_with_another_reason_or_key() -> None:
     assert supervised(document, key="k-1", at=plus(START, 90)).events == ()
     assert types(supervised(document, key="k-2")) == ["supervised"]
     assert types(supervised(document, "还没有人去")) == ["supervised"]
+    with pytest.raises(Refused, match="was used for another reason"):
+        supervised(document, "还没有人去", key="k-1")
+    assert types(supervised(document, "还没有人去", key="k-1", by="t-2")) == ["supervised"]
 
 
 def test_an_ended_case_is_not_supervised() -> None:

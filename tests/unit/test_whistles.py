@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marshmallow import Schema, validate
 
 from services.bus.errors import Refused, Reject
 from services.bus.fold import Decision, Document, Record
+from services.dispatch import api as desk_api
 from services.dispatch import calls as desk_calls
 from services.dispatch import model as dispatch
 from services.escalation import model as custodian
@@ -18,7 +20,9 @@ from services.escalation import reconciliation
 from services.grid import whistles
 from services.grid.atlas import Atlas
 from services.grid.clock import FrozenClock, Instant, plus
+from services.grid.directory import Directory, Unit
 from services.grid.events import Event
+from services.grid.events.envelope import LONGEST_BODY
 from services.grid.preview import preview
 from services.grid.profile import Loaded, Profile, ProfileError, load_folder
 from services.grid.tokens import Address, Token
@@ -352,6 +356,22 @@ def test_a_resolution_releases_whoever_is_there_and_may_score_them() -> None:
     assert scores == {UNIT: None, TEAM: 5}
 
 
+def test_a_unit_that_was_given_the_case_does_not_score_itself() -> None:
+    document = blown(UNIT, TEAM)
+    state = document["state"]
+    own = {**document, "state": {**state, "address": {**state["address"], "unit": TEAM}}}
+    came = {"checked_in": {"by": "d-1", "at": NOW, "note": ""}}
+    own["progress"] = {call["id"]: {**whistles.NOTHING, **came} for call in joined(own)}
+    with pytest.raises(whistles.WrongCall, match="no unit scores itself"):
+        release(own, TEAM, by="d-1", score=5)
+    left = release(own, TEAM, by="d-1", score=None).document
+    assert left is not None
+    assert [item["released"] is None for item in joined(left)] == [True, False]
+    with pytest.raises(whistles.WrongCall, match=f"scores.{TEAM}"):
+        dispatch.resolve(own, "d-1", "settled", "", atlas=COUNTY, now=NOW, scores={TEAM: 5})
+    assert dispatch.resolve(own, "d-1", "settled", "", atlas=COUNTY, now=NOW, scores={UNIT: 3})
+
+
 def test_who_holds_the_case_no_longer_calls_and_releases_nobody() -> None:
     document = {**blown(UNIT), "status": "ended", "ended": "custody"}
     for act in (lambda: blow(document, TEAM), lambda: release(document)):
@@ -595,6 +615,35 @@ def test_a_unit_is_told_by_its_officers_and_by_who_is_above() -> None:
     # The village's team stands below the township; the township's centre below the county.
     assert "desk:township:469002104" in told[TEAM]
     assert "division:469002" in told[UNIT]
+
+
+def longest(schema: type[Schema], name: str) -> str:
+    """The longest text that may be written there, of signs of four bytes."""
+    lengths = schema().fields[name].validators
+    return "😀" * next(item.max or 0 for item in lengths if isinstance(item, validate.Length))
+
+
+def test_what_all_units_say_fits_into_an_event_that_is_read() -> None:
+    units = [Unit(f"u-{number}", f"队{number}", *VILLAGE[:2]) for number in range(whistles.MOST)]
+    profiles = COUNTY.profiles
+    county = Atlas(Directory(DIVISIONS, units, OFFICERS), profiles, [*profiles])
+    said, at = longest(desk_api.WhistleBody, "reason"), {"atlas": county, "now": NOW}
+    ids = [unit.id for unit in units]
+    desk = dispatch.whistle(entry(county), "v-1", ids, said, **at)
+    document, events = None, list[Event]()
+    for event in (reported(county), *desk.events):
+        decision = custodian.decide(custodian.merge(document, event, NOW), county, NOW)
+        document, events = decision.document, [*events, *decision.events]
+    note = longest(desk_api.CallBody, "note")
+    for event in called(events):
+        unit = desk_calls.check_in(at_unit(event), "u-1", note, **at)
+        done_ = desk_calls.finish(unit.document or {}, "u-2", note, **at)
+        for told in (*unit.events, *done_.events):
+            decision = custodian.decide(custodian.merge(document, told, NOW), county, NOW)
+            document, events = decision.document, [*events, *decision.events]
+    # What they are released with stands there too.
+    spare = len(units) * len(longest(desk_api.ReleaseBody, "note").encode())
+    assert max(len(event.body()) for event in events) + spare < LONGEST_BODY
 
 
 def test_who_lost_what_the_units_did_is_told_it_again() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
@@ -14,12 +14,19 @@ from services.grid.clock import Instant, parse
 from services.grid.tokens import STAGES
 
 # A mobile number with or without the country's, a landline with its area code, or an 18-digit
-# resident identity number (GB 11643), standing by itself, as it is once separators are out.
+# resident identity number (GB 11643), standing by itself.
 _PERSONAL_NUMBER = re.compile(
-    r"(?<!\d)(?:(?:\+?86|0086)?1[3-9]\d{9}|0\d{2,3}[2-9]\d{6,7}|[1-9]\d{5}(?:18|19|20)\d{9}[\dXx])(?!\d)",
+    r"(?<!\d)(?:(?:(?:\+|00)?86)?1[3-9]\d{9}|0\d{2,3}[2-9]\d{6,7}"
+    r"|[1-9]\d{5}(?:18|19|20)\d{9}[\dXx])(?!\d)",
     re.ASCII,
 )
-_BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s.·()-]{1,3}(?=\d)", re.ASCII)
+# Also dashes of other lengths, and what nobody sees (a space of no width).
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s.·()\-‐-―\u200b-\u200d\ufeff]{1,3}(?=\d)", re.ASCII)
+# A point is more often of a coordinate or a date than between two parts among others.
+_BETWEEN_PARTS = re.compile(r"(?<=\d)[\s\-‐-―\u200b-\u200d\ufeff]{1,3}(?=\d)", re.ASCII)
+_DIGIT = re.compile(r"\d", re.ASCII)
+_RUN = re.compile(r"\d+(?: \d+)+[Xx]?", re.ASCII)
+_SHORTEST_PART, _LONGEST_NUMBER = 3, 18
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 WORD = validate.Regexp(
@@ -95,12 +102,41 @@ def plain_lines(text: str) -> None:
 
 
 def has_personal_number(text: str) -> bool:
-    """Whether a text holds a phone or identity number (GB 11643)."""
-    # Full-width digits and hyphens become the plain ones, and 138 0013 8000 one number. As it
-    # stands it is looked at as well: joined with the number beside it, one is no longer found.
-    plainly = unicodedata.normalize("NFKC", text)
-    joined = _BETWEEN_DIGITS.sub("", plainly)
-    return any(map(_PERSONAL_NUMBER.search, (plainly, joined)))
+    """Whether a text holds a phone or identity number (GB 11643), however it is spaced.
+
+    It may stand among other numbers: after a date, or two phones side by side.
+    """
+    # Full-width digits and hyphens become the plain ones.
+    plain = unicodedata.normalize("NFKC", text)
+    if _DIGIT.search(plain) is None:
+        return False
+    if _PERSONAL_NUMBER.search(plain) is not None:
+        return True
+    joined = _BETWEEN_DIGITS.sub("", plain)
+    if joined == plain:
+        return False
+    if _PERSONAL_NUMBER.search(joined) is not None:
+        return True
+    return any(map(_PERSONAL_NUMBER.fullmatch, _in_parts(plain)))
+
+
+def _in_parts(text: str) -> Iterator[str]:
+    """What neighbouring numbers make together: 302 138 0013 8000 has 13800138000.
+
+    Parts of one or two digits are more often of a date or a time.
+    """
+    parts = _BETWEEN_PARTS.sub(" ", text)
+    for run in _RUN.findall(parts):
+        numbers = run.split(" ")
+        for first, start in enumerate(numbers):
+            if len(start) < _SHORTEST_PART:
+                continue
+            made = start
+            for number in numbers[first + 1 :]:
+                made += number
+                if len(number) < _SHORTEST_PART or len(made) > _LONGEST_NUMBER:
+                    break
+                yield made
 
 
 def no_personal_number(text: str) -> None:
