@@ -265,7 +265,9 @@ def _close(channel: Any) -> None:
 
 
 def _message(raw: Any) -> Message:
-    return Message(raw.properties.get("content_type"), raw.headers or {}, bytes(raw.body))
+    # An empty body stays the text with which py-amqp begins.
+    body = bytes(raw.body or b"")
+    return Message(raw.properties.get("content_type"), raw.headers or {}, body)
 
 
 class Inbound(Entrypoint):
