@@ -127,7 +127,9 @@ class OverHttp:
         self.answers["rejected"] += len(said["rejected"])
 
     def _single(self, made: Input) -> None:
-        answer = self._post(made.body, {**made.headers, "Content-Type": made.content_type})
+        said = {} if made.encoding is None else {"Content-Encoding": made.encoding}
+        headers = {**made.headers, **said, "Content-Type": made.content_type}
+        answer = self._post(made.body, headers)
         self.answers[str(answer.status_code)] += 1
 
     def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
@@ -182,6 +184,7 @@ class OverAmqp:
         message = amqp.Message(
             made.body,
             content_type=made.content_type,
+            content_encoding=made.encoding,
             delivery_mode=2,
             application_headers=made.headers,
         )

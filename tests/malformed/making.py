@@ -87,6 +87,8 @@ _MEDIA_TYPES = (
     ),
     *("application/cloudevents+json; charset=utf-16", "application/cloudevents+avro", ";", "a/b;c"),
 )
+# What a message says of its body; whoever decodes as that says may be kept busy for long.
+_ENCODINGS = ("punycode", "utf-7", "unicode_escape", "gzip", "utf-16", "no such thing", "路灯")
 _NESTED = 3000
 
 
@@ -96,6 +98,7 @@ class Input(NamedTuple):
     body: bytes
     content_type: str
     headers: dict[str, str]
+    encoding: str | None = None
 
 
 def valid(random: Random, system: str) -> dict[str, Any]:
@@ -129,7 +132,8 @@ def malformed(random: Random, system: str) -> Input:
     made: Callable[[Random, str], Input] = random.choice(
         [_structured, _structured, _binary, _torn, _torn, _nested, _large, _other]
     )
-    return made(random, system)
+    found = made(random, system)
+    return found._replace(encoding=random.choice(_ENCODINGS)) if random.random() < 0.1 else found
 
 
 def encoded(event: Any) -> bytes:

@@ -61,8 +61,6 @@ class Mad:
 def test_a_body_is_not_decoded_as_its_content_encoding_says(
     encoding: str, body: bytes | str
 ) -> None:
-    encoding: str, body: bytes | str
-) -> None:
     came: list[Parcel] = []
 
     def take(parcels: Sequence[Parcel]) -> None:
