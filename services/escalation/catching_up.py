@@ -34,14 +34,15 @@ def overtaken(document: Document, event: Event) -> dict[str, Any] | None:
     if token.hop >= current.hop:
         return None
     since = [
-        item["address"]
+        item
         for item in document["seen"]
         if item["round"] == token.round and token.hop <= item["hop"] <= current.hop
     ]
-    if any(address != document["state"]["address"] for address in since):
+    if any(item["address"] != document["state"]["address"] for item in since):
         return None
     if event.type != GRANTED:
-        return dict(state)
+        # A later act of the same hop says all that this one says, and what has ended since.
+        return dict(state) if token >= Token.of(since[0]["token"]) else None
     # Nobody applies what is granted to a hop that is over.
     asked, answer = event.data["extension"], event.data["answer"]
     more = {"id": asked["id"], "by": asked["by"], "granted_by": answer["by"], "at": answer["at"]}

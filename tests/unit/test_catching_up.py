@@ -127,3 +127,21 @@ def test_an_order_of_acts_leaves_no_trace() -> None:
     world = overtaken("acknowledge", "note", "whistle", "suspend")
     invariants.all_hold(world)
     assert state(world)["acknowledged"] and state(world)["suspension"]
+
+
+def test_an_act_that_a_later_one_of_the_hop_overtook_says_nothing_new() -> None:
+    # It was resumed in the instant in which it was suspended, and the merge begins its clock anew
+    # in that instant: then no trace of the pause is left that would end it once more.
+    world = Matter("ordinary", "ordinary")
+    for act in ("suspend", "resume"):
+        assert world.act(*world.entry(2), act)
+    suspended, resumed = world.events("case.suspended", 2)[0], world.events("case.resumed", 2)[0]
+    seen = [
+        {"round": 1, "hop": hop, "address": resumed.data["state"]["address"], "token": token}
+        for hop, token in enumerate(
+            (resumed.data["state"]["token"], {**resumed.data["state"]["token"], "hop": 1, "seq": 0})
+        )
+    ]
+    document = {"seen": seen, "state": {**resumed.data["state"], "token": seen[1]["token"]}}
+    assert catching_up.overtaken(document, resumed) == resumed.data["state"]
+    assert catching_up.overtaken(document, suspended) is None
