@@ -90,7 +90,9 @@ def test_what_is_not_due_or_another_s_or_not_known_to_all_yet_is_left(custody: C
     assert custody.due(now, 9, [], now) == []
 
 
-def test_an_index_gives_the_most_urgent_in_their_order(custody: Custody) -> None:
+def test_an_index_gives_the_most_urgent_in_their_order(
+    custody: Custody, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(custody, *(case(f"{number}", number, "village", number % 3) for number in range(60)))
     asked: list[dict[str, Any]] = []
     find = custody.collection.find
@@ -102,7 +104,7 @@ def test_an_index_gives_the_most_urgent_in_their_order(custody: Custody) -> None
             asked.append(where)
             return find(where, *more)
 
-    custody.collection = Watched()  # type: ignore[assignment]
+    monkeypatch.setattr(custody, "collection", Watched())
     due(custody, 100, 5)
     (overdue, _) = asked
     by_rank = [("document.rank", 1), ("document.next_due", 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -50,8 +51,9 @@ class Systems:
         self.at_broker(declare)
 
     def publish(self, name: str, body: bytes, **headers: Any) -> None:
-        message = amqp.Message(body, delivery_mode=2, application_headers=headers)
+        self.publish_message(name, amqp.Message(body, delivery_mode=2, application_headers=headers))
 
+    def publish_message(self, name: str, message: amqp.Message) -> None:
         def publish(channel: Any) -> None:
             channel.confirm_select()
             channel.basic_publish_confirm(message, INBOUND, f"{name}.case.report")
@@ -137,3 +139,34 @@ def test_nobody_sends_under_anothers_name_by_a_copy(systems: Systems, header: st
     systems.send("nowhere", b"its next")
     wait_until("the sender's own came", lambda: ("here", b"forged") in systems.came, PATIENCE)
     assert ("nowhere", b"forged") not in systems.came
+
+
+class Nested(amqp.Message):
+    """A message with a header of a thousand lists in each other, which py-amqp can't write."""
+
+    def _serialize_properties(self) -> bytes:
+        inner = b""
+        for _ in range(1000):
+            inner = b"A" + struct.pack(">I", len(inner)) + inner
+        table = b"\x01x" + inner
+        headers, delivery_mode = 1 << 13, 1 << 12
+        return struct.pack(">HI", headers | delivery_mode, len(table)) + table + b"\x02"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Nested(b"strange"),
+        amqp.Message(b"", delivery_mode=2),
+        # Decoded as it says, it would take a minute.
+        amqp.Message(b"a" * 500_000 + b"-a", delivery_mode=2, content_encoding="punycode"),
+        amqp.Message("路灯".encode("gbk"), delivery_mode=2, content_encoding="gbk"),
+    ],
+    ids=["nested", "empty", "punycode", "gbk"],
+)
+def test_what_is_strange_comes_as_it_is_and_ends_nobody(
+    systems: Systems, message: amqp.Message
+) -> None:
+    systems.publish_message("here", message)
+    systems.send("here", b"the next")
+    assert systems.came == [("here", message.body or b""), ("here", b"the next")]
