@@ -55,7 +55,9 @@ class Reader(SharedExtension, ProviderCollector):
     """Reads the queues of its providers; takes the place of nameko's ``QueueConsumer``.
 
     It does not hold up the start of its service, connects again after whatever went wrong,
-    and stops within a second or two whether the broker is there or not.
+    and stops within a second or two whether the broker is there or not. Unlike a
+    :class:`services.bus.reading.Reading` it stops in two steps: once it reads no more, what is in
+    hand is still answered over the same connection.
     """
 
     def __init__(self) -> None:
