@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from marshmallow import Schema
+from marshmallow import Schema, fields
 
+from services.grid.events.parts import OF_THE_DOOR
 from services.grid.events.shape import Check, exact
 
 
@@ -55,8 +56,12 @@ class EventType:
 
     @cached_property
     def loader(self) -> Schema:
-        """One instance of the schema, made once: marshmallow's set-up is dear."""
-        return self.schema()
+        """One instance of the schema, made once: marshmallow's set-up is dear.
+
+        Without the checks of texts that whoever let them in has made: those may become stricter,
+        and what is on its way or in a case that is open must be read all the same.
+        """
+        return _tolerant(self.schema())
 
     @cached_property
     def exact(self) -> Check:
@@ -72,3 +77,17 @@ class EventType:
             return data
         loaded: dict[str, Any] = self.loader.load(data)
         return loaded
+
+
+def _tolerant(schema: Schema) -> Schema:
+    for each in schema.fields.values():
+        _forgive(each)
+    return schema
+
+
+def _forgive(field: fields.Field[Any]) -> None:
+    field.validators = [each for each in field.validators if each not in OF_THE_DOOR]
+    if isinstance(field, fields.Nested):
+        _tolerant(field.schema)
+    elif isinstance(field, fields.List):
+        _forgive(field.inner)

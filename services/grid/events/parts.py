@@ -148,6 +148,10 @@ def no_personal_number(text: str) -> None:
         )
 
 
+OF_THE_DOOR = (readable, no_personal_number)
+"""Checks of what people and systems send, which no reader of an event makes again."""
+
+
 def public_text(
     longest: int, *, shortest: int = 0, lines: bool = False, **kwargs: Any
 ) -> fields.String:
