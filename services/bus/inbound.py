@@ -40,6 +40,7 @@ SIZE = 100
 _LINGER_SECONDS = 0.02
 _REFRESH_SECONDS = 1.0
 _ABSENT_SECONDS = 5.0
+_FORGED_SECONDS = 60.0
 
 
 class Rooms(Protocol):
@@ -123,6 +124,7 @@ class InboundReader(Reading):
         self._lanes: dict[str, _Lane] = {}
         self._refreshed = float("-inf")
         self._room: dict[str, float] = {}
+        self._told: dict[str, float] = {}
 
     def _begin(self) -> None:
         self._lanes.clear()
@@ -190,7 +192,7 @@ class InboundReader(Reading):
                 lane.buffer.append(message)
                 return
             metrics.EVENTS_REJECTED.labels("forged").inc()
-            log.error("a system sent under another's name", system=key.partition(".")[0], to=name)
+            self._forged(key.partition(".")[0], name)
             channel.basic_ack(message.delivery_info["delivery_tag"])
 
         def gone(_tag: str) -> None:
@@ -209,6 +211,13 @@ class InboundReader(Reading):
         else:
             lane.channel = channel
             log.info("a system's queue is read", system=name)
+
+    def _forged(self, system: str, to: str) -> None:
+        """Says it now and then: who does it may do it at full speed."""
+        now = monotonic()
+        if now - self._told.get(system, float("-inf")) >= _FORGED_SECONDS:
+            self._told[system] = now
+            log.error("a system sent under another's name", system=system, to=to)
 
     @staticmethod
     def _leave(lane: _Lane) -> None:
