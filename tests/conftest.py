@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from pymongo import MongoClient
@@ -24,7 +25,6 @@ from services.grid.clock import FrozenClock
 from tests.end_to_end.county import QUICK, County
 
 LEVELS = ("household", "group", "village", "township")
-_VHOSTS = 60
 _HERE = Path(__file__).parent
 _LONGEST_FIRST = ("end_to_end", "integration", "simulator", "contract", "property", "unit")
 
@@ -104,14 +104,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     names = topology.users(LEVELS)
     passwords = {name: secrets.token_hex(16) for name in [*names, "test"]}
     definitions = topology.broker_definitions(LEVELS, passwords)
-    vhosts = [{"name": f"test{number}"} for number in range(_VHOSTS)]
-    definitions["vhosts"] += vhosts
-    definitions["users"].append(topology.user("test", passwords["test"]))
-    definitions["permissions"] += [
-        {"user": "test", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}
-        for name in ["/", *(vhost["name"] for vhost in vhosts)]
-    ]
-    node = RabbitMQ(folder / "rabbitmq", *free_ports(3), folder)
+    definitions["users"].append(
+        {**topology.user("test", passwords["test"]), "tags": "administrator"}
+    )
+    definitions["permissions"].append(
+        {"user": "test", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+    )
+    ports = free_ports(4)
+    node = RabbitMQ(folder / "rabbitmq", *ports[:3], folder, ports[3])
     node.prepare(definitions)
     uri = node.uri("test", passwords["test"])
     server = Server(node.command, node.environment, folder / "log", lambda: node.wait(uri))
@@ -120,15 +120,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     server.kill()
 
 
-@pytest.fixture(scope="session")
-def _vhosts() -> Iterator[str]:
-    return iter([f"test{number}" for number in range(_VHOSTS)])
-
-
 @pytest.fixture
-def vhost_uri(broker: Broker, _vhosts: Iterator[str]) -> str:
-    """A virtual host in which nothing is declared yet."""
-    return broker.uri(vhost=next(_vhosts))
+def vhost_uri(broker: Broker) -> str:
+    """A virtual host in which nothing is declared yet; who makes one may do everything in it."""
+    name = f"test_{uuid.uuid4().hex}"
+    management = broker.node.management("test", broker.passwords["test"])
+    httpx.put(f"{management}/api/vhosts/{name}").raise_for_status()
+    return broker.uri(vhost=name)
 
 
 @pytest.fixture(scope="session")
