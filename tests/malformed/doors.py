@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,6 +83,27 @@ def report(system: str, division: str) -> dict[str, Any]:
     }
 
 
+class Pot:
+    """Inputs that two doors share: a tenth is each one's own, of the rest each takes as it can."""
+
+    def __init__(self, inputs: int) -> None:
+        self._own = dict.fromkeys(("HTTP", "AMQP"), inputs // 10)
+        self._rest = inputs - sum(self._own.values())
+        self._lock = Lock()
+        self.taken: Counter[str] = Counter()
+
+    def take(self, door: str, most: int) -> int:
+        """How many a door sends next; none if there are no more."""
+        with self._lock:
+            if taken := min(self._own[door], most):
+                self._own[door] -= taken
+            else:
+                taken = min(self._rest, most)
+                self._rest -= taken
+            self.taken[door] += taken
+            return taken
+
+
 class OverHttp:
     """A system that posts: batches with a good report in each, and single inputs of every kind."""
 
@@ -92,20 +114,17 @@ class OverHttp:
         self.answers: Counter[str] = Counter()
         self.good = 0
 
-    def send(self, inputs: int, seed: int, tell: Tell) -> None:
-        """Sends so many inputs.
+    def send(self, pot: Pot, seed: int, tell: Tell) -> None:
+        """Sends what the pot has.
 
         :raises Unanswered: one was not answered as it must be.
         """
-        random, sent = Random(seed), 0
-        while sent < inputs:
-            count = min(_BATCH - 1, inputs - sent)
+        random = Random(seed)
+        while count := pot.take("HTTP", _BATCH - 1):
             self._batch([element(random, self._name) for _ in range(count)], random)
-            sent += count
-            alone = min(10, inputs - sent)
+            alone = pot.take("HTTP", 10)
             for _ in range(alone):
                 self._single(malformed(random, self._name))
-            sent += alone
             tell(count + alone)
 
     def _batch(self, events: list[Any], random: Random) -> None:
@@ -159,24 +178,22 @@ class OverAmqp:
         self.answers: Counter[str] = Counter()
         self.good = 0
 
-    def send(self, inputs: int, seed: int, tell: Tell) -> None:
-        """Publishes so many inputs and waits for all answers.
+    def send(self, pot: Pot, seed: int, tell: Tell) -> None:
+        """Publishes what the pot has and waits for all answers.
 
         :raises Unanswered: one did not come, or a good report was refused.
         """
         random = Random(seed)
-        for number in range(inputs):
-            if number % 50 == 0:
-                event = report(self._name, self._division)
-                self._wanted.add(event["id"])
-                self._publish(Input(encoded(event), STRUCTURED, {}))
-            self._publish(malformed(random, self._name))
+        while count := pot.take("AMQP", 50):
+            event = report(self._name, self._division)
+            self._wanted.add(event["id"])
+            self._publish(Input(encoded(event), STRUCTURED, {}))
+            for _ in range(count):
+                self._publish(malformed(random, self._name))
             if self._waiting >= _WAITING:
                 self._until(_WAITING // 2)
-            if number % 100 == 99:
-                tell(100)
+            tell(count)
         self._until(0)
-        tell(inputs % 100)
         if self._wanted:
             raise Unanswered(f"good reports were not accepted: {sorted(self._wanted)[:10]}")
 
