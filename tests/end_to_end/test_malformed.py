@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from random import Random
 
+import httpx
 import pytest
 from rich.console import Console
 from rich.progress import Progress
@@ -13,8 +14,8 @@ from rich.progress import Progress
 from cli.client import Client
 from cli.stack import find_stack
 from tests.end_to_end.county import County
-from tests.malformed.__main__ import send
-from tests.malformed.doors import Services, Unanswered
+from tests.malformed.__main__ import send, through
+from tests.malformed.doors import OverHttp, Pot, Services, Unanswered
 from tests.malformed.making import Input, malformed
 
 
@@ -29,6 +30,26 @@ def test_every_input_is_answered_and_no_good_report_is_lost(own_county: County) 
     assert http["inputs"] >= 300 <= amqp["inputs"], said
     assert http["good"] >= http["inputs"] // 109, said
     assert amqp["good"] >= amqp["inputs"] // 50, said
+
+
+@pytest.mark.parametrize("inputs", [0, 1, 9, 10, 11, 1000])
+def test_each_door_has_its_own_tenth_and_no_input_is_lost(inputs: int) -> None:
+    pot = Pot(inputs)
+    while pot.take("HTTP", 7):
+        pass
+    while pot.take("AMQP", 7):
+        pass
+    assert sum(pot.taken.values()) == inputs
+    assert pot.taken["AMQP"] == inputs // 10
+
+
+def test_when_one_door_goes_wrong_the_other_ends() -> None:
+    pot = Pot(1000)
+    # Nobody listens there.
+    door = OverHttp({"intake": "http://127.0.0.1:1"}, "poster", "key", "46900210421403007")
+    with pytest.raises(httpx.ConnectError):
+        through(door, pot, 1, lambda _done: None)
+    assert pot.taken["HTTP"] > 0 == pot.take("AMQP", 50)
 
 
 def test_a_seed_makes_the_same_inputs_again() -> None:

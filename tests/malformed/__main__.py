@@ -29,7 +29,7 @@ from cli.client import Client
 from cli.stack import find_stack
 from deploy.local.stack import Stack
 from services.intake.systems import TYPES
-from tests.malformed.doors import OverAmqp, OverHttp, Pot, Services, Unanswered
+from tests.malformed.doors import OverAmqp, OverHttp, Pot, Services, Tell, Unanswered
 
 QUICK = Path(__file__).parents[1] / "end_to_end" / "quick"
 GRID = "46900210421403007"
@@ -62,7 +62,7 @@ def send(about: dict[str, Any], client: Client, inputs: int, seed: int, bars: Pr
                 bars.advance(whole, done)
                 bars.advance(bar, done)
 
-            running.append(pool.submit(door.send, pot, seed + number, tell))
+            running.append(pool.submit(through, door, pot, seed + number, tell))
         for each in running:
             each.result()
     services.must_be_well()
@@ -71,6 +71,18 @@ def send(about: dict[str, Any], client: Client, inputs: int, seed: int, bars: Pr
         f"{dict(sorted(door.answers.items()))}"
         for name, door in doors.items()
     )
+
+
+def through(door: OverHttp | OverAmqp, pot: Pot, seed: int, tell: Tell) -> None:
+    """Sends what the pot has through a door; if that goes wrong, the other one ends soon, too.
+
+    :raises Unanswered: an input was not answered as it must be.
+    """
+    try:
+        door.send(pot, seed, tell)
+    except BaseException:
+        pot.spill()
+        raise
 
 
 def main() -> int:

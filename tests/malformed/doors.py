@@ -103,6 +103,11 @@ class Pot:
             self.taken[door] += taken
             return taken
 
+    def spill(self) -> None:
+        """Nothing is left: of what is known to be wrong nobody waits for the rest."""
+        with self._lock:
+            self._own, self._rest = dict.fromkeys(self._own, 0), 0
+
 
 class OverHttp:
     """A system that posts: batches with a good report in each, and single inputs of every kind."""
