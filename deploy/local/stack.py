@@ -22,7 +22,15 @@ from urllib.request import urlopen
 import psutil
 from pymongo import MongoClient
 
-from deploy.local.processes import MARK, StackError, end, free_ports, of_folder, wait_until
+from deploy.local.processes import (
+    MARK,
+    StackError,
+    end,
+    free_ports,
+    listening,
+    of_folder,
+    wait_until,
+)
 from deploy.local.servers import MongoDB, RabbitMQ
 from services.bus import auth, topology
 from services.bus.sealing import new_key
@@ -403,8 +411,10 @@ class Stack:
         waiting = {replica.name: replica for replica in replicas}
 
         def all_ready() -> bool:
+            # Somebody else's service on the port would also say that it is ready.
+            ours = listening(self.folder)
             for name, replica in list(waiting.items()):
-                if _is_ready(replica.port):
+                if replica.port in ours and _is_ready(replica.port):
                     del waiting[name]
             return not waiting
 

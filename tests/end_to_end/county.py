@@ -118,8 +118,9 @@ class County:
     def entry(self, level: str, case: str) -> dict[str, Any] | None:
         """The docket entry of a case at a desk."""
         url = f"{self.about['desks'][level]}/v1/desks/{level}/cases?limit=200"
-        entries = self.ask("GET", url).json()["cases"]
-        return next((entry for entry in entries if entry["id"] == case), None)
+        answer = self.ask("GET", url)
+        assert answer.status_code == 200, f"{url}: {answer.text}"
+        return next((entry for entry in answer.json()["cases"] if entry["id"] == case), None)
 
     def act(
         self,

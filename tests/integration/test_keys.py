@@ -14,8 +14,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from deploy.local.processes import free_ports
 from services.grid.clock import ScaledClock, monotonic
-from tests.integration.test_web import Tiny, free_port, problem, start, until
+from tests.integration.test_web import Tiny, problem, start, until
 
 # In these processes: see tiny_web.
 COOLDOWN_SECONDS = 2.0
@@ -83,7 +84,7 @@ def ended(tiny: Tiny) -> None:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Provider]:
-    made = Provider(free_port())
+    made = Provider(free_ports(1)[0])
     yield made
     made.close()
 
@@ -155,10 +156,10 @@ def test_a_new_key_is_known_within_seconds_and_a_hanging_provider_holds_nobody_u
 
 
 def test_nobody_is_believed_before_the_keys_were_read(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     tiny = of_provider(tmp_path, port)
     try:
-        signer = Provider(free_port())
+        signer = Provider(free_ports(1)[0])
         answer = ask(tiny, signer.bearer())
         document = problem(answer, 503)
         assert "check JWKS_URL" in document["detail"]

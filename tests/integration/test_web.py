@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy.local.processes import free_ports
 from services.bus import auth
 from services.grid.clock import ScaledClock, monotonic
 from services.grid.scope import WHOLE, Scope
@@ -60,14 +61,6 @@ class Tiny:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def environment(port: int) -> dict[str, str]:
     """What the tiny service needs; the servers are not there, and it does not ask for them."""
     return {
@@ -83,7 +76,7 @@ def environment(port: int) -> dict[str, str]:
 
 def start(folder: Path, **more: str) -> Tiny:
     """A tiny service that answers; ``more`` goes into its environment."""
-    port, log = free_port(), folder / "tiny.log"
+    port, log = free_ports(1)[0], folder / "tiny.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, str(HERE / "tiny_web.py")],
