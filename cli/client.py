@@ -91,7 +91,7 @@ class Client:
         return self._ask("GET", f"{self._desk(level)}/rates", _READERS, query=filters)
 
     def act(self, level: str, case: str, action: str, body: Json, key: str | None = None) -> Json:
-        """An officer's action at a desk, such as ``acknowledge``.
+        """What an officer does at a desk to a case, such as ``acknowledge``.
 
         :param key: tells two acts apart that say the same; without it they are one.
         """
@@ -117,28 +117,6 @@ class Client:
         """Grants more time (``grant``), or refuses it (``refuse``)."""
         url = f"{self._desk(level)}/extensions/{quote(extension, safe='')}/{action}"
         return self._ask("POST", url, (f"lead:{level}", "lead", "operator"), body=body)
-
-    def supervise(self, case: str, body: Json) -> Json:
-        """Has a case supervised; who holds it, and how often it was told upwards."""
-        url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/supervise"
-        return self._ask("POST", url, ("operator", "officer"), body=body)
-
-    def watch(self, case: str, body: Json, *, away: bool) -> Json:
-        """Somebody is told of what happens to a case, or no longer; who all is."""
-        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}"
-        action = "unwatch" if away else "watch"
-        return self._ask("POST", f"{url}/{action}", ("operator", "officer"), body=body)
-
-    def merge(self, case: str, body: Json) -> Json:
-        """Merges a case ``with`` another: which is kept, and which follows it."""
-        url = f"{self._custodian()}/v1/cases/{quote(case, safe='')}/merge"
-        return self._ask("POST", url, ("operator", "officer"), body=body)
-
-    def link(self, case: str, body: Json, *, away: bool) -> Json:
-        """Links a case with another ``case``, or no longer; what the first is linked with."""
-        action = "unlink" if away else "link"
-        url = f"{self.stack.intake}/v1/cases/{quote(case, safe='')}/{action}"
-        return self._ask("POST", url, ("operator", "officer"), body=body)
 
     def duplicates(self, case: str) -> Json:
         """What may be the same matter, the most alike first."""

@@ -746,39 +746,52 @@ def _act(
     attach: Attach,
     *,
     as_json: bool,
+    say: Callable[[str, dict[str, Any]], str] | None = None,
     key: str | None = None,
 ) -> None:
+    """Acts on a case; ``say`` makes a line of the action and its answer, else its entry."""
     with _client(as_json) as client:
-        entry = client.act(level, case, action, {**body, **desks.attached(attach)}, key)
-        if as_json:
-            _print(entry)
-            return
-        words = [entry["tracking"], entry["status"]]
-        asked = entry.get("request")
-        if asked is not None and asked["action"] == action:
-            # What is refused is a failure; what is not answered yet, one may look at.
-            held_by = entry["held_by"] or entry["address"]
-            words += [asked["answer"] or "asked", f"held by {render.holder(held_by)}"]
-        if action == "extend":
-            # What the step above needs to answer it.
-            words.append(f"asked for {entry['extension']['by']}: {entry['extension']['id']}")
-        typer.echo("  ".join(words))
-
-
-@app.command()
-def supervise(case: CaseId, reason: Reason, attach: Attach = None, as_json: AsJson = False) -> None:
-    """Have a case supervised (督办): it is told upwards now, and repeated until it has ended."""
-    with _client(as_json) as client:
-        found = client.supervise(case, {"reason": reason, **desks.attached(attach)})
+        found = client.act(level, case, action, {**body, **desks.attached(attach)}, key)
         if as_json:
             _print(found)
         else:
-            holder = render.holder(found["custody"]["address"])
-            typer.echo(f"supervised {found['supervised']['times']} times, held by {holder}")
+            typer.echo((say or _entry)(action, found))
 
 
-@app.command()
+def _entry(action: str, entry: dict[str, Any]) -> str:
+    words = [entry["tracking"], entry["status"]]
+    asked = entry.get("request")
+    if asked is not None and asked["action"] == action:
+        # What is refused is a failure; what is not answered yet, one may look at.
+        held_by = entry["held_by"] or entry["address"]
+        words += [asked["answer"] or "asked", f"held by {render.holder(held_by)}"]
+    if action == "extend":
+        # What the step above needs to answer it.
+        words.append(f"asked for {entry['extension']['by']}: {entry['extension']['id']}")
+    return "  ".join(words)
+
+
+@desk_app.command()
+def supervise(
+    context: typer.Context,
+    case: CaseId,
+    reason: Reason,
+    attach: Attach = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a case supervised (督办): it is told upwards now, and repeated until it has ended."""
+
+    def say(_action: str, found: dict[str, Any]) -> str:
+        holder = render.holder(found["custody"]["address"])
+        return f"supervised {found['supervised']['times']} times, held by {holder}"
+
+    body = {"reason": reason}
+    _act(context.obj, case, "supervise", body, attach, as_json=as_json, say=say)
+
+
+@desk_app.command()
 def watchers(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
     case: CaseId,
     officer: Annotated[str, typer.Option(help="An officer's id.")] = "",
     level: Annotated[str, typer.Option(help="A desk: its level, ...")] = "",
@@ -789,39 +802,44 @@ def watchers(  # noqa: PLR0917 - typer reads its options from here
     as_json: AsJson = False,
 ) -> None:
     """Have somebody told of what happens to a case (关注), or no longer; says who all is."""
-    with _client(as_json) as client:
-        said = {"officer": officer, "level": level, "division": division, "note": note}
-        body = {name: value for name, value in said.items() if value} | desks.attached(attach)
-        found = client.watch(case, body, away=remove)
-        if as_json:
-            _print(found)
-        else:
-            typer.echo("\n".join(found["watchers"]) or "nobody watches this case")
+    said = {"officer": officer, "level": level, "division": division, "note": note}
+    _act(
+        context.obj,
+        case,
+        "unwatch" if remove else "watch",
+        {name: value for name, value in said.items() if value},
+        attach,
+        as_json=as_json,
+        say=lambda _action, found: "\n".join(found["watchers"]) or "nobody watches this case",
+    )
 
 
 With = Annotated[str, typer.Option("--with", help="The other case's id.")]
 
 
-@app.command()
-def merge(
-    case: CaseId, other: With, reason: Reason, attach: Attach = None, as_json: AsJson = False
+@desk_app.command()
+def merge(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
+    case: CaseId,
+    other: With,
+    reason: Reason,
+    attach: Attach = None,
+    as_json: AsJson = False,
 ) -> None:
     """Merge two cases that are one matter (并案): the older is kept, the other one follows it."""
-    with _client(as_json) as client:
-        found = client.merge(case, {"with": other, "reason": reason, **desks.attached(attach)})
-        if as_json:
-            _print(found)
-        else:
-            kept = found["kept"]
-            holder = render.holder(kept["address"])
-            late = "" if found["heard"] else "; the follower's desk has not heard of it yet"
-            typer.echo(
-                f"{found['follower']['case']} follows {kept['case']}, held by {holder}{late}"
-            )
+
+    def say(_action: str, found: dict[str, Any]) -> str:
+        kept, follower = found["kept"], found["follower"]["case"]
+        late = "" if found["heard"] else "; the follower's desk has not heard of it yet"
+        return f"{follower} follows {kept['case']}, held by {render.holder(kept['address'])}{late}"
+
+    body = {"with": other, "reason": reason}
+    _act(context.obj, case, "merge", body, attach, as_json=as_json, say=say)
 
 
-@app.command()
+@desk_app.command()
 def link(  # noqa: PLR0917 - typer reads its options from here
+    context: typer.Context,
     case: CaseId,
     other: With,
     remove: Annotated[bool, typer.Option("--remove", help="Link them no longer.")] = False,
@@ -830,13 +848,15 @@ def link(  # noqa: PLR0917 - typer reads its options from here
     as_json: AsJson = False,
 ) -> None:
     """Link two cases that have to do with each other (关联); says what a case is linked with."""
-    with _client(as_json) as client:
-        body = {"case": other, **({"note": note} if note else {}), **desks.attached(attach)}
-        found = client.link(case, body, away=remove)
-        if as_json:
-            _print(found)
-        else:
-            typer.echo("\n".join(found["linked"]) or "no case is linked with this one")
+    _act(
+        context.obj,
+        case,
+        "unlink" if remove else "link",
+        {"case": other, **({"note": note} if note else {})},
+        attach,
+        as_json=as_json,
+        say=lambda _action, found: "\n".join(found["linked"]) or "no case is linked with this one",
+    )
 
 
 @app.command()

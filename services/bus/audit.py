@@ -56,6 +56,8 @@ class Trail:
     cases: list[str] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     said: dict[str, Any] = field(default_factory=dict)
+    uncertain: bool = False
+    """Whether it may have been done though nobody said so."""
 
     def about(self, *cases: str, **said: Any) -> None:
         """Which cases it was about, and words for what changed: no notes, names or numbers."""
@@ -70,6 +72,15 @@ class Trail:
         self.about(document["case"])
         change = {"before": _brief(before), "after": _brief(after)}
         self.changes.append({"case": document["case"], **change})
+
+    def told(self) -> dict[str, Any]:
+        """What another service that did it tells; see :meth:`take`."""
+        return {"cases": self.cases, "changes": self.changes, "said": self.said}
+
+    def take(self, told: Mapping[str, Any]) -> None:
+        """Takes in what another service did, as it tells."""
+        self.about(*told["cases"], **told["said"])
+        self.changes += told["changes"]
 
 
 class Keeper(Protocol):

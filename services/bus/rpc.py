@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import Event as Flag
 from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import eventlet
 from kombu.entity import Exchange, Queue
@@ -27,7 +28,7 @@ from kombu.messaging import Consumer
 from nameko.amqp.publish import Publisher
 from nameko.exceptions import BadRequest, RemoteError, UnknownService
 from nameko.extensions import DependencyProvider, ProviderCollector, SharedExtension
-from nameko.rpc import MethodProxy, ReplyListener, Rpc, RpcConsumer
+from nameko.rpc import RPC_REPLY_QUEUE_TEMPLATE, MethodProxy, ReplyListener, Rpc, RpcConsumer
 
 from services.bus import logs, wire
 from services.bus.errors import Retry
@@ -42,7 +43,8 @@ _LEAVES_SECONDS = 3.0
 _CONFIRM_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
-_AT_ONCE = 2
+# More than merges that wait for each other's desks: those must not hold up what is quick.
+_AT_ONCE = 20
 
 _EXCHANGE = Exchange(RPC, type="topic", durable=True, no_declare=True)
 
@@ -56,8 +58,8 @@ class Reader(SharedExtension, ProviderCollector):
 
     It does not hold up the start of its service, connects again after whatever went wrong,
     and stops within a second or two whether the broker is there or not. Unlike a
-    :class:`services.bus.reading.Reading` it stops in two steps: once it reads no more, what is in
-    hand is still answered over the same connection.
+    :class:`services.bus.reading.Reading` it stops in steps: once a provider has left, nothing is
+    taken for it, while what is in hand is still answered, and heard of, over the same connection.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,8 @@ class Reader(SharedExtension, ProviderCollector):
         self._left = Flag()
         self._left.set()
         self._connection: Any = None
+        self._consumers: dict[Any, Consumer] = {}
+        self._late: list[Any] = []
 
     def start(self) -> None:
         """See nameko's ``Extension``."""
@@ -73,9 +77,10 @@ class Reader(SharedExtension, ProviderCollector):
         self.container.spawn_managed_thread(self._run, identifier="rpc reader")
 
     def unregister_provider(self, provider: Any) -> None:
-        """Reads no more; what is in hand can still be answered."""
-        self._stopping.set()
+        """Takes nothing more for it; what is in hand can still be answered."""
         super().unregister_provider(provider)
+        if not self._providers:
+            self._stopping.set()
 
     def stop(self) -> None:
         """See nameko's ``Extension``."""
@@ -125,17 +130,25 @@ class Reader(SharedExtension, ProviderCollector):
         self._connection.connect()
         channel = self._connection.default_channel
         channel.basic_qos(0, _AT_ONCE, False)
-        for provider in self._providers:
+        # What the old connection had comes again.
+        self._consumers, self._late = {}, []
+        for provider in list(self._providers):
             take = partial(self._take, provider)
-            Consumer(
+            self._consumers[provider] = Consumer(
                 channel,
                 [provider.queue],
                 callbacks=[take],
                 accept=["json"],
                 on_decode_error=lambda message, _error: message.reject(),
-            ).consume()
+            )
+            self._consumers[provider].consume()
 
     def _drain(self) -> None:
+        for provider in self._consumers.keys() - self._providers:
+            # Here, because two can't read one socket.
+            self._consumers.pop(provider).cancel()
+        while self._late:
+            self.requeue_message(self._late.pop())
         self._connection.heartbeat_check()
         try:
             self._connection.drain_events(timeout=_TICK_SECONDS)
@@ -143,7 +156,9 @@ class Reader(SharedExtension, ProviderCollector):
             return
 
     def _take(self, provider: Any, body: Any, message: Any) -> None:
-        if self._stopping.is_set():
+        if provider not in self._providers:
+            # It would come again at once: it is given back when its consumer is gone.
+            self._late.append(message)
             return
         take = partial(provider.handle_message, body, message)
         self.container.spawn_managed_thread(take, identifier="rpc message")
@@ -207,11 +222,16 @@ class _Answers(ReplyListener):
     queue_consumer = Reader()
     queue: Any
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Who waits no longer for an answer leaves nothing here.
+        self._reply_events = WeakValueDictionary[str, Any]()
+
     def setup(self) -> None:
         super().setup()
         made = self.queue
         self.queue = Queue(
-            made.name,
+            RPC_REPLY_QUEUE_TEMPLATE.format(self.container.config["INSTANCE"], self.routing_key),
             exchange=_EXCHANGE,
             routing_key=made.routing_key,
             queue_arguments=made.queue_arguments,
@@ -223,22 +243,24 @@ class _Method(MethodProxy):
 
 
 class Caller:
-    """Asks other services; a question is answered within :data:`ANSWER_SECONDS` or not at all."""
+    """Asks other services; a question is answered in time or not at all."""
 
     def __init__(self, worker: Any, answers: _Answers) -> None:
         self._worker = worker
         self._answers = answers
 
-    def call(self, instance: str, method: str, *arguments: Any) -> tuple[Any, bool]:
+    def call(
+        self, instance: str, method: str, *arguments: Any, seconds: float = ANSWER_SECONDS
+    ) -> tuple[Any, bool]:
         """What an instance (``intake``, ``dispatch-village``) answers, and whether it is behind.
 
         Who is behind has more events waiting than it can take at once: it will know more soon.
 
-        :raises NoAnswer: it did not, in time or at all.
+        :raises NoAnswer: it did not, within so many seconds or at all.
         """
-        late = NoAnswer(f"{instance} did not answer within {ANSWER_SECONDS:g} s")
+        late = NoAnswer(f"{instance} did not answer within {seconds:g} s")
         try:
-            with eventlet.Timeout(ANSWER_SECONDS, late):
+            with eventlet.Timeout(seconds, late):
                 ask = _Method(self._worker, instance, method, self._answers)
                 said = ask(*arguments)
                 return said["answer"], said["behind"]

@@ -40,13 +40,18 @@ PROVISIONER = "provisioner"
 RPC = "nameko-rpc"
 
 SERVES: dict[str, tuple[str, ...]] = {
-    "intake": ("open_cases", "cases_of", "happened"),
+    "intake": (
+        *("open_cases", "cases_of", "happened"),
+        *("watch", "unwatch", "link", "unlink"),
+    ),
     "dispatch": ("live_entries", "entries_of", "calls_of"),
+    "escalation": ("supervise", "merge"),
 }
 """Which methods a service answers by nameko RPC."""
 CALLERS: dict[str, tuple[str, ...]] = {
     "escalation": ("open_cases", "cases_of", "live_entries", "entries_of", "calls_of"),
     "notify": ("happened",),
+    "dispatch": ("supervise", "merge", "watch", "unwatch", "link", "unlink"),
 }
 """Who may call which of them."""
 ANSWER_SECONDS = 5.0
@@ -233,7 +238,7 @@ def broker_definitions(
             "user": owner.name,
             "vhost": vhost,
             "exchange": RPC,
-            "write": f"^{_UUID}$" if owner.service in SERVES else _questions(owner, owners),
+            "write": _asks_and_answers(owner, owners),
             # Who waits for answers binds its own queue, by its own number.
             "read": f"^{_UUID}$" if owner.service in CALLERS else "^$",
         }
@@ -435,15 +440,17 @@ def _replies(owner: Instance) -> str:
     return f"rpc\\.reply-{owner.name}-{_UUID}" if owner.service in CALLERS else ""
 
 
-def _questions(caller: Instance, owners: Iterable[Instance]) -> str:
-    """A pattern of everything that a caller may ask of anybody."""
+def _asks_and_answers(asker: Instance, owners: Iterable[Instance]) -> str:
+    """A pattern of everything that somebody may ask of anybody, and of what answers go to."""
     words = [
         f"{owner.name}.{name}"
         for owner in owners
         for name in SERVES.get(owner.service, ())
-        if name in CALLERS[caller.service]
+        if name in CALLERS.get(asker.service, ())
     ]
-    return f"^({_alternatives(words)})$"
+    asks = [_alternatives(words)] if words else []
+    answers = [_UUID] if asker.service in SERVES else []
+    return f"^({'|'.join([*asks, *answers])})$"
 
 
 def _publishes(owner: Instance) -> str:

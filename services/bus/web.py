@@ -382,7 +382,7 @@ class Route(Entrypoint):
             return
         problem = problems.of_error(error)
         status = problem.status.value if problem else 500
-        if problem is None or status in _REFUSALS:
+        if problem is None or status in _REFUSALS or call.trail.uncertain:
             why = problem.detail if problem else "it failed: see the log"
             self._auditor().refused(asked, call.identity, status, why, call.trail)
 
@@ -611,7 +611,7 @@ class _Application:
         except Exception as error:  # noqa: BLE001 - a surprise is logged, and answered with 500
             problem = problems.of_error(error)
             if problem is None:
-                problem = _surprise(template)
+                problem = surprise(template)
             elif isinstance(error, Retry | UnknownProfile):
                 _log.warning("put off a request", route=template, why=str(error))
             return template, say(problem)
@@ -621,8 +621,11 @@ _REFUSALS = (401, 403)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def _surprise(template: str) -> Problem:
-    """A 500 that shows nothing of the inside; its ``instance`` finds the traceback in the log."""
+def surprise(template: str) -> Problem:
+    """A 500 that shows nothing of the inside; its ``instance`` finds the traceback in the log.
+
+    To be called where the exception is handled.
+    """
     instance = f"urn:uuid:{uuid.uuid4()}"
     _log.exception("a request failed", route=template, instance=instance)
     detail = "this should not have happened: tell the operator the instance"

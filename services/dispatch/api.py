@@ -11,12 +11,14 @@ from typing import Any, ClassVar, TypeVar
 
 from marshmallow import Schema, fields, validate
 
-from services.bus import problems
+from services.bus import problems, relay
+from services.bus.desk_acts import DeskAct
 from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.openapi import Shown
 from services.bus.paging import Cursor, PageQuery
 from services.bus.problems import Problem
+from services.bus.rpc import Caller
 from services.bus.shell import Shell
 from services.bus.versions import on_what_was_seen, tagged
 from services.bus.web import Answer, Call
@@ -61,7 +63,6 @@ Desk = Shell[Docket]
 T = TypeVar("T")
 
 READERS = ("officer", "lead", "operator", "auditor")
-ACTORS = ("officer", "lead", "operator")
 GRANTERS = ("lead", "operator")
 MOVED_ON = {409: "The case has moved on (`held_by` has it now), or this is not possible in it."}
 ASKED = {409: "The custodian refused it (`why`), or the case has moved on: `held_by` has it now."}
@@ -1198,6 +1199,15 @@ def _part(desk: Desk, call: Call, level: str) -> Scope:
 def _asked_of(document: Document) -> Address:
     """Whom the holder asked for more time: this desk, or a unit of it."""
     return Address.of(document["asked_of"])
+
+
+def elsewhere(
+    desk: Desk, call: Call, level: str, case: str, *, act: DeskAct, rpc: Caller
+) -> Answer:
+    """What is done at this desk, by those who act for its level, and decided elsewhere."""
+    _serves(desk, level)
+    call.guard.narrowed(desk.county.atlas(), None, level)
+    return relay.ask(rpc, act, call, case)
 
 
 def _serves(desk: Desk, level: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from services.bus.access import Touches
 from services.bus.alarm import every
 from services.bus.consumer import Batch, events
-from services.bus.rpc import serve
+from services.bus.desk_acts import LINK, MERGE, OFFICERS, SUPERVISE, UNLINK, UNWATCH, WATCH, DeskAct
+from services.bus.rpc import caller, serve
 from services.bus.shell import Shell, attach
 from services.bus.web import Answer, Call, Operations, route
 from services.dispatch import api, calls, model, reconciliation
@@ -18,7 +20,7 @@ from services.dispatch.store import Docket
 _act = partial(
     route,
     "POST",
-    may=api.ACTORS,
+    may=OFFICERS,
     touches=Touches.CASES,
     answers=api.EntryShown(),
     problems=api.MOVED_ON,
@@ -40,7 +42,7 @@ _answer_call = partial(
     route,
     "POST",
     body=api.CallBody(),
-    may=api.ACTORS,
+    may=OFFICERS,
     touches=Touches.CASES,
     answers=api.CallShown(),
     problems=api.CALL_ANSWERED,
@@ -48,11 +50,28 @@ _answer_call = partial(
 )
 
 
+def _relayed(act: DeskAct) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What another service decides, and is done at a desk like everything else."""
+    return route(
+        "POST",
+        f"/v1/desks/<level>/cases/<case>/{act.name}",
+        body=act.body,
+        may=OFFICERS,
+        touches=Touches.CASES,
+        answers=act.answers,
+        problems=act.problems,
+        repeatable=act.repeatable,
+        tagged=True,
+        waits=act.waits,
+    )
+
+
 class Service(Operations):
     """The desk (受理台) of one level."""
 
     name = "dispatch"
     shell = attach(lambda config: Shell(config, Docket, "directory_{level}"))
+    rpc = caller()
 
     @events("events")
     def on_events(self, batch: Batch) -> None:
@@ -190,6 +209,36 @@ class Service(Operations):
     def release(self, call: Call, level: str, case: str) -> Answer:
         """Lets a unit leave that was called, and scores it (评价)."""
         return api.release(self.shell, call, level, case)
+
+    @_relayed(SUPERVISE)
+    def supervise(self, call: Call, level: str, case: str) -> Answer:
+        """Has a case supervised (督办), by somebody above its holder."""
+        return api.elsewhere(self.shell, call, level, case, act=SUPERVISE, rpc=self.rpc)
+
+    @_relayed(MERGE)
+    def merge(self, call: Call, level: str, case: str) -> Answer:
+        """Merges a case with another that is the same matter (并案): the older one is kept."""
+        return api.elsewhere(self.shell, call, level, case, act=MERGE, rpc=self.rpc)
+
+    @_relayed(WATCH)
+    def watch(self, call: Call, level: str, case: str) -> Answer:
+        """Has somebody told of what happens to a case (关注)."""
+        return api.elsewhere(self.shell, call, level, case, act=WATCH, rpc=self.rpc)
+
+    @_relayed(UNWATCH)
+    def unwatch(self, call: Call, level: str, case: str) -> Answer:
+        """Has somebody told of it no longer (取消关注)."""
+        return api.elsewhere(self.shell, call, level, case, act=UNWATCH, rpc=self.rpc)
+
+    @_relayed(LINK)
+    def link(self, call: Call, level: str, case: str) -> Answer:
+        """Links two cases that have to do with each other (关联)."""
+        return api.elsewhere(self.shell, call, level, case, act=LINK, rpc=self.rpc)
+
+    @_relayed(UNLINK)
+    def unlink(self, call: Call, level: str, case: str) -> Answer:
+        """Two cases have nothing to do with each other after all."""
+        return api.elsewhere(self.shell, call, level, case, act=UNLINK, rpc=self.rpc)
 
     @route(
         "GET",

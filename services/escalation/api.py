@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from marshmallow import Schema, fields, validate
 
 from services.bus import access, problems
+from services.bus.desk_acts import CustodyShown, SupervisionShown
 from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Outcome, Record, Work
 from services.bus.openapi import Shown
@@ -29,9 +30,6 @@ from services.grid.events.parts import (
     Flag,
     InstantField,
     SuspensionSchema,
-    TokenSchema,
-    attachments,
-    public_text,
 )
 from services.grid.problems import not_among
 from services.grid.scope import Scope
@@ -40,8 +38,6 @@ from services.grid.tokens import Address
 READERS = ("officer", "lead", "operator", "auditor")
 OPERATORS = ("operator",)
 INSPECTORS = ("operator", "auditor")
-SUPERVISORS = ("officer", "lead", "operator")
-ENDED = {409: "The case has ended, or the Idempotency-Key was used for another reason."}
 _ABOVE = (
     "a case is supervised from above who holds it: from a higher level, or of a unit from its "
     "level's desk"
@@ -168,51 +164,16 @@ class DeadlineRow(Shown, DeadlineSchema, AddressSchema):
     reaches = fields.Nested(Reached)
 
 
-class Custody(Shown):
-    """Who holds the case (当前责任)."""
-
-    address = fields.Nested(AddressSchema)
-    token = fields.Nested(TokenSchema)
-
-
-class Wanted(Shown):
-    """Who wanted a case to be supervised, and why."""
-
-    by = fields.String()
-    reason = fields.String()
-    round = fields.Integer()
-
-
-class Supervised(Shown):
-    """How often it was supervised (督办), when last, and when next."""
-
-    times = fields.Integer()
-    last = InstantField()
-    due = InstantField(allow_none=True)
-    asked = fields.List(
-        fields.Nested(Wanted),
-        metadata={"description": "who wanted it, where not only a deadline passed"},
-    )
-
-
-class SupervisedShown(Shown):
-    """Who holds a case, and how often it was supervised."""
-
-    case = fields.String()
-    custody = fields.Nested(Custody)
-    supervised = fields.Nested(Supervised)
-
-
 class DeadlinesShown(Shown):
     """Each past and coming deadline of a case with its rule, and who holds it."""
 
     case = fields.String()
-    custody = fields.Nested(Custody)
+    custody = fields.Nested(CustodyShown)
     profile = fields.String()
     clocks = fields.Nested(ClocksSchema)
     suspension = fields.Nested(SuspensionSchema, allow_none=True)
     next_due = InstantField(allow_none=True)
-    supervised = fields.Nested(Supervised, allow_none=True)
+    supervised = fields.Nested(SupervisionShown, allow_none=True)
     late_custody = fields.Boolean()
     follows = fields.String(
         allow_none=True, metadata={"description": "the older case that it was merged into (并案)"}
@@ -355,15 +316,6 @@ def _told(works: Sequence[Work], outcomes: Sequence[Outcome]) -> dict[str, Any]:
             if outcome.error
         ],
     }
-
-
-class SuperviseBody(Schema):
-    """Body of ``POST /v1/cases/{id}/supervise`` (督办)."""
-
-    example: ClassVar[dict[str, Any]] = {"reason": "群众多次反映"}
-
-    reason = public_text(500, required=True, shortest=1)
-    attachments = attachments("raise", load_default=list)
 
 
 def supervise(custodian: CustodianShell, call: Call, case: str) -> Answer:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
-
-from marshmallow import Schema, fields, validate
+from typing import Any
 
 from services.bus import metrics, problems
 from services.bus.access import Guard, forbidden
 from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Record, Work
-from services.bus.openapi import Shown
 from services.bus.problems import Problem
 from services.bus.rpc import Caller, NoAnswer
 from services.bus.versions import etag, must_match
@@ -25,53 +22,14 @@ from services.escalation.shell import CustodianShell
 from services.escalation.switching import is_behind
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, monotonic
-from services.grid.events.parts import AddressSchema, TokenSchema, attachments, public_text
 from services.grid.scope import RULE
 from services.grid.tokens import Address
 
-MERGERS = ("officer", "lead", "operator")
-NOT_MERGED = {409: "One of them has ended (`case`, `held_by`), or they can't be compared."}
 HEARD_SECONDS = 5.0
 """Real seconds for which it is waited that the younger one's desk has heard, before a 202."""
 _TRIES = 10
 
 Read = Callable[[Sequence[str]], Mapping[str, Document]]
-
-
-class MergeBody(Schema):
-    """Body of ``POST /v1/cases/{id}/merge`` (并案)."""
-
-    example: ClassVar[dict[str, Any]] = {
-        "with": "6f1d6f6e-52a5-5d0e-9f43-0d3c2f7f6a11",
-        "reason": "同一盏路灯",
-    }
-
-    other = fields.String(
-        required=True,
-        data_key="with",
-        validate=validate.Length(1, 200),
-        metadata={"description": "the other case's id"},
-    )
-    reason = public_text(500, required=True, shortest=1)
-    attachments = attachments("raise", load_default=list)
-
-
-class HeldCase(Shown):
-    """A case, and who holds it (当前责任)."""
-
-    case = fields.String()
-    address = fields.Nested(AddressSchema)
-    token = fields.Nested(TokenSchema)
-
-
-class MergedShown(Shown):
-    """The older case, which is kept, and the one that follows it, which is a case of its own."""
-
-    kept = fields.Nested(HeldCase)
-    follower = fields.Nested(HeldCase)
-    heard = fields.Boolean(
-        metadata={"description": "whether the desk that holds the follower knows that it follows"}
-    )
 
 
 def merge(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from services.bus import relay
 from services.bus.access import Touches
 from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
-from services.bus.rpc import caller
+from services.bus.rpc import caller, serve
 from services.bus.shell import attach
 from services.bus.web import Answer, Call, Operations, route
 from services.escalation import api, duplicates, firing, reconciler, switching
@@ -59,6 +61,17 @@ class Service(Operations):
         """Cases in flight go into emergency mode, and back."""
         self.switching.work(self.shell, self.markers)
 
+    @serve
+    def supervise(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Has a case supervised (督办), as somebody asks at their desk."""
+        return relay.answer(asked, partial(api.supervise, self.shell))
+
+    @serve
+    def merge(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Merges two cases (并案), as somebody asks at their desk."""
+        decide = partial(duplicates.merge, self.shell, self.markers, self.rpc)
+        return relay.answer(asked, decide)
+
     @route(
         "POST",
         "/v1/reconciliation",
@@ -93,36 +106,6 @@ class Service(Operations):
     def deadlines(self, call: Call, case: str) -> Answer:
         """Each past and coming deadline of a case."""
         return api.deadlines(self.shell, call, case)
-
-    @route(
-        "POST",
-        "/v1/cases/<case>/supervise",
-        body=api.SuperviseBody(),
-        may=api.SUPERVISORS,
-        touches=Touches.CASES,
-        answers=api.SupervisedShown(),
-        problems=api.ENDED,
-        repeatable=True,
-        tagged=True,
-    )
-    def supervise(self, call: Call, case: str) -> Answer:
-        """Has a case supervised (督办), by somebody above its holder."""
-        return api.supervise(self.shell, call, case)
-
-    @route(
-        "POST",
-        "/v1/cases/<case>/merge",
-        body=duplicates.MergeBody(),
-        may=duplicates.MERGERS,
-        touches=Touches.CASES,
-        answers=duplicates.MergedShown(),
-        problems=duplicates.NOT_MERGED,
-        tagged=True,
-        waits=True,
-    )
-    def merge(self, call: Call, case: str) -> Answer:
-        """Merges a case with another that is the same matter (并案): the older one is kept."""
-        return duplicates.merge(self.shell, self.markers, self.rpc, call, case)
 
     @route(
         "POST",

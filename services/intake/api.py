@@ -67,8 +67,6 @@ CONTACTERS = ("officer", "lead", "operator")
 FORGETTERS = ("operator",)
 SWITCHERS = ("operator",)
 REOPENERS = ("lead", "operator")
-WATCHERS = ("officer", "lead", "operator")
-CROWDED = {409: "As many as may be watch the case already."}
 # Those who call back, and the person or system that reported it.
 ANSWERERS = ("lead", "operator", "reporter", "system")
 NO_FEEDBACK = {409: "It is not resolved, other feedback was given, or none is asked for."}
@@ -222,26 +220,6 @@ class SwitchBody(Schema):
     example: ClassVar[dict[str, Any]] = {"reason": "台风红色预警"}
 
     reason = public_text(500, required=True, shortest=1)
-
-
-class WatchBody(Schema):
-    """Body of ``POST /v1/cases/{id}/watch`` and ``…/unwatch``: an officer, or a desk."""
-
-    example: ClassVar[dict[str, Any]] = {"officer": "v-214"}
-
-    officer = fields.String(validate=validate.Length(1, 80))
-    level = fields.String(validate=WORD)
-    division = fields.String(validate=CODE)
-    note = public_text(500, load_default="")
-    attachments = attachments("raise", load_default=list)
-
-    @validates_schema
-    def _says_who(self, data: dict[str, Any], **_kwargs: Any) -> None:
-        desk = {"level", "division"} & data.keys()
-        if ("officer" in data) == bool(desk) or len(desk) == 1:
-            raise ValidationError(
-                "Say who: an officer's id, or the level and division of a desk.", "officer"
-            )
 
 
 class TimelineQuery(PageQuery):
@@ -431,13 +409,6 @@ class CaseShown(Shown):
     )
     updates = fields.List(fields.Nested(UpdateSchema))
     links = fields.Nested(CaseLinks)
-
-
-class WatchersShown(Shown):
-    """Who is told of what happens to a case, as references."""
-
-    id = fields.String()
-    watchers = fields.List(fields.String(), metadata={"example": ["officer:v-214"]})
 
 
 class CasesPage(Shown):

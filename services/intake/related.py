@@ -13,38 +13,16 @@ from services.bus.openapi import Shown
 from services.bus.problems import Problem
 from services.bus.versions import etag, on_what_was_seen
 from services.bus.web import Answer, Call
-from services.grid.events.parts import AddressSchema, InstantField, attachments, public_text
+from services.grid.events.parts import AddressSchema, InstantField
 from services.grid.tokens import Address
 from services.intake import duplicates, linking
 from services.intake.api import STATUSES, readable, shown
 from services.intake.shell import IntakeShell
 
-CROWDED = {409: "As many cases as may be are linked with it already."}
 _COMPARED = 200
 """How many cases of the same category are compared, before and after a report."""
 _COMPARED_BESIDES = 100
 """And how many of whatever category."""
-
-
-class LinkBody(Schema):
-    """Body of ``POST /v1/cases/{id}/link`` (关联) and ``…/unlink``."""
-
-    example: ClassVar[dict[str, Any]] = {"case": "6f1d6f6e-52a5-5d0e-9f43-0d3c2f7f6a11"}
-
-    case = fields.String(
-        required=True,
-        validate=validate.Length(1, 200),
-        metadata={"description": "the other case's id"},
-    )
-    note = public_text(500, load_default="")
-    attachments = attachments("raise", load_default=list)
-
-
-class LinksShown(Shown):
-    """The cases that a case is linked with."""
-
-    id = fields.String()
-    linked = fields.List(fields.String())
 
 
 class DuplicatesQuery(Schema):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from services.bus import relay
 from services.bus.access import Touches
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
@@ -78,6 +80,26 @@ class Service(Operations, Open311):
     def happened(self, at: str, key: str, types: list[str], limit: int) -> dict[str, Any]:
         """For notify: what subscribers are to get again."""
         return replay.happened(self.shell.timeline, Instant(at), key, types, limit)
+
+    @serve
+    def watch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Has somebody told of what happens to a case (关注), as asked at a desk."""
+        return relay.answer(asked, partial(api.watch, self.shell, away=False))
+
+    @serve
+    def unwatch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Has somebody told of it no longer (取消关注), as asked at a desk."""
+        return relay.answer(asked, partial(api.watch, self.shell, away=True))
+
+    @serve
+    def link(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Links two cases that have to do with each other (关联), as asked at a desk."""
+        return relay.answer(asked, partial(related.link, self.shell, on=True))
+
+    @serve
+    def unlink(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Two cases have nothing to do with each other after all, as said at a desk."""
+        return relay.answer(asked, partial(related.link, self.shell, on=False))
 
     @route(
         "POST",
@@ -341,60 +363,6 @@ class Service(Operations, Open311):
     def change_directory(self, call: Call) -> dict[str, Any]:
         """Makes units, officers and their duty (值班) what an operator says, at once."""
         return directory_api.change(self.shell, call)
-
-    @route(
-        "POST",
-        "/v1/cases/<case>/watch",
-        body=api.WatchBody(),
-        may=api.WATCHERS,
-        touches=Touches.CASES,
-        answers=api.WatchersShown(),
-        problems=api.CROWDED,
-        tagged=True,
-    )
-    def watch(self, call: Call, case: str) -> Answer:
-        """Has somebody told of what happens to a case (关注)."""
-        return api.watch(self.shell, call, case, away=False)
-
-    @route(
-        "POST",
-        "/v1/cases/<case>/unwatch",
-        body=api.WatchBody(),
-        may=api.WATCHERS,
-        touches=Touches.CASES,
-        answers=api.WatchersShown(),
-        tagged=True,
-    )
-    def unwatch(self, call: Call, case: str) -> Answer:
-        """Has somebody told of it no longer (取消关注)."""
-        return api.watch(self.shell, call, case, away=True)
-
-    @route(
-        "POST",
-        "/v1/cases/<case>/link",
-        body=related.LinkBody(),
-        may=api.WATCHERS,
-        touches=Touches.CASES,
-        answers=related.LinksShown(),
-        problems=related.CROWDED,
-        tagged=True,
-    )
-    def link(self, call: Call, case: str) -> Answer:
-        """Links two cases that have to do with each other (关联)."""
-        return related.link(self.shell, call, case, on=True)
-
-    @route(
-        "POST",
-        "/v1/cases/<case>/unlink",
-        body=related.LinkBody(),
-        may=api.WATCHERS,
-        touches=Touches.CASES,
-        answers=related.LinksShown(),
-        tagged=True,
-    )
-    def unlink(self, call: Call, case: str) -> Answer:
-        """Two cases have nothing to do with each other after all."""
-        return related.link(self.shell, call, case, on=False)
 
     @route(
         "GET",

@@ -127,6 +127,7 @@ class County:
         level: str,
         case: str,
         action: str,
+        /,
         role: str = "officer",
         *,
         headers: dict[str, str] | None = None,

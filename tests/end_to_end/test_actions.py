@@ -13,6 +13,7 @@ import pytest
 from kombu.connection import Connection
 
 from services.bus import topology
+from tests.contract import documented
 from tests.end_to_end.county import GRID, County, eventually
 
 PICTURE = {"url": "https://files.example.org/lamp.jpg", "sha256": "0f" * 32, "name": "路灯.jpg"}
@@ -354,11 +355,10 @@ def test_an_action_may_insist_on_what_was_seen(county: County) -> None:
 @pytest.fixture
 def watched(county: County) -> str:
     case = calm(county)
-    url = f"{county.about['intake']}/v1/cases/{case}"
-    answer = county.ask("POST", f"{url}/watch", json={"officer": "v-205"})
+    answer = county.act("household", case, "watch", officer="v-205")
     assert answer.json()["watchers"] == ["officer:v-205"]
     desk = {"level": "village", "division": "469002104214"}
-    answer = county.ask("POST", f"{url}/watch", json=desk)
+    answer = county.act("household", case, "watch", **desk)
     assert answer.json()["watchers"] == ["desk:village:469002104214", "officer:v-205"]
     for body, field in (
         ({}, "officer"),
@@ -367,9 +367,9 @@ def watched(county: County) -> str:
         ({"level": "group", "division": "469002104214"}, "level"),
         ({"level": "village", "division": "469002104999"}, "division"),
     ):
-        wrong = county.ask("POST", f"{url}/watch", json=body)
+        wrong = county.act("household", case, "watch", **body)
         assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, field)
-    gone = county.ask("POST", f"{url}/unwatch", json=desk)
+    gone = county.act("household", case, "unwatch", **desk)
     assert gone.json()["watchers"] == ["officer:v-205"]
     assert county.case(case)["watchers"] == ["officer:v-205"]
     eventually("it is told", lambda: len(county.timeline(case, "case.watched")) == 3)
@@ -377,16 +377,19 @@ def watched(county: County) -> str:
 
 
 def test_somebody_above_supervises_and_who_watches_is_told(county: County, watched: str) -> None:
-    url = f"{county.about['escalation']}/v1/cases/{watched}/supervise"
-    own = county.ask("POST", url, "officer:household", json={"reason": "群众多次反映"})
+    def supervise(level: str, role: str, case: str = watched, **body: Any) -> httpx.Response:
+        return county.act(level, case, "supervise", role, **body)
+
+    why = {"reason": "群众多次反映"}
+    own = supervise("household", "officer:household", **why)
     assert (own.status_code, own.json()["held_by"]["level"]) == (403, "household")
-    answer = county.ask("POST", url, "officer:group", json={"reason": "群众多次反映"})
+    answer = supervise("group", "officer:group", **why)
     assert answer.status_code == 200, answer.text
     assert answer.json()["supervised"]["times"] == 1
-    again = county.ask("POST", url, "officer:group", json={"reason": "群众多次反映"})
+    again = supervise("group", "officer:group", **why)
     assert again.json() == answer.json()
-    assert county.ask("POST", url, json={}).json()["errors"][0]["field"] == "reason"
-    assert county.ask("POST", url.replace(watched, "none"), json={"reason": "r"}).status_code == 404
+    assert supervise("village", "operator").json()["errors"][0]["field"] == "reason"
+    assert supervise("village", "operator", "none", **why).status_code == 404
     (told,) = eventually("it is told", lambda: county.timeline(watched, "case.supervised"))
     assert told["data"]["supervisor"] == {"by": "officer:group", "reason": "群众多次反映"}
     assert told["data"]["passed"]["kind"] == "asked"
@@ -405,4 +408,65 @@ def test_somebody_above_supervises_and_who_watches_is_told(county: County, watch
     county.arrived("group", watched)
     assert county.act("group", watched, "resolve", outcome="settled").status_code == 200
     eventually("it ended", lambda: county.custody(watched)["next_due"] is None)
-    assert county.ask("POST", url, json={"reason": "还要督办"}).status_code == 409
+    assert supervise("village", "operator", reason="还要督办").status_code == 409
+
+
+def test_one_acts_at_the_desks_that_one_s_token_reaches(county: County) -> None:
+    case = calm(county)
+    for action, body in (
+        ("supervise", {"reason": "群众多次反映"}),
+        ("merge", {"with": str(uuid.uuid4()), "reason": "同一盏灯"}),
+        ("watch", {"officer": "v-205"}),
+        ("unwatch", {"officer": "v-205"}),
+        ("link", {"case": str(uuid.uuid4())}),
+        ("unlink", {"case": str(uuid.uuid4())}),
+    ):
+        above = county.act("village", case, action, "officer:group", **body)
+        assert above.status_code == 403, above.text
+        assert above.json()["rule"].startswith("one acts for and reads what is addressed to")
+        elsewhere = county.about["desks"]["village"]
+        url = f"{elsewhere}/v1/desks/group/cases/{case}/{action}"
+        wrong = county.ask("POST", url, json=body)
+        assert (wrong.status_code, "the village desk" in wrong.json()["detail"]) == (404, True)
+        nobody = county.act("village", case, action, "auditor", **body)
+        assert nobody.status_code == 403
+
+
+def test_what_is_done_elsewhere_is_kept_in_the_trail_of_the_desk(county: County) -> None:
+    case = calm(county)
+    assert county.act("village", case, "supervise", reason="群众多次反映").status_code == 200
+    (entry,) = county.audit("village", case=case)
+    assert (entry["action"], entry["status"], entry["from"]) == (
+        "POST /v1/desks/<level>/cases/<case>/supervise",
+        200,
+        "127.0.0.1",
+    )
+    (change,) = entry["changes"]
+    assert change["after"]["token"] == county.case(case)["token"]
+    assert county.audit("escalation", case=case) == []
+    assert county.act("household", case, "supervise", "officer:household", reason="r").is_error
+    refused = county.audit("household", case=case)[0]
+    assert (refused["who"], refused["status"]) == ("officer:household", 403)
+    assert "supervised from above" in refused["why"]
+
+
+def test_a_desk_says_so_when_who_decides_is_away(county: County) -> None:
+    case = calm(county)
+    desk = f"{county.about['desks']['village']}/v1/desks/village/cases/{case}"
+    headers = {"Authorization": f"Bearer {county.about['tokens']['operator']}"}
+    why = {"reason": "群众多次反映"}
+    county.stack.stop("escalation")
+    try:
+        away = httpx.post(f"{desk}/supervise", json=why, headers=headers, timeout=30)
+        documented.check("dispatch", away)
+        assert (away.status_code, away.headers["Retry-After"]) == (503, "2")
+        assert "escalation does not answer" in away.json()["detail"]
+        # What intake decides goes on.
+        assert county.act("village", case, "watch", officer="v-205").status_code == 200
+    finally:
+        county.stack.start("escalation")
+    kept = county.audit("village", case=case)
+    assert [(entry["status"], entry["cases"]) for entry in kept] == [(200, [case]), (503, [case])]
+    done = county.act("village", case, "supervise", "operator", **why)
+    # It may have been taken by the one that came back; so it is one act, and done once.
+    assert (done.status_code, done.json()["supervised"]["times"]) == (200, 1)

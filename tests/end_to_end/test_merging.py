@@ -33,8 +33,7 @@ def several(county: County, count: int, **more: Any) -> list[str]:
 
 
 def merge(county: County, case: str, other: str, role: str = "operator") -> httpx.Response:
-    url = f"{county.about['escalation']}/v1/cases/{case}/merge"
-    return county.ask("POST", url, role, json={"with": other, "reason": WHY})
+    return county.act("village", case, "merge", role, **{"with": other, "reason": WHY})
 
 
 def merged(county: County, case: str, other: str) -> dict[str, Any]:
@@ -334,7 +333,7 @@ def test_who_may_merge_acts_for_the_one_and_reads_the_other(people: County) -> N
     answer = merge(people, there, here, "m-104")
     assert (answer.status_code, answer.json()["kept"]["case"]) == (200, here)
     follow(people, here, *sorted([own, there]))
-    entry = people.audit("escalation", case=there)[0]
+    entry = people.audit("village", case=there)[0]
     assert (entry["who"], entry["status"]) == ("m-104", 200)
     assert set(entry["cases"]) >= {here, there}
 
@@ -351,7 +350,6 @@ def test_a_desk_that_lost_the_case_does_not_merge_it(people: County) -> None:
 
 def test_what_is_wrong_is_named(county: County) -> None:
     case, nowhere = calm(county), str(uuid.uuid4())
-    url = f"{county.about['escalation']}/v1/cases/{case}/merge"
     for body, field in (
         ({"reason": WHY}, "with"),
         ({"with": case, "reason": WHY}, "with"),
@@ -360,15 +358,16 @@ def test_what_is_wrong_is_named(county: County) -> None:
         ({"with": nowhere}, "reason"),
         ({"with": nowhere, "reason": "电话 13800138000"}, "reason"),
     ):
-        answer = county.ask("POST", url, json=body)
+        answer = county.act("village", case, "merge", "operator", **body)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
-    misnamed = county.ask("POST", url, json={"with": nowhere, "reason": WHY, "other": case})
+    body = {"with": nowhere, "reason": WHY, "other": case}
+    misnamed = county.act("village", case, "merge", "operator", **body)
     assert "the fields are attachments, reason, with" in misnamed.json()["errors"][0]["detail"]
     assert merge(county, nowhere, case).status_code == 404
 
 
 def link(county: County, case: str, other: str, action: str = "link") -> httpx.Response:
-    url = f"{county.about['intake']}/v1/cases/{case}/{action}"
+    url = f"{county.about['desks']['village']}/v1/desks/village/cases/{case}/{action}"
     return county.ask("POST", url, json={"case": other})
 
 
@@ -514,6 +513,7 @@ def test_a_merge_of_which_the_desk_has_not_heard_is_not_promised(county: County)
 def test_cases_are_merged_supervised_and_linked_as_they_were_seen(county: County) -> None:
     older, younger = several(county, 2)
     custodian = f"{county.about['escalation']}/v1/cases"
+    desk = f"{county.about['desks']['village']}/v1/desks/village/cases"
     seen = county.ask("GET", f"{custodian}/{younger}/deadlines")
     tag = seen.headers["ETag"]
     county.arrived("household", younger)
@@ -521,22 +521,22 @@ def test_cases_are_merged_supervised_and_linked_as_they_were_seen(county: County
     eventually("it is heard", lambda: county.custody(younger)["custody"]["token"]["seq"] > 1)
     stale = {"If-Match": tag}
     body = {"with": older, "reason": WHY, "attachments": [PICTURE]}
-    wrong = county.ask("POST", f"{custodian}/{younger}/merge", json=body, headers=stale)
+    wrong = county.ask("POST", f"{desk}/{younger}/merge", json=body, headers=stale)
     assert (wrong.status_code, wrong.json()["now"]["case"]) == (412, younger)
     watch = {"reason": "群众多次反映", "attachments": [PICTURE]}
-    wrong = county.ask("POST", f"{custodian}/{younger}/supervise", json=watch, headers=stale)
+    wrong = county.ask("POST", f"{desk}/{younger}/supervise", json=watch, headers=stale)
     assert wrong.status_code == 412
     assert county.custody(younger)["supervised"] is None
     now = {"If-Match": wrong.headers["ETag"]}
-    done = county.ask("POST", f"{custodian}/{younger}/supervise", json=watch, headers=now)
+    done = county.ask("POST", f"{desk}/{younger}/supervise", json=watch, headers=now)
     assert done.status_code == 200, done.text
     # The same again is done already, whatever it has become since.
-    again = county.ask("POST", f"{custodian}/{younger}/supervise", json=watch, headers=stale)
+    again = county.ask("POST", f"{desk}/{younger}/supervise", json=watch, headers=stale)
     assert (again.status_code, again.json()) == (200, done.json())
-    wrong = county.ask("POST", f"{custodian}/{younger}/merge", json=body, headers=now)
+    wrong = county.ask("POST", f"{desk}/{younger}/merge", json=body, headers=now)
     assert wrong.status_code == 412
     now = {"If-Match": done.headers["ETag"]}
-    joined = county.ask("POST", f"{custodian}/{younger}/merge", json=body, headers=now)
+    joined = county.ask("POST", f"{desk}/{younger}/merge", json=body, headers=now)
     assert joined.status_code == 200, joined.text
     (told,) = eventually("it is told", lambda: county.timeline(younger, "case.supervised"))
     assert told["data"]["supervisor"]["attachments"] == [PICTURE]
@@ -546,17 +546,17 @@ def test_cases_are_merged_supervised_and_linked_as_they_were_seen(county: County
 
     url = f"{county.about['intake']}/v1/cases/{older}"
     seen = county.ask("GET", url)
-    desk = {"level": "village", "division": VILLAGE}
+    at_desk = {"level": "village", "division": VILLAGE}
     first = {"If-Match": seen.headers["ETag"]}
-    watched = county.ask("POST", f"{url}/watch", json=desk, headers=first)
+    watched = county.ask("POST", f"{desk}/{older}/watch", json=at_desk, headers=first)
     assert watched.status_code == 200, watched.text
     third = calm(county)
     link_ = {"case": third, "note": "同一片区", "attachments": [PICTURE]}
-    for action, told_ in (("unwatch", desk), ("link", link_)):
-        answer = county.ask("POST", f"{url}/{action}", json=told_, headers=first)
+    for action, told_ in (("unwatch", at_desk), ("link", link_)):
+        answer = county.ask("POST", f"{desk}/{older}/{action}", json=told_, headers=first)
         assert (answer.status_code, answer.json()["now"]["id"]) == (412, older)
     second = {"If-Match": watched.headers["ETag"]}
-    linked = county.ask("POST", f"{url}/link", json=link_, headers=second)
+    linked = county.ask("POST", f"{desk}/{older}/link", json=link_, headers=second)
     assert (linked.status_code, linked.json()["linked"]) == (200, [third])
     for case in (older, third):
         (event,) = eventually("both say so", lambda case=case: county.timeline(case, "case.linked"))

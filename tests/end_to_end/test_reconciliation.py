@@ -142,8 +142,8 @@ def test_one_pass_finds_and_mends_all_that_was_broken(still: County, database: A
 def test_followers_that_were_forgotten_follow_again(still: County, database: Any) -> None:
     pairs = [(held(still), held(still)) for _ in range(2)]
     for older, younger in pairs:
-        url = f"{still.about['escalation']}/v1/cases/{older}/merge"
-        answer = still.ask("POST", url, json={"with": younger, "reason": "同一盏路灯"})
+        body = {"with": younger, "reason": "同一盏路灯"}
+        answer = still.act("household", older, "merge", **body)
         assert answer.status_code == 200, answer.text
         assert (answer.json()["kept"]["case"], answer.json()["heard"]) == (older, True)
         eventually("it is told", lambda older=older: still.case(older)["followers"])

@@ -545,8 +545,8 @@ def test_people_are_told_by_the_same_sender(county: County, sink: Sink, tmp_path
     sink.answer = lambda _got: (500, {}) if len(sink.got) < 1 else OK
     case = reported(county)
     eventually("the custodian", lambda: county.custody(case))
-    supervise = f"{county.about['escalation']}/v1/cases/{case}/supervise"
-    assert county.ask("POST", supervise, json={"reason": "久拖未决"}).status_code == 200
+    supervised = county.act("township", case, "supervise", reason="久拖未决")
+    assert supervised.status_code == 200, supervised.text
 
     def delivered() -> bool:
         told = county.timeline(case, "notification.delivered")

@@ -203,13 +203,13 @@ def test_a_unit_is_supervised_from_its_level_s_desk_and_not_from_within(people: 
     case = people.report(SHAMEI, category="order", urgency="calm")
     assert people.arrived("village", case)["address"]["unit"] == "team"
     people.let("t-1", "lead", SHAMEI, "village", "team")
-    url, why = f"{people.about['escalation']}/v1/cases/{case}/supervise", {"reason": "久拖不决"}
+    why = {"reason": "久拖不决"}
     eventually("the custodian has it", lambda: people.custody(case))
-    inside = forbidden(people.ask("POST", url, "t-1", json=why))
+    inside = forbidden(people.act("village", case, "supervise", "t-1", **why))
     assert inside["held_by"]["unit"] == "team"
-    forbidden(people.ask("POST", url, "v-205", json=why))
+    forbidden(people.act("village", case, "supervise", "v-205", **why))
     for times, who in enumerate(("v-214", "t-104"), 1):
-        answer = people.ask("POST", url, who, json=why)
+        answer = people.act("village", case, "supervise", who, **why)
         assert (answer.status_code, answer.json()["supervised"]["times"]) == (200, times)
 
 

@@ -75,7 +75,8 @@ def test_who_answers_reads_its_own_questions_and_only_answers(declared: Broker, 
         publish(REPLIES, ""),
         publish(f"rpc-{other}", ""),
         declare(f"rpc-{user}"),
-        declare(f"rpc.reply-{user}-{NUMBER}"),
+        declare(f"rpc.reply-{other}-{NUMBER}"),
+        declare(f"rpc.reply-dispatch-{NUMBER}"),
         declare(REPLIES),
         bind(f"rpc-{user}", "intake.open_cases"),
         lambda channel: channel.queue_delete(f"rpc-{user}"),
@@ -84,8 +85,36 @@ def test_who_answers_reads_its_own_questions_and_only_answers(declared: Broker, 
         assert refused(declared, user, act)
 
 
+def test_a_desk_asks_what_its_officers_may_have_done_and_intake_nothing(declared: Broker) -> None:
+    mine = f"rpc.reply-{DESK}-{NUMBER}"
+    assert not refused(declared, DESK, declare(mine))
+    assert not refused(declared, DESK, bind(mine, NUMBER))
+    assert not refused(declared, DESK, get(mine))
+    for name in ("supervise", "merge"):
+        assert not refused(declared, DESK, publish(f"escalation.{name}")), name
+        assert refused(declared, "notify", publish(f"escalation.{name}")), name
+        assert refused(declared, "intake", publish(f"escalation.{name}")), name
+    for name in ("watch", "unwatch", "link", "unlink"):
+        assert not refused(declared, DESK, publish(f"intake.{name}")), name
+        assert refused(declared, "escalation", publish(f"intake.{name}")), name
+    for act in (
+        publish("intake.happened"),
+        publish("escalation.migrate"),
+        publish("escalation.merge.more"),
+        get("rpc-escalation"),
+        bind(mine, "escalation.merge"),
+        bind(mine, "#"),
+        declare(f"rpc.reply-dispatch-group-{NUMBER}"),
+    ):
+        assert refused(declared, DESK, act)
+    assert refused(declared, "intake", declare(f"rpc.reply-intake-{NUMBER}"))
+
+
 def test_the_custodian_asks_what_is_declared_and_reads_its_own_answers(declared: Broker) -> None:
     assert not refused(declared, "escalation", get(REPLIES))
+    # What desks ask it, it answers.
+    assert not refused(declared, "escalation", get("rpc-escalation"))
+    assert not refused(declared, "escalation", publish(NUMBER))
     for name in ("intake.open_cases", "intake.cases_of", f"{DESK}.live_entries"):
         assert not refused(declared, "escalation", publish(name)), name
     for act in (
@@ -93,7 +122,9 @@ def test_the_custodian_asks_what_is_declared_and_reads_its_own_answers(declared:
         publish("intake.open_cases.more"),
         publish("dispatch-county.live_entries"),
         publish("dispatch-.live_entries"),
-        publish(NUMBER),
+        publish(f"{NUMBER}.more"),
+        publish("escalation.merge"),
+        declare("rpc-escalation"),
         get("rpc-intake"),
         get(f"rpc-{DESK}"),
         get(f"{REPLIES}x"),
@@ -144,6 +175,7 @@ def test_nobody_but_who_asks_may_make_a_queue(broker: Broker) -> None:
     assert {name for name, words in configures.items() if words != "^$"} == {
         "escalation",
         "notify",
+        *(f"dispatch-{level}" for level in LEVELS),
         topology.ADMINISTRATOR,
         topology.PROVISIONER,
     }

@@ -352,15 +352,27 @@ def test_a_unit_sees_its_calls_and_answers(services: Services) -> None:
 def test_a_case_is_supervised_and_watched(services: Services) -> None:
     custody = {"address": CASE["address"], "token": CASE["token"]}
     told = {"case": "c-1", "custody": custody, "supervised": {"times": 2}}
-    services.say("POST /v1/cases/c-1/supervise", (200, told))
-    result = run("supervise", "c-1", "--reason", "久拖不决")
+    services.say("POST /v1/desks/group/cases/c-1/supervise", (200, told))
+    result = run("desk", "group", "supervise", "c-1", "--reason", "久拖不决")
     assert result.stdout == "supervised 2 times, held by household 46900210421403007\n"
     assert services.asked[-1][2] == {"reason": "久拖不决"}
-    services.say("POST /v1/cases/c-1/watch", (200, {"id": "c-1", "watchers": ["officer:v-1"]}))
-    assert run("watchers", "c-1", "--officer", "v-1").stdout == "officer:v-1\n"
+    services.say(
+        "POST /v1/desks/group/cases/c-1/watch", (200, {"id": "c-1", "watchers": ["officer:v-1"]})
+    )
+    assert run("desk", "group", "watchers", "c-1", "--officer", "v-1").stdout == "officer:v-1\n"
     assert services.asked[-1][2] == {"officer": "v-1"}
-    services.say("POST /v1/cases/c-1/unwatch", (200, {"id": "c-1", "watchers": []}))
-    result = run("watchers", "c-1", "--level", "village", "--division", "469002104214", "--remove")
+    services.say("POST /v1/desks/group/cases/c-1/unwatch", (200, {"id": "c-1", "watchers": []}))
+    result = run(
+        "desk",
+        "group",
+        "watchers",
+        "c-1",
+        "--level",
+        "village",
+        "--division",
+        "469002104214",
+        "--remove",
+    )
     assert result.stdout == "nobody watches this case\n"
     assert services.asked[-1][2] == {"level": "village", "division": "469002104214"}
 
@@ -1123,21 +1135,33 @@ def test_what_an_act_shows_is_a_file_that_lies_elsewhere(
 def test_cases_are_merged_and_linked(services: Services) -> None:
     held = {"address": {"level": "village", "division": "469002104214", "unit": None}, "token": {}}
     told = {"kept": {"case": "c-1", **held}, "follower": {"case": "c-2", **held}, "heard": True}
-    services.say("POST /v1/cases/c-1/merge", (200, told))
-    result = run("merge", "c-1", "--with", "c-2", "--reason", "同一盏灯")
+    services.say("POST /v1/desks/group/cases/c-1/merge", (200, told))
+    result = run("desk", "group", "merge", "c-1", "--with", "c-2", "--reason", "同一盏灯")
     assert result.stdout == "c-2 follows c-1, held by village 469002104214\n"
     assert services.asked[-1][2] == {"with": "c-2", "reason": "同一盏灯"}
     assert (
-        json.loads(run("merge", "c-1", "--with", "c-2", "--reason", "r", "--json").stdout) == told
+        json.loads(
+            run("desk", "group", "merge", "c-1", "--with", "c-2", "--reason", "r", "--json").stdout
+        )
+        == told
     )
-    services.say("POST /v1/cases/c-1/merge", (202, {**told, "heard": False}))
-    assert "has not heard" in run("merge", "c-1", "--with", "c-2", "--reason", "r").stdout
-    services.say("POST /v1/cases/c-1/link", (200, {"id": "c-1", "linked": ["c-2"]}))
-    assert run("link", "c-1", "--with", "c-2").stdout == "c-2\n"
+    services.say("POST /v1/desks/group/cases/c-1/merge", (202, {**told, "heard": False}))
+    assert (
+        "has not heard"
+        in run("desk", "group", "merge", "c-1", "--with", "c-2", "--reason", "r").stdout
+    )
+    services.say("POST /v1/desks/group/cases/c-1/link", (200, {"id": "c-1", "linked": ["c-2"]}))
+    assert run("desk", "group", "link", "c-1", "--with", "c-2").stdout == "c-2\n"
     assert services.asked[-1][2] == {"case": "c-2"}
-    services.say("POST /v1/cases/c-1/unlink", (200, {"id": "c-1", "linked": []}))
-    assert "no case is linked" in run("link", "c-1", "--with", "c-2", "--remove").stdout
-    assert run("merge", "c-9", "--with", "c-2", "--reason", "r").exit_code == Exit.NOT_FOUND
+    services.say("POST /v1/desks/group/cases/c-1/unlink", (200, {"id": "c-1", "linked": []}))
+    assert (
+        "no case is linked"
+        in run("desk", "group", "link", "c-1", "--with", "c-2", "--remove").stdout
+    )
+    assert (
+        run("desk", "group", "merge", "c-9", "--with", "c-2", "--reason", "r").exit_code
+        == Exit.NOT_FOUND
+    )
 
 
 def test_what_may_be_the_same_is_listed(services: Services) -> None:

@@ -1,0 +1,113 @@
+"""Carries an act from the desk where it is done to the service that decides it, and back.
+
+    # at the desk
+    return relay.ask(self.rpc, desk_acts.SUPERVISE, call, level, case)
+
+    # in the service
+    @serve
+    def supervise(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return relay.answer(asked, partial(api.supervise, self.shell))
+
+The desk has checked the token, the role and the body; the service holds the caller's scope
+against the case and decides, as for a request of its own. What it answers, or what is wrong,
+the desk says to the caller word for word; it keeps the audit trail, for it knows from where the
+request came, which is no matter of the bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+from services.bus import logs, problems
+from services.bus.access import Guard
+from services.bus.audit import Trail
+from services.bus.auth import Identity
+from services.bus.desk_acts import DeskAct
+from services.bus.errors import Retry
+from services.bus.problems import Problem
+from services.bus.rpc import Caller, NoAnswer
+from services.bus.web import Answer, Call, surprise
+from services.grid.atlas import UnknownProfile
+from services.grid.scope import Scope
+
+_log = logs.get(__name__)
+
+
+def ask(rpc: Caller, act: DeskAct, call: Call, case: str) -> Answer:
+    """Has an act decided that somebody does at this desk to a case.
+
+    :raises Problem: the service says what is wrong with it, or does not answer; then it may have
+        been done: all acts can be sent again safely.
+    """
+    question = {
+        "case": case,
+        "body": call.body,
+        "identity": asdict(call.identity),
+        "if_match": None if call.if_match is None else sorted(call.if_match),
+        "idempotency_key": call.idempotency_key,
+    }
+    try:
+        said, _behind = rpc.call(act.service, act.name, question, seconds=act.seconds)
+    except NoAnswer as error:
+        _log.warning("an act was not answered", act=act.name, why=str(error))
+        call.trail.about(case)
+        call.trail.uncertain = True
+        raise problems.away(f"{act.service} does not answer") from error
+    # The service has asked its own, or the answer would be a problem.
+    call.guard.asked = True
+    call.trail.take(said["trail"])
+    if "problem" in said:
+        problem = _as_raised(said["problem"])
+        call.trail.uncertain = problem.status == HTTPStatus.INTERNAL_SERVER_ERROR
+        raise problem
+    return Answer(said["body"], headers=said["headers"], pending=said["pending"])
+
+
+def answer(asked: dict[str, Any], decide: Callable[[Call, str], Answer]) -> dict[str, Any]:
+    """What the service says to an act: its answer or the problem, and what it did.
+
+    :param decide: a handler, which gets the call and the case.
+    """
+    told = asked["identity"]
+    identity = Identity(told["subject"], told["role"], Scope(**told["scope"]))
+    guard, trail = Guard(identity), Trail()
+    call = Call(
+        body=asked["body"],
+        identity=identity,
+        if_match=None if asked["if_match"] is None else frozenset(asked["if_match"]),
+        idempotency_key=asked["idempotency_key"],
+        guard=guard,
+        trail=trail,
+    )
+    try:
+        done = decide(call, asked["case"])
+        if not guard.asked:
+            raise RuntimeError(f"{decide} did not ask how far the token reaches")
+    except Exception as error:  # noqa: BLE001 - a surprise is logged, and answered with 500
+        problem = problems.of_error(error)
+        if problem is None:
+            problem = surprise("an act of a desk")
+        elif isinstance(error, Retry | UnknownProfile):
+            _log.warning("put off an act of a desk", why=str(error))
+        return {"problem": _as_sent(problem), "trail": trail.told()}
+    said = {"body": done.body, "headers": dict(done.headers), "pending": done.pending}
+    return {**said, "trail": trail.told()}
+
+
+def _as_sent(problem: Problem) -> dict[str, Any]:
+    return {
+        "status": problem.status.value,
+        "detail": problem.detail,
+        "kind": problem.kind,
+        "headers": problem.headers,
+        "facts": problem.facts,
+    }
+
+
+def _as_raised(said: dict[str, Any]) -> Problem:
+    problem = Problem(said["status"], said["detail"], kind=said["kind"], headers=said["headers"])
+    problem.facts = said["facts"]
+    return problem
