@@ -156,7 +156,8 @@ def test_followers_that_were_forgotten_follow_again(still: County, database: Any
     result = reconciled(still)
     for case in (follower, forgetful):
         assert found(result, case) == ["follower_forgotten"]
-        assert still.timeline(case, "case.reconciled")[0]["data"]["found"] == "follower_forgotten"
+        (told,) = eventually("it is told", lambda c=case: still.timeline(c, "case.reconciled"))
+        assert told["data"]["found"] == "follower_forgotten"
     assert result["found"] == {"follower_forgotten": 2}
     mended(still, lead, follower, forgetful)
     for older, younger in pairs:
