@@ -133,7 +133,7 @@ def test_a_granted_escalation_says_who_holds_the_case_now(county: County) -> Non
     again = county.act("household", case, "escalate", reason="需要电工", attachments=[PICTURE])
     assert (again.status_code, again.json()) == (200, shown)
     group = county.arrived("group", case)
-    (moved,) = county.timeline(case, "case.escalated")
+    (moved,) = eventually("the hop", lambda: county.timeline(case, "case.escalated"))
     assert moved["data"]["reason"] == "requested"
     asked = moved["data"]["request"]
     assert (asked["reason"], asked["by"], asked["attachments"]) == (

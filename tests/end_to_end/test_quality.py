@@ -75,7 +75,8 @@ def test_feedback_closes_a_case_or_has_it_taken_up_again(county: County) -> None
     assert "taken up again" in other.json()["detail"]
     shown = county.case(case)
     assert (shown["token"]["round"], shown["feedback"]["comment"]) == (2, said["comment"])
-    assert county.timeline(case, "case.reopened")[0]["data"]["reopening"]["why"] == "unsatisfied"
+    (told,) = eventually("it is told", lambda: county.timeline(case, "case.reopened"))
+    assert told["data"]["reopening"]["why"] == "unsatisfied"
     assert all("张三" not in str(event) for event in county.timeline(case))
 
     # The second reopening is told upwards.
