@@ -58,6 +58,11 @@ class Identity:
     role: str
     scope: Scope = WHOLE
 
+    def claims(self) -> dict[str, str]:
+        """What a token says of them, and :func:`identity_of` reads."""
+        limits = {name: value for name, value in self.scope.as_dict().items() if value is not None}
+        return {"sub": self.subject, "role": self.role, **limits}
+
 
 ANONYMOUS = Identity("", "anonymous")
 """Who calls a public route without a token."""
@@ -103,14 +108,12 @@ def issue(
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
-        "sub": subject,
-        "role": role,
-        **{name: value for name, value in scope.as_dict().items() if value is not None},
+        **Identity(subject, role, scope).claims(),
         "iat": int(now),
         "nbf": int(now),
         "exp": int(now + lifetime),
     }
-    _identity(claims)
+    identity_of(claims)
     return jwt.encode(claims, key, algorithm=_SHARED_KEY_ALGORITHM)
 
 
@@ -151,7 +154,7 @@ class Tokens:
         except jwt.PyJWTError as error:
             raise InvalidToken(f"the token is not valid ({error}): ask for a new one") from error
         _check_times(payload, now)
-        return _identity(payload)
+        return identity_of(payload)
 
     def _key_of(self, header: Mapping[str, Any]) -> tuple[str | jwt.PyJWK, list[str]]:
         if self.keys is None:
@@ -176,8 +179,8 @@ def _check_times(payload: Mapping[str, Any], now: float) -> None:
         raise InvalidToken("the token is not valid yet: check the clock of who issued it")
 
 
-def _identity(payload: Mapping[str, Any]) -> Identity:
-    """Who the claims speak of.
+def identity_of(payload: Mapping[str, Any]) -> Identity:
+    """Who the claims of a token speak of.
 
     :raises InvalidToken: they are missing or can't be used.
     """

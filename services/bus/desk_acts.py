@@ -16,12 +16,14 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from services.bus.openapi import Shown
 from services.bus.topology import ANSWER_SECONDS
 from services.grid.events.parts import (
+    CASE,
     CODE,
     WORD,
     AddressSchema,
     InstantField,
     TokenSchema,
     attachments,
+    no_personal_number,
     public_text,
 )
 
@@ -84,9 +86,7 @@ class MergeBody(Schema):
         "reason": "同一盏路灯",
     }
 
-    other = fields.String(
-        required=True, data_key="with", validate=validate.Length(1, 200), metadata=_OTHER_CASE
-    )
+    other = fields.String(required=True, data_key="with", validate=CASE, metadata=_OTHER_CASE)
     reason = public_text(500, required=True, shortest=1)
     attachments = attachments("raise", load_default=list)
 
@@ -114,7 +114,7 @@ class WatchBody(Schema):
 
     example: ClassVar[dict[str, Any]] = {"officer": "v-214"}
 
-    officer = fields.String(validate=validate.Length(1, 80))
+    officer = fields.String(validate=[validate.Length(1, 80), no_personal_number])
     level = fields.String(validate=WORD)
     division = fields.String(validate=CODE)
     note = public_text(500, load_default="")
@@ -141,7 +141,7 @@ class LinkBody(Schema):
 
     example: ClassVar[dict[str, Any]] = {"case": "6f1d6f6e-52a5-5d0e-9f43-0d3c2f7f6a11"}
 
-    case = fields.String(required=True, validate=validate.Length(1, 200), metadata=_OTHER_CASE)
+    case = fields.String(required=True, validate=CASE, metadata=_OTHER_CASE)
     note = public_text(500, load_default="")
     attachments = attachments("raise", load_default=list)
 

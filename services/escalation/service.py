@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from services.bus import relay
+from services.bus import desk_acts, relay
 from services.bus.access import Touches
 from services.bus.alarm import every, lanes
 from services.bus.consumer import Batch, events
@@ -64,13 +64,13 @@ class Service(Operations):
     @serve
     def supervise(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Has a case supervised (督办), as somebody asks at their desk."""
-        return relay.answer(asked, partial(api.supervise, self.shell))
+        return relay.answer(desk_acts.SUPERVISE, asked, partial(api.supervise, self.shell))
 
     @serve
     def merge(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Merges two cases (并案), as somebody asks at their desk."""
         decide = partial(duplicates.merge, self.shell, self.markers, self.rpc)
-        return relay.answer(asked, decide)
+        return relay.answer(desk_acts.MERGE, asked, decide)
 
     @route(
         "POST",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from services.bus import relay
+from services.bus import desk_acts, relay
 from services.bus.access import Touches
 from services.bus.alarm import alarm, every
 from services.bus.consumer import Batch, events
@@ -84,22 +84,22 @@ class Service(Operations, Open311):
     @serve
     def watch(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Has somebody told of what happens to a case (关注), as asked at a desk."""
-        return relay.answer(asked, partial(api.watch, self.shell, away=False))
+        return relay.answer(desk_acts.WATCH, asked, partial(api.watch, self.shell, away=False))
 
     @serve
     def unwatch(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Has somebody told of it no longer (取消关注), as asked at a desk."""
-        return relay.answer(asked, partial(api.watch, self.shell, away=True))
+        return relay.answer(desk_acts.UNWATCH, asked, partial(api.watch, self.shell, away=True))
 
     @serve
     def link(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Links two cases that have to do with each other (关联), as asked at a desk."""
-        return relay.answer(asked, partial(related.link, self.shell, on=True))
+        return relay.answer(desk_acts.LINK, asked, partial(related.link, self.shell, on=True))
 
     @serve
     def unlink(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Two cases have nothing to do with each other after all, as said at a desk."""
-        return relay.answer(asked, partial(related.link, self.shell, on=False))
+        return relay.answer(desk_acts.UNLINK, asked, partial(related.link, self.shell, on=False))
 
     @route(
         "POST",

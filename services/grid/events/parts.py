@@ -36,6 +36,10 @@ CODE = validate.Regexp(
     r"^[0-9]{6,32}\Z", error="Write a division code: 6 digits of the county, or more below it."
 )
 
+CASE = validate.Regexp(
+    r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", error="Write a case's id, as a report got it."
+)
+
 
 class Kept(Schema):
     """A schema that keeps the fields it does not know: a newer publisher may send more."""
