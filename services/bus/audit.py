@@ -7,7 +7,8 @@ from, action, target, cases, changes, said, status, why, idempotency_key, tracep
 - ``action`` is the route (``POST /v1/cases/<case>/reopen``), ``target`` its variables;
 - ``changes`` are ``{case, before, after}``, each ``{token, address, status}`` or none, ``said``
   what else can be said of it in a few words: never a note, a name or a number;
-- ``status`` is the answer's, ``why`` the rule or reason of a refusal.
+- ``status`` is the answer's, ``why`` the rule or reason of a refusal, or of a failure after
+  something was changed, or may have been.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ all are busy.
 
 What a route says of itself is also its documentation (:mod:`services.bus.openapi`).
 
-Whatever changes something, and every refusal of it, is kept in the audit trail before it is
-answered: :mod:`services.bus.audit`.
+Whatever changes something, or may have, and every refusal of it, is kept in the audit trail
+before it is answered: :mod:`services.bus.audit`.
 """
 
 from __future__ import annotations
@@ -382,7 +382,8 @@ class Route(Entrypoint):
             return
         problem = problems.of_error(error)
         status = problem.status.value if problem else 500
-        if problem is None or status in _REFUSALS or call.trail.uncertain:
+        done = call.trail.uncertain or call.trail.changes
+        if problem is None or status in _REFUSALS or done:
             why = problem.detail if problem else "it failed: see the log"
             self._auditor().refused(asked, call.identity, status, why, call.trail)
 

@@ -279,6 +279,15 @@ def test_what_is_done_and_refused_is_in_the_audit_trail(tiny: Tiny) -> None:
     assert not trail(tiny, status=422)
 
 
+def test_what_was_changed_before_it_failed_is_in_the_audit_trail(tiny: Tiny) -> None:
+    assert httpx.post(f"{tiny.url}/v1/fail/half").status_code == 409
+    (kept,) = trail(tiny, status=409)
+    assert (kept["cases"], kept["why"]) == (["case-1"], "nobody is followed any more")
+    assert kept["changes"][0]["after"]["address"] == {"level": "village"}
+    assert httpx.post(f"{tiny.url}/v1/fail/refused").status_code == 409
+    assert len(trail(tiny, status=409)) == 1
+
+
 def test_the_trail_is_for_auditors_and_operators(tiny: Tiny) -> None:
     url = f"{tiny.url}/v1/audit"
     assert httpx.get(url, headers=bearer("operator")).status_code == 200

@@ -168,6 +168,10 @@ class Service(Operations):
             logs.get("tiny").info("a late answer begins")
             eventlet.sleep(0.5)
             return {"late": True}
+        if code == "half":
+            state = {"token": {"round": 1}, "address": {"level": "village"}}
+            call.trail.changed(None, {"case": "case-1", "state": state})
+            raise Refused("nobody is followed any more")
         raise {
             "refused": Refused("another desk holds it", held_by={"level": "village"}, status=1),
             "away": DatabaseAway("MongoDB: secret-host:27017"),
