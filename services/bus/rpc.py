@@ -68,8 +68,14 @@ class Reader(SharedExtension, ProviderCollector):
         self._left = Flag()
         self._left.set()
         self._connection: Any = None
+        self._reading = False
         self._consumers: dict[Any, Consumer] = {}
         self._late: list[Any] = []
+
+    def setup(self) -> None:
+        """See nameko's ``Extension``."""
+        # Else who lacks a queue or a right would take part, and neither ask nor answer.
+        self.container.config["READINESS"].register("rpc", lambda: self._reading)
 
     def start(self) -> None:
         """See nameko's ``Extension``."""
@@ -114,6 +120,7 @@ class Reader(SharedExtension, ProviderCollector):
         while not self._stopping.is_set():
             try:
                 self._connect()
+                self._reading = True
                 pause = _FIRST_PAUSE_SECONDS
                 while not self._stopping.is_set():
                     self._drain()
@@ -164,6 +171,7 @@ class Reader(SharedExtension, ProviderCollector):
         self.container.spawn_managed_thread(take, identifier="rpc message")
 
     def _disconnect(self) -> None:
+        self._reading = False
         connection, self._connection = self._connection, None
         if connection is not None:
             try:

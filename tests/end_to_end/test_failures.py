@@ -47,6 +47,33 @@ def test_a_desk_that_is_down_holds_nothing_up(county: County) -> None:
     assert refused.json()["held_by"]["level"] in ("village", "township")
 
 
+def test_a_desk_that_may_not_ask_is_not_ready(county: County) -> None:
+    """As after an upgrade before which the rights were not imported."""
+    rights = f"{county.about['broker']}/api/permissions/%2F/dispatch-village"
+    has = httpx.get(rights).json()
+    may = {name: has[name] for name in ("configure", "write", "read")}
+
+    def ready() -> dict[str, Any] | None:
+        try:
+            answer = httpx.get(f"{county.about['desks']['village']}/readyz")
+        except httpx.TransportError:
+            return None
+        checks: dict[str, Any] = answer.json()["checks"]
+        assert (answer.status_code == 200) == all(checks.values())
+        return checks if all(checks[name] for name in checks if name != "rpc") else None
+
+    httpx.put(rights, json={**may, "configure": "^$"}).raise_for_status()
+    try:
+        county.stack.stop("dispatch-village")
+        county.stack.start("dispatch-village")
+        checks = eventually("all the rest is ready", ready)
+        assert checks and checks["rpc"] is False
+    finally:
+        httpx.put(rights, json=may).raise_for_status()
+    # It tries again by itself.
+    eventually("it may ask", lambda: (found := ready()) and found["rpc"])
+
+
 def test_an_answer_given_in_time_while_the_custodian_was_down_counts(county: County) -> None:
     case = county.report()
     entry = county.arrived("household", case)
