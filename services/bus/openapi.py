@@ -216,7 +216,7 @@ def _operation(route: RouteLike, handler: Any, converter: Converter) -> dict[str
         answer["headers"] = {"ETag": _header("Which version this is, for `If-Match`.")}
     made["responses"] = {str(route.status): answer, **_problems(route)}
     if route.waits:
-        where = {"Location": _header("Where the answer is to be seen once it is there.")}
+        where = {"Location": _header("Where the answer is to be seen once it is there, if here.")}
         asked = {**answer, "description": "It is asked for, and not answered yet."}
         made["responses"]["202"] = {**asked, "headers": {**answer.get("headers", {}), **where}}
     if route.cache_seconds:

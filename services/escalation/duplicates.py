@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from services.bus import metrics, problems
@@ -91,12 +90,9 @@ def merge(
     heard = _heard(custodian, rpc, pair[1])
     found = read([case, *pair])
     kept, follower = (_held(found[each]) for each in pair)
+    body = {"kept": kept, "follower": follower, "heard": heard}
     headers = {"ETag": etag(shown(custodian, found[case]))}
-    answer = Answer({"kept": kept, "follower": follower, "heard": heard}, headers=headers)
-    if heard:
-        return answer
-    where = {"Location": f"/v1/cases/{pair[1]}/deadlines"}
-    return replace(answer, headers={**headers, **where}, pending=True)
+    return Answer(body, headers=headers, pending=not heard)
 
 
 def _heard(custodian: CustodianShell, rpc: Caller, case: str) -> bool:
