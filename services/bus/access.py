@@ -38,11 +38,13 @@ class Touches(Enum):
 class Guard:
     """Holds one caller's scope against what a request touches.
 
-    ``asked`` is whether it was asked at all.
+    ``asked`` is whether it was asked at all, ``desk`` the level of the desk that asks for the
+    caller, if one does: it reaches no further than that, whoever it says is calling.
     """
 
     identity: Identity = ANONYMOUS
     asked: bool = False
+    desk: str | None = None
 
     @property
     def reports(self) -> bool:
@@ -56,7 +58,12 @@ class Guard:
         :raises Retry: the directory, by which it is decided, has not arrived yet.
         """
         if not self.reaches(atlas, *addresses):
-            raise forbidden(self.identity, RULE)
+            raise self.refusal()
+
+    def refusal(self, **facts: Any) -> Problem:
+        """The 403 of what the caller's scope does not cover."""
+        at_desk = f"; at the {self.desk} desk what is addressed to its level or below it"
+        return forbidden(self.identity, RULE + (at_desk if self.desk else ""), **facts)
 
     def reaches(self, atlas: Atlas, *addresses: Address) -> bool:
         """Whether the caller's scope covers one of these addresses.
@@ -64,8 +71,10 @@ class Guard:
         :raises Retry: the directory, by which it is decided, has not arrived yet.
         """
         self.asked = True
-        scope = self._known(atlas)
-        return any(scope.covers(address, atlas) for address in addresses)
+        scope, desk = self._known(atlas), Scope(level=self.desk)
+        return any(
+            scope.covers(address, atlas) and desk.covers(address, atlas) for address in addresses
+        )
 
     def own(self) -> str:
         """By whom the cases of a list must have been reported: the caller."""
@@ -117,7 +126,7 @@ class Guard:
 
     def _known(self, atlas: Atlas) -> Scope:
         scope = self.identity.scope
-        if scope != WHOLE and not atlas.directory.divisions:
+        if (scope != WHOLE or self.desk) and not atlas.directory.divisions:
             raise Retry("the directory has not arrived yet")
         return scope
 

@@ -5,11 +5,12 @@
 
     # in the service
     @serve
-    def supervise(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return relay.answer(desk_acts.SUPERVISE, asked, partial(api.supervise, self.shell))
+    def supervise(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
+        return relay.answer(desk_acts.SUPERVISE, asked, desk, partial(api.supervise, self.shell))
 
-The desk has checked the token; who calls is all that it is believed. The service checks the rest
-once more, holds the caller's scope against the case and decides, as for a request of its own.
+The desk has checked the token; who calls is all that it is believed, and only of cases at its level
+or below it, which the broker vouches for. The service checks the rest once more, holds the
+caller's scope against the case and decides, as for a request of its own.
 What it answers, or what is wrong, the desk says to the caller word for word; it keeps the audit
 trail, for it knows from where the request came, which is no matter of the bus.
 """
@@ -84,15 +85,16 @@ def ask(rpc: Caller, act: DeskAct, call: Call, case: str) -> Answer:
 
 
 def answer(
-    act: DeskAct, asked: dict[str, Any], decide: Callable[[Call, str], Answer]
+    act: DeskAct, asked: dict[str, Any], desk: str, decide: Callable[[Call, str], Answer]
 ) -> dict[str, Any]:
     """What the service says to an act: its answer or the problem, and what it did.
 
+    :param desk: the level of the desk that asks, as the broker vouches for.
     :param decide: a handler, which gets the call and the case.
     """
     trail = Trail()
     try:
-        call, case = _read(act, asked, trail)
+        call, case = _read(act, asked, desk, trail)
         done = decide(call, case)
         if not call.guard.asked:
             raise RuntimeError(f"{decide} did not ask how far the token reaches")
@@ -107,7 +109,7 @@ def answer(
     return {**said, "trail": trail.told()}
 
 
-def _read(act: DeskAct, asked: dict[str, Any], trail: Trail) -> tuple[Call, str]:
+def _read(act: DeskAct, asked: dict[str, Any], desk: str, trail: Trail) -> tuple[Call, str]:
     question = _Question().load(asked)
     try:
         body = act.body.load(question["body"])
@@ -122,7 +124,7 @@ def _read(act: DeskAct, asked: dict[str, Any], trail: Trail) -> tuple[Call, str]
         identity=identity,
         if_match=None if tags is None else frozenset(tags),
         idempotency_key=question["idempotency_key"],
-        guard=Guard(identity),
+        guard=Guard(identity, desk=desk),
         trail=trail,
     )
     return call, question["case"]

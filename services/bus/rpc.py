@@ -199,7 +199,7 @@ class _Questions(RpcConsumer):
             self.queue_consumer.register_provider(self)
 
     def get_provider_for_method(self, routing_key: str) -> Any:
-        method = routing_key.rpartition(".")[2]
+        _instance, method, *_level = routing_key.split(".")
         return super().get_provider_for_method(f"{self.container.service_name}.{method}")
 
     def handle_result(self, message: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
@@ -222,6 +222,13 @@ class _Serve(Rpc):
 
     def __init__(self) -> None:
         super().__init__(expected_exceptions=(Retry,))
+
+    def handle_message(self, body: Any, message: Any) -> None:
+        """A question of a desk has its level as ``desk``: the broker lets it name no other."""
+        _instance, _method, *level = message.delivery_info["routing_key"].split(".")
+        if level:
+            body["kwargs"]["desk"] = level[0]
+        super().handle_message(body, message)
 
 
 class _Answers(ReplyListener):
@@ -269,7 +276,9 @@ class Caller:
         late = NoAnswer(f"{instance} did not answer within {seconds:g} s")
         try:
             with eventlet.Timeout(seconds, late):
-                ask = _Method(self._worker, instance, method, self._answers)
+                level = self._worker.container.config["LEVEL"]
+                key = f"{method}.{level}" if level else method
+                ask = _Method(self._worker, instance, key, self._answers)
                 said = ask(*arguments)
                 return said["answer"], said["behind"]
         except UnknownService as error:

@@ -380,7 +380,7 @@ def _declare_rpc(channel: Any, owner: Instance) -> None:
     }
     _queue(channel, queue, arguments)
     for method in SERVES[owner.service]:
-        channel.queue_bind(queue, RPC, f"{owner.name}.{method}")
+        channel.queue_bind(queue, RPC, f"{owner.name}.{method}.#")
 
 
 def _work_queue(channel: Any, queue: str, dead_key: str, *, single: bool) -> None:
@@ -441,9 +441,13 @@ def _replies(owner: Instance) -> str:
 
 
 def _asks_and_answers(asker: Instance, owners: Iterable[Instance]) -> str:
-    """A pattern of everything that somebody may ask of anybody, and of what answers go to."""
+    """A pattern of everything that somebody may ask of anybody, and of what answers go to.
+
+    A desk says of which level it is, and can't say another.
+    """
+    level = f".{asker.level}" if asker.level else ""
     words = [
-        f"{owner.name}.{name}"
+        f"{owner.name}.{name}{level}"
         for owner in owners
         for name in SERVES.get(owner.service, ())
         if name in CALLERS.get(asker.service, ())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.bus import metrics, problems
-from services.bus.access import Guard, forbidden
+from services.bus.access import Guard
 from services.bus.errors import Refused, Retry
 from services.bus.fold import Decision, Document, Record, Work
 from services.bus.problems import Problem
@@ -21,7 +21,6 @@ from services.escalation.shell import CustodianShell
 from services.escalation.switching import is_behind
 from services.grid.atlas import Atlas
 from services.grid.clock import Instant, monotonic
-from services.grid.scope import RULE
 from services.grid.tokens import Address
 
 HEARD_SECONDS = 5.0
@@ -88,7 +87,8 @@ def merge(
     call.trail.about(case, other, *pair)
     custodian.ring()
     heard = _heard(custodian, rpc, pair[1])
-    found = read([case, *pair])
+    # Who might read them is told who holds them now, wherever they are by now.
+    found = _documents(custodian, [case, *pair])
     kept, follower = (_held(found[each]) for each in pair)
     body = {"kept": kept, "follower": follower, "heard": heard}
     headers = {"ETag": etag(shown(custodian, found[case]))}
@@ -189,7 +189,7 @@ def _must_hold(call: Call, atlas: Atlas, document: Document) -> None:
     held_by = document["state"]["address"]
     if not call.guard.reaches(atlas, Address.of(held_by)):
         near = call.identity.scope.covers_division(document["facts"]["division"], atlas)
-        raise forbidden(call.identity, RULE, **({"held_by": held_by} if near else {}))
+        raise call.guard.refusal(**({"held_by": held_by} if near else {}))
 
 
 def _must_read(guard: Guard, atlas: Atlas, document: Document) -> None:

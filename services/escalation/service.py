@@ -62,15 +62,15 @@ class Service(Operations):
         self.switching.work(self.shell, self.markers)
 
     @serve
-    def supervise(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def supervise(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
         """Has a case supervised (督办), as somebody asks at their desk."""
-        return relay.answer(desk_acts.SUPERVISE, asked, partial(api.supervise, self.shell))
+        return relay.answer(desk_acts.SUPERVISE, asked, desk, partial(api.supervise, self.shell))
 
     @serve
-    def merge(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def merge(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
         """Merges two cases (并案), as somebody asks at their desk."""
         decide = partial(duplicates.merge, self.shell, self.markers, self.rpc)
-        return relay.answer(desk_acts.MERGE, asked, decide)
+        return relay.answer(desk_acts.MERGE, asked, desk, decide)
 
     @route(
         "POST",

@@ -82,24 +82,30 @@ class Service(Operations, Open311):
         return replay.happened(self.shell.timeline, Instant(at), key, types, limit)
 
     @serve
-    def watch(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def watch(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
         """Has somebody told of what happens to a case (关注), as asked at a desk."""
-        return relay.answer(desk_acts.WATCH, asked, partial(api.watch, self.shell, away=False))
+        return relay.answer(
+            desk_acts.WATCH, asked, desk, partial(api.watch, self.shell, away=False)
+        )
 
     @serve
-    def unwatch(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def unwatch(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
         """Has somebody told of it no longer (取消关注), as asked at a desk."""
-        return relay.answer(desk_acts.UNWATCH, asked, partial(api.watch, self.shell, away=True))
+        return relay.answer(
+            desk_acts.UNWATCH, asked, desk, partial(api.watch, self.shell, away=True)
+        )
 
     @serve
-    def link(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def link(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
         """Links two cases that have to do with each other (关联), as asked at a desk."""
-        return relay.answer(desk_acts.LINK, asked, partial(related.link, self.shell, on=True))
+        return relay.answer(desk_acts.LINK, asked, desk, partial(related.link, self.shell, on=True))
 
     @serve
-    def unlink(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def unlink(self, asked: dict[str, Any], desk: str) -> dict[str, Any]:
         """Two cases have nothing to do with each other after all, as said at a desk."""
-        return relay.answer(desk_acts.UNLINK, asked, partial(related.link, self.shell, on=False))
+        return relay.answer(
+            desk_acts.UNLINK, asked, desk, partial(related.link, self.shell, on=False)
+        )
 
     @route(
         "POST",

@@ -432,6 +432,22 @@ def test_one_acts_at_the_desks_that_one_s_token_reaches(county: County) -> None:
         assert nobody.status_code == 403
 
 
+def test_a_desk_asks_for_nothing_above_its_level_whoever_calls(county: County) -> None:
+    case, other = calm(county, "village"), calm(county, "village")
+    acts: list[tuple[str, dict[str, str]]] = [
+        ("supervise", {"reason": "群众多次反映"}),
+        ("watch", {"officer": "v-205"}),
+        ("link", {"case": other}),
+        ("merge", {"with": other, "reason": "同一盏灯"}),
+    ]
+    for action, body in acts:
+        below = county.act("group", case, action, "operator", **body)
+        assert below.status_code == 403, below.text
+        assert "at the group desk what is addressed to its level" in below.json()["detail"]
+    for action, body in acts:
+        assert county.act("village", case, action, "operator", **body).status_code == 200
+
+
 def test_what_is_done_elsewhere_is_kept_in_the_trail_of_the_desk(county: County) -> None:
     case = calm(county)
     assert county.act("village", case, "supervise", reason="群众多次反映").status_code == 200

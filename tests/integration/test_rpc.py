@@ -91,16 +91,18 @@ def test_a_desk_asks_what_its_officers_may_have_done_and_intake_nothing(declared
     assert not refused(declared, DESK, bind(mine, NUMBER))
     assert not refused(declared, DESK, get(mine))
     for name in ("supervise", "merge"):
-        assert not refused(declared, DESK, publish(f"escalation.{name}")), name
+        assert not refused(declared, DESK, publish(f"escalation.{name}.household")), name
         assert refused(declared, "notify", publish(f"escalation.{name}")), name
         assert refused(declared, "intake", publish(f"escalation.{name}")), name
     for name in ("watch", "unwatch", "link", "unlink"):
-        assert not refused(declared, DESK, publish(f"intake.{name}")), name
+        assert not refused(declared, DESK, publish(f"intake.{name}.household")), name
         assert refused(declared, "escalation", publish(f"intake.{name}")), name
     for act in (
         publish("intake.happened"),
         publish("escalation.migrate"),
-        publish("escalation.merge.more"),
+        publish("escalation.merge"),
+        publish("escalation.merge.township"),
+        publish("escalation.merge.household.more"),
         get("rpc-escalation"),
         bind(mine, "escalation.merge"),
         bind(mine, "#"),

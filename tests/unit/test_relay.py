@@ -37,7 +37,9 @@ class Service(Caller):
         self.asked.append(question)
         if self.away:
             raise NoAnswer("it is away")
-        return json.loads(json.dumps(relay.answer(self.act, question, self._decide))), False
+        return json.loads(
+            json.dumps(relay.answer(self.act, question, "village", self._decide))
+        ), False
 
     def _decide(self, call: Call, case: str) -> Answer:
         self.calls.append(call)
@@ -119,7 +121,7 @@ def test_a_desk_is_believed_who_calls_and_nothing_else(wrong: dict[str, Any], st
         "idempotency_key": None,
     }
     service = Service(SUPERVISE)
-    assert "problem" not in relay.answer(SUPERVISE, sound, service._decide)
+    assert "problem" not in relay.answer(SUPERVISE, sound, "village", service._decide)
     service.calls.clear()
-    said = relay.answer(SUPERVISE, sound | wrong, service._decide)
+    said = relay.answer(SUPERVISE, sound | wrong, "village", service._decide)
     assert (said["problem"]["status"], service.calls) == (status, [])

@@ -134,6 +134,20 @@ def test_a_list_is_narrowed_and_what_is_named_must_be_inside() -> None:
         assert "division 469002104214, level village" in raised.value.detail
 
 
+def test_a_desk_that_asks_reaches_no_further_than_its_level() -> None:
+    county = Guard(Identity("o-1", "operator", WHOLE), desk="group")
+    county.must_reach(ATLAS, Address("group", GROUP))
+    for asking, address in (
+        (county, Address("village", SHAMEI)),
+        (county, Address("village", SHAMEI, TEAM)),
+        (Guard(Identity("o-1", "officer", OFFICER), desk="group"), Address("village", SHAMEI)),
+        (Guard(Identity("o-1", "officer", OFFICER), desk="township"), Address("township", SHAMEI)),
+    ):
+        with pytest.raises(Problem) as raised:
+            asking.must_reach(ATLAS, address)
+        assert f"at the {asking.desk} desk what is addressed to its" in raised.value.facts["rule"]
+
+
 def test_one_of_several_addresses_is_enough() -> None:
     guard().must_reach(ATLAS, Address("village", "469002104205"), Address("village", SHAMEI))
     with pytest.raises(Problem):

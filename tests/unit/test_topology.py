@@ -56,7 +56,15 @@ def test_who_answers_and_asks_may_write_both_and_nothing_more() -> None:
         if (row["user"], row["exchange"]) == ("dispatch-village", topology.RPC)
     ]
     number = "6f1d6f6e-52a5-5d0e-9f43-0d3c2f7f6a11"
-    for key in (number, "escalation.merge", "intake.watch"):
+    for key in (number, "escalation.merge.village", "intake.watch.village"):
         assert re.match(desk["write"], key)
-    for key in ("escalation.mergex", "intake.open_cases", f"x{number}", f"{number}.merge", ""):
+    for key in (
+        "escalation.merge",
+        "escalation.merge.township",
+        "escalation.merge.villagex",
+        "intake.open_cases",
+        f"x{number}",
+        f"{number}.merge",
+        "",
+    ):
         assert not re.match(desk["write"], key)
