@@ -84,16 +84,17 @@ def pair(
     ends = [end(read, case) for case in (one, other)]
     if ends[0]["case"] == ends[1]["case"]:
         return None
+    older, younger = sorted(ends, key=_age)
+    held = {"case": older["case"], "held_by": older["state"]["address"]}
     names = {atlas.profile(end["facts"]["profile"]).name for end in ends}
     if len(names) > 1:
         said = f"they are under different profiles, {' and '.join(sorted(names))}"
-        raise Refused(f"{said}: their urgencies and deadlines can't be compared")
-    older, younger = sorted(ends, key=_age)
+        raise Refused(f"{said}: their urgencies and deadlines can't be compared", **held)
     # What follows the younger one follows the older one as well.
     there, more = len(_who_follows(older)), 1 + len(_live(younger))
     if there + more > MOST_FOLLOWERS:
         said = f"{there} cases follow {older['case']}, and {more} more would"
-        raise Refused(f"{said}: {MOST_FOLLOWERS} are the most")
+        raise Refused(f"{said}: {MOST_FOLLOWERS} are the most", **held)
     return older, younger
 
 

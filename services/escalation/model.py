@@ -417,7 +417,8 @@ def supervise(
     if _wanted(decider.token, by, reason, key) in asked:
         return Decision(document, answer=document)
     if key is not None and any((item["by"], item.get("key")) == (by, key) for item in asked):
-        raise Refused("this Idempotency-Key was used for another reason: use a new key")
+        used = "this Idempotency-Key was used for another reason: use a new key"
+        raise Refused(used, held_by=document["state"]["address"])
     decider.supervise_now("asked", by, reason, key, attachments)
     decision = decider.decision()
     return replace(decision, answer=decision.document)

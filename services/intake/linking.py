@@ -48,7 +48,8 @@ def must_have_room(document: Document, other: str) -> None:
     known = linked(document)
     if other not in known and len(known) >= MOST_LINKS:
         said = f"{MOST_LINKS} cases are linked with {document['case']} already"
-        raise Refused(f"{said}: one of them must go first", case=document["case"])
+        held = {"case": document["case"], "held_by": document["state"]["address"]}
+        raise Refused(f"{said}: one of them must go first", **held)
 
 
 def link(

@@ -325,7 +325,8 @@ def watch(
     if to == known["to"]:
         return Decision(document, answer=document)
     if len(to) > MOST_WATCHERS:
-        raise Refused(f"{MOST_WATCHERS} watch this case already: one of them must leave first")
+        full = f"{MOST_WATCHERS} watch this case already: one of them must leave first"
+        raise Refused(full, held_by=document["state"]["address"])
     version = known["version"] + 1
     document = {**document, "watchers": {"to": to, "version": version}}
     event = case_event(

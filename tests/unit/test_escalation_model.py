@@ -781,8 +781,9 @@ def test_who_supervises_again_says_so_with_another_reason_or_key() -> None:
     assert supervised(document, key="k-1", at=plus(START, 90)).events == ()
     assert types(supervised(document, key="k-2")) == ["supervised"]
     assert types(supervised(document, "还没有人去")) == ["supervised"]
-    with pytest.raises(Refused, match="was used for another reason"):
+    with pytest.raises(Refused, match="was used for another reason") as raised:
         supervised(document, "还没有人去", key="k-1")
+    assert raised.value.facts == {"held_by": document["state"]["address"]}
     assert types(supervised(document, "还没有人去", key="k-1", by="t-2")) == ["supervised"]
 
 

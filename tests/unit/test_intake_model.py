@@ -248,5 +248,6 @@ def test_who_watches_a_case_is_told_with_a_version() -> None:
     assert gone.events[0].data["watchers"] == ["desk:village:469002104214"]
     assert [decision.events[0].data["version"] for decision in (first, second, gone)] == [1, 2, 3]
     many = [f"officer:{number}" for number in range(model.MOST_WATCHERS + 1)]
-    with pytest.raises(Refused, match="watch this case already"):
+    with pytest.raises(Refused, match="watch this case already") as raised:
         model.watch(document, "operator", many, **at)
+    assert raised.value.facts == {"held_by": document["state"]["address"]}

@@ -18,7 +18,8 @@ def test_neither_of_two_is_linked_with_more_than_a_case_may(
     full: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def readable(_intake: Any, _call: Any, case: str) -> dict[str, Any]:
-        return {"case": case, "links": FULL if case == full else {}}
+        held = {"address": {"level": "village", "division": "469002104214", "unit": None}}
+        return {"case": case, "state": held, "links": FULL if case == full else {}}
 
     monkeypatch.setattr(related, "readable", readable)
     call: Any = SimpleNamespace(
@@ -27,7 +28,10 @@ def test_neither_of_two_is_linked_with_more_than_a_case_may(
     intake: Any = SimpleNamespace(county=None, act=None)
     with pytest.raises(Refused) as refused:
         related.link(intake, call, "a", on=True)
-    assert refused.value.facts == {"case": full}
+    assert (refused.value.facts["case"], refused.value.facts["held_by"]["level"]) == (
+        full,
+        "village",
+    )
 
 
 def test_a_link_that_is_there_already_needs_no_room() -> None:

@@ -495,8 +495,10 @@ def test_those_that_left_make_room_for_others() -> None:
         )
 
     assert pair(gone) is not None
-    with pytest.raises(Refused, match="200 are the most"):
+    with pytest.raises(Refused, match="200 are the most") as raised:
         pair({**gone, **there})
+    address = documents["case-1"]["state"]["address"]
+    assert raised.value.facts == {"case": "case-1", "held_by": address}
 
 
 def test_a_merge_is_told_and_a_departure_is_no_merge() -> None:
@@ -530,10 +532,11 @@ def test_cases_under_rules_of_different_counties_are_not_merged() -> None:
     documents = world.nodes["escalation"].store.documents()
     facts = {**documents["case-2"]["facts"], "profile": theirs.id}
     documents["case-2"] = {**documents["case-2"], "facts": facts}
-    with pytest.raises(Refused, match="different profiles, another and sample"):
+    with pytest.raises(Refused, match="different profiles, another and sample") as raised:
         merging.pair(
             lambda cases: {case: documents[case] for case in cases}, "case-1", "case-2", county
         )
+    assert raised.value.facts["held_by"] == documents["case-1"]["state"]["address"]
 
 
 def test_what_is_said_late_about_an_earlier_merge_changes_nothing() -> None:
