@@ -189,6 +189,9 @@ def test_a_case_goes_down_sideways_and_back(county: County) -> None:
         "nobody_sent_it",
         "township",
     )
+    # It was asked for, which is in the events, and so in the trail.
+    asked = county.audit("township", case=case)[0]
+    assert (asked["status"], asked["changes"][0]["case"]) == (409, case)
 
 
 def test_a_unit_has_a_case_with_its_own_officer(county: County) -> None:
