@@ -43,7 +43,7 @@ _LEAVES_SECONDS = 3.0
 _CONFIRM_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
-# More than merges that wait for each other's desks: those must not hold up what is quick.
+# More than the merges that wait for a desk: those must not hold up what is quick.
 _AT_ONCE = 20
 
 _EXCHANGE = Exchange(RPC, type="topic", durable=True, no_declare=True)

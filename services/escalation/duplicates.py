@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from threading import Semaphore
 from typing import Any
 
 from services.bus import metrics, problems
@@ -25,7 +26,10 @@ from services.grid.tokens import Address
 
 HEARD_SECONDS = 5.0
 """Real seconds for which it is waited that the younger one's desk has heard, before a 202."""
+_MOST_WAITING = 8
+"""How many merges wait so at once: fewer than are taken in hand, so that others are not held up."""
 _TRIES = 10
+_room = Semaphore(_MOST_WAITING)
 
 Read = Callable[[Sequence[str]], Mapping[str, Document]]
 
@@ -98,9 +102,20 @@ def merge(
 def _heard(custodian: CustodianShell, rpc: Caller, case: str) -> bool:
     """Waits some seconds for the desk of a follower to have heard that it is one.
 
+    While as many wait as may, nobody is asked.
+
     :returns: whether it has; if not, it may resolve the case still, which then follows nobody.
     :raises Refused: it resolved it before, or nobody is followed any more.
     """
+    if not _room.acquire(blocking=False):
+        return False
+    try:
+        return _waited(custodian, rpc, case)
+    finally:
+        _room.release()
+
+
+def _waited(custodian: CustodianShell, rpc: Caller, case: str) -> bool:
     until, pause = monotonic() + HEARD_SECONDS, 0.05
     while True:
         document = _documents(custodian, [case])[case]

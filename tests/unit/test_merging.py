@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Semaphore
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from services.bus.errors import Refused
 from services.bus.fold import Document
-from services.escalation import merging, model
+from services.escalation import duplicates, merging, model
 from services.grid import deadlines
 from services.grid.calendars import Pause
 from services.grid.clock import Instant, plus
@@ -566,3 +568,37 @@ def test_whatever_its_holder_does_the_follower_is_resolved(action: str) -> None:
     assert world.status(2) == "resolved"
     assert "suspension" not in world.held(2)["state"]
     invariants.all_hold(world)
+
+
+def test_while_as_many_merges_wait_as_may_the_next_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Desk:
+        def call(self, instance: str, *_question: Any) -> tuple[list[dict[str, Any]], bool]:
+            asked.append(instance)
+            return [{"status": "ended", "ended": "custody"}], False
+
+    place = {"level": "village", "division": VILLAGE, "unit": None}
+    document = {
+        "case": "case-2",
+        "facts": {"follows": "case-1"},
+        "following": {"round": 1, "hop": 1},
+        "seen": [{"round": 1, "hop": 0, "address": place}],
+        "state": {"address": place, "token": {"stage": "held"}},
+    }
+    found = SimpleNamespace(read=lambda _keys: {"case-2": SimpleNamespace(document=document)})
+    custodian: Any = SimpleNamespace(store=found)
+    desk: Any = Desk()
+    room = Semaphore(1)
+    monkeypatch.setattr(duplicates, "_room", room)
+    assert duplicates._heard(custodian, desk, "case-2")
+    with room:
+        assert not duplicates._heard(custodian, desk, "case-2")
+    assert asked == ["dispatch-village"]
+    document["facts"] = {}
+    with pytest.raises(Refused, match="follows nobody"):
+        duplicates._heard(custodian, desk, "case-2")
+    document["facts"] = {"follows": "case-1"}
+    assert duplicates._heard(custodian, desk, "case-2")
