@@ -411,10 +411,13 @@ class Stack:
         waiting = {replica.name: replica for replica in replicas}
 
         def all_ready() -> bool:
-            # Somebody else's service on the port would also say that it is ready.
-            ours = listening(self.folder)
-            for name, replica in list(waiting.items()):
-                if replica.port in ours and _is_ready(replica.port):
+            ready = [name for name, replica in waiting.items() if _is_ready(replica.port)]
+            # Somebody else's service on the port would also say that it is ready. To know whose
+            # it is takes a look at every process of the machine, which services that only just
+            # start would have to wait for.
+            ours = listening(self.folder) if ready else set()
+            for name in ready:
+                if waiting[name].port in ours:
                     del waiting[name]
             return not waiting
 
