@@ -47,7 +47,8 @@ class Config:
     notify. Of ``token_key`` and ``jwks_url`` one is empty. ``trusted_proxies`` are those whose
     X-Forwarded-For is believed. ``webhook_allow`` is what webhooks may reach besides public
     addresses, ``webhook_origin`` as whom they are sent, ``webhook_pause_seconds`` how long a sink
-    takes nothing until it is paused.
+    takes nothing until it is paused, ``webhook_lease_seconds`` how long what a process has in hand
+    is nobody else's.
     """
 
     service: str
@@ -68,6 +69,7 @@ class Config:
     webhook_allow: tuple[Network, ...]
     webhook_origin: str
     webhook_pause_seconds: float
+    webhook_lease_seconds: float
     log_level: str
     batch_size: int
     batch_linger: float
@@ -111,6 +113,8 @@ class Config:
             webhook_allow=reader.networks("WEBHOOK_ALLOW"),
             webhook_origin=reader.origin("WEBHOOK_ORIGIN", "huashi"),
             webhook_pause_seconds=reader.number("WEBHOOK_PAUSE_SECONDS", 14_400, 1, 30 * 86400),
+            # A try takes ten seconds at most.
+            webhook_lease_seconds=reader.number("WEBHOOK_LEASE_SECONDS", 60, 15, 3600),
             log_level=reader.one_of("LOG_LEVEL", LOG_LEVELS, "info"),
             batch_size=int(reader.number("BATCH_SIZE", 500, 1, 10_000, whole=True)),
             batch_linger=reader.number("BATCH_LINGER", 0.02, 0, 10),

@@ -27,7 +27,7 @@ from services.notify.courier import Courier
 from services.notify.seal import Seal, Unsealable
 from services.notify.sender import LONGEST_SECONDS, Sender
 from services.notify.store import Contacts, Notifications, Outbox, Subscribers, Watchers
-from services.notify.webhooks import LEASE_SECONDS, Webhooks
+from services.notify.webhooks import Webhooks
 
 _BATCH = 100
 _IDLE_SECONDS = 1.0
@@ -62,6 +62,7 @@ class NotifyShell(Shell[Notifications]):
             courier=self._courier,
             seal=self.seal,
             pause_after=config.webhook_pause_seconds,
+            lease=config.webhook_lease_seconds,
         )
 
     def _over(self) -> None:
@@ -144,7 +145,7 @@ class NotifyShell(Shell[Notifications]):
 
     def _claim(self) -> list[tuple[str, dict[str, Any]]]:
         now = self.now
-        until = plus(now, LEASE_SECONDS * self._scale)
+        until = plus(now, self.config.webhook_lease_seconds * self._scale)
 
         def change(record: Record) -> Decision:
             return model.claim(record.document or {}, now=now, until=until)

@@ -28,8 +28,6 @@ from services.notify.seal import Seal, Unsealable
 from services.notify.sender import LONGEST_SECONDS, Sender
 from services.notify.store import Outbox, Subscribers
 
-LEASE_SECONDS = 60.0
-"""So long what a process has in hand is nobody else's (real)."""
 PAGE = 200
 """So many entries of the timeline are read at once."""
 
@@ -59,6 +57,7 @@ class Webhooks:
 
     :param seal: opens their secrets.
     :param pause_after: after so many real seconds without anything taken a sink is paused.
+    :param lease: so many real seconds what a process has in hand is nobody else's.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class Webhooks:
         courier: Courier,
         seal: Seal,
         pause_after: float,
+        lease: float,
     ) -> None:
         self.subscribers = subscribers
         self.lines = lines
@@ -82,6 +82,7 @@ class Webhooks:
         self._courier = courier
         self._seal = seal
         self._pause_after = pause_after
+        self._lease = lease
         self._results: deque[_Result] = deque()
         self._turn = 0
         self._measured: set[str] = set()
@@ -146,7 +147,7 @@ class Webhooks:
             self.subscribers.forget()
             return _SOON_SECONDS
         granted, following = self._places(document, len(due), now)
-        until = now + LEASE_SECONDS
+        until = now + self._lease
         most = outbox.AT_ONCE if document["rate"] is None else 1
 
         def claim(record: Record) -> Decision:
@@ -294,7 +295,7 @@ class Webhooks:
 
     def _read_for(self, document: Document, ask: Ask, atlas: Atlas) -> bool:
         """Whether there is more to be read at once."""
-        until = self._clock.real() + LEASE_SECONDS
+        until = self._clock.real() + self._lease
         waiting = self.lines.waiting(document["id"], subscriptions.AHEAD)
 
         def read_on(known: Document) -> Decision:

@@ -39,6 +39,7 @@ def test_each_service_reads_its_own(environment: dict[str, str], tmp_path: Path)
     assert notify.notify_log == tmp_path / "channel.jsonl"
     assert (notify.seal_key, notify.webhook_allow) == (environment["SEAL_KEY"], ())
     assert (notify.webhook_origin, notify.webhook_pause_seconds) == ("huashi", 4 * 3600)
+    assert notify.webhook_lease_seconds == 60
     assert (notify.batch_size, notify.batch_linger, notify.log_level) == (500, 0.02, "info")
 
 
@@ -75,6 +76,7 @@ def test_everything_that_is_missing_is_said_at_once() -> None:
         ("notify", "WEBHOOK_ALLOW", "town.example.cn", "WEBHOOK_ALLOW is 'town.example.cn': write"),
         ("notify", "WEBHOOK_ORIGIN", "https://x", "WEBHOOK_ORIGIN is 'https://x': write a host"),
         ("notify", "WEBHOOK_PAUSE_SECONDS", "0", "WEBHOOK_PAUSE_SECONDS is '0': write a number"),
+        ("notify", "WEBHOOK_LEASE_SECONDS", "9", "WEBHOOK_LEASE_SECONDS is '9': write a number"),
         ("notify", "SEAL_KEY", "", "SEAL_KEY is not set: write 32 random bytes"),
         ("intake", "SEAL_KEY", "c2hvcnQ=", "SEAL_KEY is not a key: write 32 random bytes"),
         ("intake", "SEAL_KEY", "%%%", "SEAL_KEY is not a key"),
