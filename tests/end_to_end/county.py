@@ -116,7 +116,7 @@ class County:
         return found
 
     def entry(self, level: str, case: str) -> dict[str, Any] | None:
-        """The docket entry of a case at a desk."""
+        """The docket entry of a case at a desk, as its list shows it: the latest."""
         url = f"{self.about['desks'][level]}/v1/desks/{level}/cases?limit=200"
         answer = self.ask("GET", url)
         assert answer.status_code == 200, f"{url}: {answer.text}"
@@ -141,6 +141,13 @@ class County:
         """The entry of the last time that a case came to a desk, with its ETag."""
         return self.ask("GET", f"{self.about['desks'][level]}/v1/desks/{level}/cases/{case}")
 
+    def _glance(self, level: str, case: str) -> dict[str, Any] | None:
+        """The same by itself: who waits for something asks often, and a list may be long."""
+        answer = self.latest(level, case)
+        assert answer.status_code in (200, 404), answer.text
+        found: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
+        return found
+
     def audit(self, service: str, **filters: Any) -> list[dict[str, Any]]:
         """What a service's audit trail has, the latest first; a desk is asked by its level."""
         base = self.about["desks"].get(service) or self.about[service]
@@ -151,11 +158,13 @@ class County:
     def arrived(self, level: str, case: str) -> dict[str, Any]:
         """The live docket entry, once the case has come to this desk and was assigned."""
 
-        def live() -> dict[str, Any] | None:
-            entry = self.entry(level, case)
+        def live(entry: dict[str, Any] | None) -> dict[str, Any] | None:
             return entry if entry and entry["status"] == "live" and entry["assigned"] else None
 
-        return eventually(f"{case} at the {level} desk", live)
+        def listed() -> dict[str, Any] | None:
+            return live(self._glance(level, case)) and live(self.entry(level, case))
+
+        return eventually(f"{case} at the {level} desk", listed)
 
     def until(self, due: str) -> None:
         """Waits until the virtual clock is past ``due``."""
@@ -169,15 +178,18 @@ class County:
             if not held or shown["token"] != held["custody"]["token"]:
                 return False
             current = (shown["token"]["round"], shown["token"]["hop"])
-            for level in self.about["desks"]:
-                entry = self.entry(level, case)
+            open_ = shown["token"]["stage"] == "held"
+
+            def fits(entry: dict[str, Any] | None) -> bool:
                 if entry is None:
-                    continue
+                    return True
                 is_current = (entry["round"], entry["hop"]) == current
-                live = is_current and shown["token"]["stage"] == "held"
-                if (entry["status"] == "live") != live:
-                    return False
-            return True
+                return bool((entry["status"] == "live") == (is_current and open_))
+
+            levels = self.about["desks"]
+            return all(
+                fits(find(level, case)) for find in (self._glance, self.entry) for level in levels
+            )
 
         eventually(f"agreement about {case}", agreed)
 
