@@ -26,10 +26,10 @@ COMMANDER = "county-632623-commander"  # 总指挥长
 
 @pytest.fixture(scope="module")
 def jiangqian(make_stack: Callable[..., Stack]) -> County:
-    """It is six in the morning of the 7th of November: it ends in 72 seconds, an hour is four."""
+    """It is half past midnight on the 7th of November: it ends in 94 seconds, an hour is four."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     stack = make_stack(
-        PROFILES=JIANGQIAN, TIME_SCALE="900", TIME_ANCHOR=f"{now}/2026-11-06T22:00:00Z"
+        PROFILES=JIANGQIAN, TIME_SCALE="900", TIME_ANCHOR=f"{now}/2026-11-06T16:30:00Z"
     )
     county = County(stack)
     county.let(LIAISON, "officer", HOUSEHOLD, "household")
