@@ -1,7 +1,7 @@
 """Carries an act from the desk where it is done to the service that decides it, and back.
 
     # at the desk
-    return relay.ask(self.rpc, desk_acts.SUPERVISE, call, level, case)
+    return relay.ask(rpc, desk_acts.SUPERVISE, call, case)
 
     # in the service
     @serve

@@ -77,10 +77,7 @@ def test_a_village_goes_into_emergency_mode_and_back(county: County) -> None:
             lambda case=case: "emergency_ended" in hops(county, case),  # type: ignore[misc]
         )
         # The timeline has the event a moment before the register does.
-        eventually(
-            "the register",
-            lambda case=case: county.case(case)["emergency"] is None,  # type: ignore[misc]
-        )
+        eventually("the register", lambda case=case: county.case(case)["emergency"] is None)
     listed = county.ask("GET", f"{county.about['intake']}/v1/emergencies").json()["emergencies"]
     assert [item["on"] for item in listed if item["division"] == VILLAGE] == [False]
     for case in (suspended, reported):
