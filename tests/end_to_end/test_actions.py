@@ -489,3 +489,19 @@ def test_a_desk_says_so_when_who_decides_is_away(county: County) -> None:
     done = county.act("village", case, "supervise", "operator", **why)
     # It may have been taken by the one that came back; so it is one act, and done once.
     assert (done.status_code, done.json()["supervised"]["times"]) == (200, 1)
+
+
+def test_questions_that_no_desk_would_ask_hold_up_nobody(county: County) -> None:
+    case = calm(county)
+    before = county.stack.pid("escalation")
+    bodies = (b"", b"[]", b"{}", b'{"args":[{"case":7}],"kwargs":[]}', "督办".encode(), b"\xff\xfe")
+    with Connection(county.about["amqp"]) as connection:
+        channel: Any = connection.default_channel
+        for key in ("merge.village", "supervise", "merge.a.b"):
+            for body in bodies:
+                for more in ({}, {"reply_to": str(uuid.uuid4()), "correlation_id": "1"}):
+                    message = amqp.Message(body, content_type="application/json", **more)
+                    channel.basic_publish(message, topology.RPC, f"escalation.{key}")
+    done = county.act("village", case, "supervise", reason="群众多次反映")
+    assert done.status_code == 200, done.text
+    assert county.stack.pid("escalation") == before

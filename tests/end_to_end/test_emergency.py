@@ -74,7 +74,7 @@ def test_a_village_goes_into_emergency_mode_and_back(county: County) -> None:
     for case in (suspended, reported):
         eventually(
             "the ordinary rules",
-            lambda case=case: "emergency_ended" in hops(county, case),  # type: ignore[misc]
+            lambda case=case: "emergency_ended" in hops(county, case),
         )
         # The timeline has the event a moment before the register does.
         eventually("the register", lambda case=case: county.case(case)["emergency"] is None)
